@@ -1,0 +1,67 @@
+"""What a client gets: the JSON of a prediction, of an error, and of the model's description."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vinegrape_handler.classifier import Probabilities
+from vinegrape_handler.decode import FORMATS
+from vinegrape_handler.errors import RequestError
+from vinegrape_handler.metadata import Metadata
+from vinegrape_handler.settings import WorkerSettings
+
+CONTENT_TYPE = "application/json"
+
+# Float32 softmax outputs carry no more, and a batch of another size may change the seventh.
+_DECIMALS = 6
+
+
+def prediction(probabilities: Probabilities, metadata: Metadata) -> dict[str, Any]:
+    """The answer to one image.
+
+    Args:
+        probabilities: float32 [C].
+        metadata: of the model that gave them.
+    """
+    by_class = {
+        name: round(float(value), _DECIMALS) for name, value in zip(metadata.classes, probabilities, strict=True)
+    }
+    label = max(by_class, key=by_class.__getitem__)
+    return {
+        "label": label,
+        "probability": by_class[label],
+        "probabilities": by_class,
+        "model": {"name": metadata.name, "version": metadata.version},
+    }
+
+
+def error_body(error: RequestError) -> dict[str, Any]:
+    """The answer to one image or request that failed, the same over REST and gRPC."""
+    return {"error": {"code": error.status, "type": error.type, "message": str(error)}}
+
+
+def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> dict[str, Any]:
+    """What the model is and takes."""
+    return {
+        "name": metadata.name,
+        "version": metadata.version,
+        "architecture": metadata.architecture,
+        "classes": metadata.classes,
+        "input_size": metadata.input_size,
+        "backend": backend,
+        "formats": FORMATS,
+        "limits": {
+            "image_bytes": settings.max_image_bytes,
+            "image_pixels": settings.max_image_pixels,
+            "instances": settings.max_instances,
+        },
+        "metrics": metadata.metrics,
+        "data_digest": metadata.data_digest,
+        "libraries": metadata.libraries,
+    }
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """JSON, compact, UTF-8."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

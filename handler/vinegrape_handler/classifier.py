@@ -1,0 +1,67 @@
+"""Encoded images to probabilities: decode and resize each, run the network once over all that are good."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vinegrape_handler.backends import Network
+from vinegrape_handler.decode import Limits, decode
+from vinegrape_handler.errors import InferenceFailed, RequestError
+from vinegrape_handler.metadata import Metadata
+from vinegrape_handler.resize import resize
+from vinegrape_handler.settings import MAX_BATCH_SIZE
+
+Probabilities: TypeAlias = NDArray[np.float32]
+"""Of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
+
+
+_logger = logging.getLogger(__name__)
+
+
+class Classifier:
+    """A network together with the way its images are read."""
+
+    def __init__(self, metadata: Metadata, network: Network, limits: Limits, decode_threads: int = 1) -> None:
+        self.metadata = metadata
+        self._network = network
+        self._limits = limits
+        self._map: Callable[..., Iterable[NDArray[np.uint8] | RequestError]] = map
+        if decode_threads > 1:
+            self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
+
+    def classify(self, images: Sequence[bytes]) -> list[Probabilities | RequestError]:
+        """Classify a batch; a bad image gets its own error and the others their answers.
+
+        Args:
+            images: N encoded images.
+
+        Returns:
+            N results in the order of the images.
+        """
+        prepared = list(self._map(self._prepare, images))
+        good = [item for item in prepared if not isinstance(item, RequestError)]
+        answers = self._infer(good)
+        return [item if isinstance(item, RequestError) else next(answers) for item in prepared]
+
+    def _prepare(self, data: bytes) -> NDArray[np.uint8] | RequestError:
+        try:
+            side = self.metadata.input_size
+            return resize(decode(data, self._limits, side), side, self.metadata.interpolation)
+        except RequestError as error:
+            return error
+
+    def _infer(self, images: list[NDArray[np.uint8]]) -> Iterator[Probabilities | RequestError]:
+        """One call of the network for up to MAX_BATCH_SIZE images, each uint8 [S,S,3]."""
+        for start in range(0, len(images), MAX_BATCH_SIZE):
+            batch = np.stack(images[start : start + MAX_BATCH_SIZE])  # uint8 [N,S,S,3]
+            try:
+                yield from self._network(batch)
+            except Exception:
+                _logger.exception("The network failed on a batch of %d images.", len(batch))
+                yield from [InferenceFailed("The model could not be run on this image; try again.")] * len(batch)

@@ -1,0 +1,151 @@
+"""A batch of TorchServe's requests to its answers. Knows TorchServe's context, imports nothing of it."""
+
+from __future__ import annotations
+
+import http
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from vinegrape_handler import answer, backends, request
+from vinegrape_handler.classifier import Classifier, Probabilities
+from vinegrape_handler.errors import ArchiveError, RequestError
+from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata
+from vinegrape_handler.request import Request
+from vinegrape_handler.settings import WorkerSettings
+
+# Between processors and precisions the same weights differ in the third decimal at most; a wrong preprocessing
+# or wrong weights differ in the first.
+_SELF_CHECK_TOLERANCE = 0.05
+
+# What a worker that cannot start writes before its reason; `vinegrape serve` looks for it in the log.
+START_FAILED = "vinegrape worker cannot start: "
+
+_logger = logging.getLogger(__package__)
+
+
+class Context(Protocol):
+    """The part of `ts.context.Context` that is used."""
+
+    system_properties: dict[str, Any]
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        """The headers of request `idx`, in the case in which they came; none over gRPC."""
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        """Give the answer of request `idx` another status than 200."""
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        """Give the answer of request `idx` its content type."""
+
+
+class Handler:
+    """Serves one model in one worker."""
+
+    def initialize(self, context: Context) -> None:
+        """Load the model that TorchServe unpacked, and check that it answers its own pictures as when exported.
+
+        Raises:
+            VinegrapeError: wrong settings, or an archive that cannot be served; the worker does not start.
+        """
+        _log_to_stderr()
+        try:
+            self._load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
+        except Exception as error:
+            _logger.error("%s%s", START_FAILED, " ".join(str(error).split()) or repr(error))
+            raise
+
+    def handle(self, data: list[Mapping[str, Any]], context: Context) -> list[bytes]:
+        """Answer a batch.
+
+        Args:
+            data: N requests' input maps.
+            context: takes each answer's status and content type.
+
+        Returns:
+            N JSON answers.
+        """
+        requests = [self._read(row, context, index) for index, row in enumerate(data)]
+        results = iter(self._classify([request for request in requests if isinstance(request, Request)]))
+        answers = []
+        for index, item in enumerate(requests):
+            body, status = self._respond(item, results)
+            context.set_response_content_type(index, answer.CONTENT_TYPE)
+            if status != http.HTTPStatus.OK:
+                context.set_response_status(status, http.HTTPStatus(status).phrase, index)
+            answers.append(answer.encode(body))
+        return answers
+
+    def _load(self, folder: Path, gpu: int | None) -> None:
+        self.settings = WorkerSettings.from_environment()
+        self.metadata = Metadata.read(folder)
+        device = "cpu" if gpu is None or self.settings.device == "cpu" else f"cuda:{gpu}"
+        on_gpu = device != "cpu"
+        self.backend = backends.choose(self.settings.backend, backends.available(folder), on_gpu)
+        self.classifier = Classifier(
+            self.metadata,
+            backends.load(folder, self.backend, self.settings, device),
+            self.settings.limits,
+            decode_threads=self.settings.decode_threads or (8 if on_gpu else 1),
+        )
+        check_answers(self.classifier, folder / SELF_CHECK_FOLDER, self.backend)
+
+    def _read(self, row: Mapping[str, Any], context: Context, index: int) -> Request | RequestError:
+        try:
+            return request.read(row, context.get_all_request_header(index), self.settings.max_instances)
+        except RequestError as error:
+            return error
+
+    def _classify(self, requests: list[Request]) -> Iterator[Probabilities | RequestError]:
+        """The results of all images of all requests, in order, from one pass through the classifier."""
+        items = [item for request in requests for item in request.images]
+        results = iter(self.classifier.classify([item for item in items if isinstance(item, bytes)]))
+        for item in items:
+            yield next(results) if isinstance(item, bytes) else item
+
+    def _respond(
+        self, item: Request | RequestError, results: Iterator[Probabilities | RequestError]
+    ) -> tuple[dict[str, Any], int]:
+        """The body and the status of one request, whose images' results come next."""
+        if isinstance(item, RequestError):
+            return answer.error_body(item), item.status
+        if item.describe:
+            return answer.description(self.metadata, self.settings, self.backend), http.HTTPStatus.OK
+        if item.instances:
+            predictions = [self._body(next(results)) for _ in item.images]
+            return {"predictions": predictions}, http.HTTPStatus.OK
+        result = next(results)
+        return self._body(result), result.status if isinstance(result, RequestError) else http.HTTPStatus.OK
+
+    def _body(self, result: Probabilities | RequestError) -> dict[str, Any]:
+        if isinstance(result, RequestError):
+            return answer.error_body(result)
+        return answer.prediction(result, self.metadata)
+
+
+def _log_to_stderr() -> None:
+    """TorchServe takes a worker's standard error for warnings, and its standard output for chatter."""
+    if not _logger.handlers:
+        _logger.addHandler(logging.StreamHandler())
+        _logger.propagate = False
+
+
+def check_answers(classifier: Classifier, folder: Path, backend: Backend) -> None:
+    """Ask the model about the pictures of its self-check, which also warms it up.
+
+    Raises:
+        ArchiveError: an answer differs from what was recorded when the archive was made.
+    """
+    for check in classifier.metadata.self_check:
+        (result,) = classifier.classify([(folder / check.file).read_bytes()])
+        if isinstance(result, RequestError):
+            raise ArchiveError(f"The self-check picture {check.file} failed: {result}")
+        difference = float(np.abs(result - np.array(check.probabilities[backend])).max())
+        if difference > _SELF_CHECK_TOLERANCE:
+            raise ArchiveError(
+                f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than "
+                f"{_SELF_CHECK_TOLERANCE}: {result.tolist()} instead of {check.probabilities[backend]}."
+            )

@@ -1,0 +1,98 @@
+"""What TorchServe hands over for one request, read into the images that it carries."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
+
+# A raw REST body arrives as `body`; the others are names of form fields and of gRPC inputs.
+IMAGE_FIELDS = ("body", "data", "image", "file")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Attributes:
+        images: encoded images, or the error of one that could not even be read.
+        instances: asked as JSON `instances`, and to be answered as `predictions`.
+        describe: asks for the model's description instead.
+    """
+
+    images: tuple[bytes | RequestError, ...] = ()
+    instances: bool = False
+    describe: bool = False
+
+
+def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int) -> Request:
+    """Read one request.
+
+    Args:
+        row: TorchServe's input map: a raw body, form fields or gRPC inputs, by name.
+        headers: the request's headers, in any case; none over gRPC.
+        max_instances: images accepted in one JSON request.
+
+    Raises:
+        BadRequest, NoImage, TooLarge: the request as a whole is wrong.
+    """
+    value = next((row[name] for name in IMAGE_FIELDS if row.get(name)), None)
+    if isinstance(value, bytearray | bytes):
+        if value.lstrip()[:1] != b"{":  # no image format begins like this
+            return Request(images=(bytes(value),))
+        value = _parse(value)
+    if isinstance(value, dict):
+        return Request(images=_read_instances(value, max_instances), instances=True)
+    if value is not None:  # a text, or JSON that is no object, decoded by TorchServe
+        raise BadRequest('The body is no image, nor JSON of the form {"instances": [{"b64": "..."}]}.')
+    if _asks_for_description(headers):
+        return Request(describe=True)
+    raise NoImage(
+        "The request carries no image. Send it as the body (curl -T leaf.jpg URL), as the form field "
+        "data, image or file, or as the gRPC input data. GET with 'Accept: application/json' describes the model."
+    )
+
+
+def _asks_for_description(headers: Mapping[str, Any]) -> bool:
+    """Whether a request without a body is a GET that wants JSON.
+
+    TorchServe does not tell the method. It gives a GET the header `content-length: 0`; most clients write theirs with
+    capitals, or name a content type with an upload, however empty.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    uploads = "Content-Length" in headers or "content-type" in lower
+    return "application/json" in str(lower.get("accept", "")) and not uploads
+
+
+def _parse(body: bytes | bytearray) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The JSON cannot be read: {error}") from error
+    return parsed
+
+
+def _read_instances(body: Mapping[str, Any], max_instances: int) -> tuple[bytes | RequestError, ...]:
+    instances = body.get("instances")
+    if not isinstance(instances, list):
+        raise BadRequest('The JSON has no list "instances"; it must be {"instances": [{"b64": "..."}]}.')
+    if not instances:
+        raise NoImage('The list "instances" is empty.')
+    if len(instances) > max_instances:
+        raise TooLarge(f"The request has {len(instances)} instances; at most {max_instances} are accepted.")
+    return tuple(_read_instance(instance) for instance in instances)
+
+
+def _read_instance(instance: Any) -> bytes | RequestError:
+    text = instance.get("b64") if isinstance(instance, dict) else None
+    if not isinstance(text, str):
+        return BadRequest('The instance must be {"b64": "..."}, with the image in base64.')
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        return BadRequest(f"The instance's b64 is not base64: {error}")

@@ -1,0 +1,1 @@
+"""The process that runs TorchServe, and the command line `vinegrape`."""

@@ -1,0 +1,75 @@
+"""The command line `vinegrape`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.settings import ENVIRONMENT_PREFIX, choices
+from vinegrape_training.data_cli import data
+from vinegrape_training.model_cli import archive, export, train
+
+from vinegrape_server import settings as server_settings
+from vinegrape_server.settings import ServeSettings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="vinegrape")
+def vinegrape() -> None:
+    """Grapevine variety from the photo of a leaf.
+
+    \b
+    Serve the archive at hand:         vinegrape serve
+    Get, check or draw images:         vinegrape data --help
+    From images to a new archive:      vinegrape train, vinegrape export, vinegrape archive
+    """
+
+
+def _setting_options(command: Any) -> Any:
+    """One option for every setting: its name, meaning, default and variable stand where the setting is defined."""
+    for name, (settings, field) in reversed(server_settings.fields().items()):
+        values = choices(settings, name)
+        kind = click.Choice(values) if values else type(field.default)
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            type=kind,
+            help=f"{field.metadata['meaning']}  [{ENVIRONMENT_PREFIX}{name.upper()}; default: {field.default}]",
+        )(command)
+    return command
+
+
+@vinegrape.command()
+@click.option("--config", type=click.Path(path_type=Path), help="a TOML file of these settings  [VINEGRAPE_CONFIG]",
+              envvar=f"{ENVIRONMENT_PREFIX}CONFIG")  # fmt: skip
+@_setting_options
+def serve(config: Path | None, **options: Any) -> None:
+    """Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
+
+    An option wins over its environment variable, that over the file, that over the default.
+
+    \b
+    vinegrape serve
+    vinegrape serve --rest-port 9080 --workers 4
+    vinegrape serve --archive other.mar --backend torchscript
+    """
+    from vinegrape_server.serve import serve as run
+
+    given = {name: value for name, value in options.items() if value is not None}
+    run(ServeSettings.load(given, config))
+
+
+for _command in (data, train, export, archive):
+    vinegrape.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line that says what to do, and exit code 1."""
+    try:
+        vinegrape()
+    except VinegrapeError as error:
+        click.echo(f"vinegrape: {error}", err=True)
+        sys.exit(1)

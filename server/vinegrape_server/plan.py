@@ -1,0 +1,100 @@
+"""Settings, archive and machine settled into what TorchServe will be started with."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from vinegrape_handler import backends
+from vinegrape_handler.errors import SettingError
+from vinegrape_handler.metadata import Backend
+from vinegrape_handler.settings import WorkerSettings
+
+from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.settings import ServeSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Nothing in it is "auto" or 0 any more.
+
+    Attributes:
+        archive: to serve.
+        settings: as given, with the workers' settled.
+        workers: processes.
+        batch_size: images that wait together.
+        gpus: of this machine that are used; 0 on CPU.
+    """
+
+    archive: ArchiveInfo
+    settings: ServeSettings
+    workers: int
+    batch_size: int
+    gpus: int
+
+    @property
+    def worker(self) -> WorkerSettings:
+        """The workers' settings."""
+        return self.settings.worker
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether the workers compute with torch."""
+        return self.worker.backend == "torchscript"
+
+
+def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> Plan:
+    """Settle what is "auto", and refuse what cannot work here.
+
+    Args:
+        settings: as given.
+        archive: to serve.
+        gpus: that this machine has.
+        torch_installed: in this environment.
+
+    Raises:
+        SettingError: says what to set instead.
+    """
+    worker = settings.worker
+    gpus = gpus if _use_gpu(worker, archive, gpus, torch_installed) else 0
+    backend = backends.choose(worker.backend, archive.backends, on_gpu=gpus > 0)
+    if backend == "torchscript" and not torch_installed:
+        raise SettingError(
+            "backend torchscript needs torch, which is not installed here. Run: pip install -c constraints.txt "
+            "-e '.[torchscript]', or set backend to onnx_int8."
+        )
+    settled = dataclasses.replace(worker, backend=backend, device="cuda" if gpus else "cpu")
+    return Plan(
+        archive,
+        dataclasses.replace(settings, worker=settled),
+        workers=settings.workers or gpus or len(os.sched_getaffinity(0)),
+        batch_size=settings.batch_size or (32 if gpus else 8),
+        gpus=gpus,
+    )
+
+
+def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> bool:
+    if worker.device == "cuda" and gpus == 0:
+        raise SettingError("device is cuda, but nvidia-smi shows no GPU on this machine. Set device to cpu.")
+    if worker.device != "auto":
+        return worker.device == "cuda"
+    backend: Backend | str = worker.backend
+    runs_torch = backend == "torchscript" or (backend == "auto" and "torchscript" in archive.backends)
+    return gpus > 0 and torch_installed and runs_torch
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs that the driver shows; 0 without one."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    result = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S607
+    return sum(line.startswith("GPU ") for line in result.stdout.splitlines()) if result.returncode == 0 else 0
+
+
+def torch_installed() -> bool:
+    """Whether torch can be imported here, without importing it."""
+    return importlib.util.find_spec("torch") is not None

@@ -1,0 +1,205 @@
+"""Run TorchServe in the foreground: check, start, wait for the first right answer, watch, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from vinegrape_handler.errors import SettingError, VinegrapeError
+from vinegrape_handler.handler import START_FAILED
+
+from vinegrape_server import plan as planning
+from vinegrape_server import torchserve
+from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.java import find_java
+from vinegrape_server.plan import Plan
+from vinegrape_server.settings import ServeSettings
+
+# Said at every start, whatever the settings; by Java's logging, of every machine without a GPU, before anything works
+_CHATTER = ("WARNING: sun.reflect.Reflection.getCallerClass", "nvidia-smi not available", "Model server started.")
+_POLL_S = 0.05
+_STOP_S = 10  # until a TorchServe that was asked to end is killed
+
+
+class ServeError(VinegrapeError):
+    """TorchServe did not start, or ended by itself."""
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        VinegrapeError: a setting, archive, Java or port that cannot work, or a server that ended by itself.
+    """
+    archive = ArchiveInfo.read(Path(settings.archive))
+    plan = planning.make_plan(settings, archive, planning.count_gpus(), planning.torch_installed())
+    java = find_java()
+    _check_ports(settings)
+    with tempfile.TemporaryDirectory(prefix="vinegrape-") as name, _stop_signals() as stop:
+        folder = Path(name)
+        (folder / "config.properties").write_text(torchserve.properties(plan))
+        with TorchServe(plan, java, folder) as server:
+            if server.wait_until_right(stop):
+                print(banner(plan), flush=True)  # noqa: T201
+                server.watch(stop)
+
+
+class TorchServe:
+    """One running TorchServe, with its workers; a context manager that ends them all."""
+
+    def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
+        self._plan = plan
+        self._failure = ""
+        self._process = subprocess.Popen(  # noqa: S603
+            torchserve.command(plan, java, folder),
+            env=torchserve.environment(plan, folder),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended as one
+        )
+        self._log = threading.Thread(target=self._forward_log, daemon=True)
+        self._log.start()
+
+    def __enter__(self) -> TorchServe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # workers that outlived it
+        self._process.wait()
+        self._log.join(_STOP_S)
+
+    def wait_until_right(self, stop: threading.Event) -> bool:
+        """Ask for the archive's own picture until the answer comes. `/ping` says Healthy before a model is loaded.
+
+        Returns:
+            False if asked to stop meanwhile.
+
+        Raises:
+            ServeError: no right answer, with the reason if a worker gave one.
+        """
+        deadline = time.monotonic() + self._plan.settings.startup_timeout_s
+        while not stop.wait(_POLL_S):
+            self._check_alive()
+            if time.monotonic() > deadline:
+                seconds = self._plan.settings.startup_timeout_s
+                raise ServeError(f"No right answer within {seconds} s (startup_timeout_s); the log above says more.")
+            if self._answers_right():
+                return True
+        return False
+
+    def watch(self, stop: threading.Event) -> None:
+        """Return when asked to stop.
+
+        Raises:
+            ServeError: TorchServe ended by itself.
+        """
+        while not stop.wait(0.2):
+            self._check_alive()
+
+    def _answers_right(self) -> bool:
+        settings, archive = self._plan.settings, self._plan.archive
+        host = reachable(settings.host)
+        url = f"http://{host}:{settings.rest_port}/predictions/{archive.metadata.name}"
+        request = urllib.request.Request(url, archive.picture, {"Content-Type": "image/png"})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+                answer = json.load(response)
+        except (OSError, ValueError):
+            return False
+        # that the probabilities are right too, each worker has checked before it loaded
+        return bool(answer.get("model", {}).get("version") == archive.metadata.version)
+
+    def _check_alive(self) -> None:
+        if self._failure:
+            raise ServeError(f"A worker cannot start: {self._failure}")
+        if (code := self._process.poll()) is not None:
+            raise ServeError(f"TorchServe ended by itself with exit code {code}; the log above says more.")
+
+    def _forward_log(self) -> None:
+        """Pass TorchServe's log on, and keep the reason that a worker gives for not starting."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            _, marker, reason = line.rstrip("\n").partition(START_FAILED)
+            if marker:
+                self._failure = self._failure or reason
+            elif not self._failure and not line.startswith(_CHATTER):
+                sys.stderr.write(line)
+                sys.stderr.flush()
+
+
+def reachable(host: str) -> str:
+    """An address under which this machine reaches what listens on `host`."""
+    return {"0.0.0.0": torchserve.LOOPBACK, "::": "[::1]"}.get(host, host)  # noqa: S104
+
+
+def banner(plan: Plan) -> str:
+    """One screen that says where the server listens and what to try."""
+    settings, metadata = plan.settings, plan.archive.metadata
+    host = reachable(settings.host)
+    url = f"http://{host}:{settings.rest_port}/predictions/{metadata.name}"
+    device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
+    return f"""
+  {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
+  {plan.worker.backend} on {device}, {plan.workers} workers, batches of {plan.batch_size} within {settings.max_batch_delay_ms} ms
+
+    REST        http://{host}:{settings.rest_port}
+    gRPC        {host}:{settings.grpc_port}
+    metrics     http://{host}:{settings.metrics_port}/metrics
+    management  http://{torchserve.LOOPBACK}:{settings.management_port}, from this machine only
+
+  Try:   curl -T docs/leaf.png {url}
+  About: curl -H 'Accept: application/json' {url}
+  Stop:  Ctrl-C
+"""
+
+
+def _check_ports(settings: ServeSettings) -> None:
+    for name, port in settings.ports.items():
+        host = torchserve.LOOPBACK if "management" in name else settings.host
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            option = name.replace("_", "-")
+            raise SettingError(
+                f"Cannot listen on {host}:{port} ({error.strerror}). Choose another: --{option} PORT"
+            ) from error
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+
+    def set_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

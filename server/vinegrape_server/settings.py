@@ -1,0 +1,129 @@
+"""What `vinegrape serve` is told. An option wins over an environment variable, that over the file, that over the default."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vinegrape_handler.errors import SettingError
+from vinegrape_handler.settings import (
+    MAX_BATCH_SIZE,
+    WorkerSettings,
+    check_at_least,
+    parse,
+    read_environment,
+    setting,
+)
+
+# TorchServe holds a request's size in a Java int, and is told four times our own limit
+_MAX_IMAGE_BYTES = 2**31 // 4 - 1
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Where the server listens and how it spreads the work; how a worker computes is in `worker`."""
+
+    archive: str = setting("model_store/vinegrape.mar", "the model archive to serve")
+    host: str = setting("127.0.0.1", "address of REST, gRPC and metrics; 0.0.0.0 for all, management never leaves 127.0.0.1")
+    rest_port: int = setting(8080, "port of REST")
+    grpc_port: int = setting(7070, "port of gRPC")
+    metrics_port: int = setting(8082, "port of TorchServe's metrics")
+    management_port: int = setting(8081, "port of TorchServe's management, REST")
+    grpc_management_port: int = setting(7071, "port of TorchServe's management, gRPC")
+    workers: int = setting(0, "worker processes; 0: one a core, or one a GPU")
+    batch_size: int = setting(0, f"images that wait together, at most {MAX_BATCH_SIZE}; 0: 8 on CPU, 32 on a GPU")
+    max_batch_delay_ms: int = setting(1, "milliseconds that a batch waits to fill")
+    queue_size: int = setting(100, "requests that may wait before more are refused with 503")
+    response_timeout_s: int = setting(30, "seconds after which a worker that does not answer is replaced")
+    startup_timeout_s: int = setting(120, "seconds until the first right answer, else serving fails")
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            self,
+            workers=0,
+            batch_size=0,
+            max_batch_delay_ms=1,  # TorchServe takes 0 for 100 ms, in silence
+            queue_size=1,
+            response_timeout_s=1,
+            startup_timeout_s=1,
+        )
+        if self.batch_size > MAX_BATCH_SIZE:
+            raise SettingError(f"batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}.")
+        if self.worker.max_image_bytes > _MAX_IMAGE_BYTES:
+            raise SettingError(
+                f"max_image_bytes is {self.worker.max_image_bytes}; TorchServe allows at most {_MAX_IMAGE_BYTES}."
+            )
+        self._check_ports()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port that is listened on, by the name of its setting."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.endswith("_port")}
+
+    def _check_ports(self) -> None:
+        used: dict[int, str] = {}
+        for name, port in self.ports.items():
+            if not 1 <= port <= 65535:
+                raise SettingError(f"{name} is {port}; a port is between 1 and 65535.")
+            if port in used:
+                raise SettingError(f"{name} and {used[port]} are both {port}; give each its own port.")
+            used[port] = name
+
+    @classmethod
+    def load(
+        cls,
+        options: Mapping[str, Any],
+        config: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> ServeSettings:
+        """Settle every setting.
+
+        Args:
+            options: what the command line gave, by setting; typed.
+            config: a TOML file of settings, if any.
+            environment: of which `VINEGRAPE_<SETTING>` is read.
+
+        Raises:
+            SettingError: a setting that is unknown or cannot be.
+        """
+        file = _read_file(config) if config else {}
+        serve = _merge(cls, file, environment, options)
+        worker = _merge(WorkerSettings, file, environment, options)
+        return cls(**serve, worker=WorkerSettings(**worker))
+
+
+def fields() -> dict[str, tuple[type, dataclasses.Field[Any]]]:
+    """Every setting by name, with the class that holds it: the server's, then the worker's."""
+    return {
+        f.name: (settings, f)
+        for settings in (ServeSettings, WorkerSettings)
+        for f in dataclasses.fields(settings)
+        if f.name != "worker"
+    }
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"The settings file {path} cannot be read: {error}") from error
+    unknown = values.keys() - fields().keys()
+    if unknown:
+        raise SettingError(
+            f"{path} sets {', '.join(sorted(unknown))}, which nobody knows. Settings are: {', '.join(fields())}."
+        )
+    return {name: parse(fields()[name][0], name, str(value), f"{name} in {path}") for name, value in values.items()}
+
+
+def _merge(
+    settings: type, file: Mapping[str, Any], environment: Mapping[str, str], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = {f.name for f in dataclasses.fields(settings)}
+    merged = {**file, **read_environment(settings, environment), **options}
+    return {name: value for name, value in merged.items() if name in own}

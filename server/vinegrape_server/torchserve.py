@@ -1,0 +1,102 @@
+"""TorchServe's configuration, command line and environment, made from a plan."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from vinegrape_handler.errors import SettingError
+
+from vinegrape_server.plan import Plan
+
+LOOPBACK = "127.0.0.1"
+
+_STAND_IN = Path(__file__).parent / "stand_in"
+_CONFIG = files("vinegrape_serve_config")
+
+
+def properties(plan: Plan) -> str:
+    """The text of TorchServe's `config.properties`."""
+    settings, archive = plan.settings, plan.archive
+    model = {
+        archive.metadata.name: {
+            archive.metadata.version: {
+                "defaultVersion": True,
+                "marName": archive.path.name,
+                "minWorkers": plan.workers,
+                "maxWorkers": plan.workers,
+                "batchSize": plan.batch_size,
+                "maxBatchDelay": settings.max_batch_delay_ms,
+                "responseTimeout": settings.response_timeout_s,
+                "startupTimeout": settings.startup_timeout_s,
+            }
+        }
+    }
+    values = {
+        "inference_address": f"http://{settings.host}:{settings.rest_port}",
+        "management_address": f"http://{LOOPBACK}:{settings.management_port}",
+        "metrics_address": f"http://{settings.host}:{settings.metrics_port}",
+        "grpc_inference_address": settings.host,
+        "grpc_inference_port": settings.grpc_port,
+        "grpc_management_address": LOOPBACK,
+        "grpc_management_port": settings.grpc_management_port,
+        "number_of_gpu": plan.gpus,
+        "job_queue_size": settings.queue_size,
+        # well above our own limit, whose error says more than TorchServe's empty 413
+        "max_request_size": 4 * settings.worker.max_image_bytes,
+        "load_models": archive.path.name,
+        "models": json.dumps(model),
+    }
+    return _CONFIG.joinpath("torchserve.properties").read_text() + "".join(f"{k}={v}\n" for k, v in values.items())
+
+
+def command(plan: Plan, java: Path, folder: Path) -> list[str]:
+    """The command that starts TorchServe's frontend, as TorchServe's own launcher makes it.
+
+    Without that launcher there is no process between us and the Java process, and no file of its id to fight over.
+
+    Args:
+        plan: what to start.
+        java: the Java to start it with.
+        folder: of this instance alone; holds `config.properties`, and Java's temporary files.
+    """
+    spec = importlib.util.find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise SettingError("torchserve is not installed in this environment. Run: pip install -e .")
+    package = Path(spec.origin).parent
+    return [
+        str(java),
+        f"-Dmodel_server_home={package.parent}",
+        f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
+        f"-Djava.io.tmpdir={folder}",
+        "-cp",
+        f"{package / 'frontend' / '*'}",
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        sys.executable,
+        "--ts-config-file",
+        str(folder / "config.properties"),
+        "--model-store",
+        str(plan.archive.path.parent),
+        "--no-config-snapshot",
+    ]
+
+
+def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of TorchServe and its workers."""
+    python_path = [str(_STAND_IN)] if not plan.needs_torch else []
+    python_path += filter(None, [inherited.get("PYTHONPATH")])
+    return {
+        **inherited,
+        **plan.worker.to_environment(),
+        "TMPDIR": str(folder),
+        "TEMP": str(folder),
+        "PYTHONPATH": os.pathsep.join(python_path),
+        # Numerical libraries read these when they load, whatever a session is told later
+        "OMP_NUM_THREADS": str(plan.worker.threads),
+    }
