@@ -1,0 +1,216 @@
+"""The anatomy of a drawn leaf: its outline, its veins and its stalk, by formula.
+
+A shape lives in its own units: the stalk joins the blade at 0, the middle lobe points along +1 and is about 1 long.
+Points are complex numbers, so that turning and scaling are multiplications.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.complex128]
+Floats = NDArray[np.float64]
+
+_STEPS = 120  # points between a lobe's tip and the bottom of the next bay
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one kind of leaf from another; lengths are in units of the middle lobe.
+
+    Attributes:
+        lobes: angle from the middle lobe (degrees) and length of each lobe, from the middle to the base, one side.
+        bays: depth reached between a lobe and the next, the last being the bay around the stalk: distance from 0.
+        fullness: 0 for straight-sided lobes, 1 for lobes that bulge before the bay.
+        teeth: teeth for each unit of margin.
+        tooth: height of a tooth.
+        aspect: width by length, relative to what the lobes give.
+        coverage: share of the frame that the blade covers, before variation.
+        heart: RGB of the blade away from its margin, 0..255.
+        margin: RGB of the blade at its margin, 0..255.
+    """
+
+    lobes: tuple[tuple[float, float], ...]
+    bays: tuple[float, ...]
+    fullness: float
+    teeth: float
+    tooth: float
+    aspect: float
+    coverage: float
+    heart: tuple[int, int, int]
+    margin: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Vein:
+    """A line along `points` [P] whose width falls from `width` to a quarter of it."""
+
+    points: Points
+    width: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One leaf: the closed outline [P] of its blade, its veins, thickest last, and its stalk."""
+
+    outline: Points
+    veins: tuple[Vein, ...]
+    stalk: Vein
+
+
+@dataclass(frozen=True)
+class _Lobe:
+    """One lobe of a leaf that has its variation already; angles in radians, `before` and `after` end it."""
+
+    angle: float
+    length: float
+    before: float
+    after: float
+
+
+def grow(kind: Kind, rng: np.random.Generator) -> Shape:
+    """Grow one leaf of a kind, with its own small variation."""
+    knots = _knots(kind, rng)
+    base, outline = _outline(kind, knots, rng)
+    lobes = [_Lobe(*knots[i], knots[i - 1][0], knots[i + 1][0]) for i in range(1, len(knots) - 1, 2)]
+    veins = _veins(lobes, base, rng)
+    bend = rng.normal(0, 0.10)
+    return Shape(
+        outline=_press(outline, kind.aspect, bend),
+        veins=tuple(Vein(_press(vein.points, kind.aspect, bend), vein.width) for vein in veins),
+        stalk=_stalk(rng),
+    )
+
+
+def _press(points: Points, aspect: float, bend: float) -> Points:
+    """Give the leaf its width, and bend its long axis a little."""
+    pressed = points.real + 1j * points.imag * aspect
+    return np.asarray(pressed * np.exp(1j * bend * points.real), dtype=np.complex128)
+
+
+def _knots(kind: Kind, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Angle (radians, -pi to pi) and radius of bays and tips in turn, from the stalk's bay around to it again."""
+    stalk_bay = kind.bays[-1] * rng.uniform(0.7, 1.3)
+    left, right = _side(kind, -1, rng), _side(kind, 1, rng)
+    middle = (rng.normal(0, 0.03), kind.lobes[0][1] * rng.normal(1, 0.04))
+    return [(-np.pi, stalk_bay), *reversed(left), middle, *right, (np.pi, stalk_bay)]
+
+
+def _side(kind: Kind, sign: int, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """The knots of one side, from beside the middle lobe to the last lobe."""
+    knots = []
+    for ((before, _), (angle, length)), bay in zip(pairwise(kind.lobes), kind.bays[:-1], strict=True):
+        between = (before + angle) / 2 + rng.normal(0, 2)
+        knots.append((sign * np.radians(between), bay * rng.normal(1, 0.07)))
+        knots.append((sign * np.radians(angle + rng.normal(0, 2.5)), length * rng.normal(1, 0.04)))
+    return knots
+
+
+def _outline(kind: Kind, knots: list[tuple[float, float]], rng: np.random.Generator) -> tuple[Points, Points]:
+    """The margin without its teeth and with them, [P] each."""
+    base, toothed = [], []
+    for i in range(len(knots) - 1):
+        tip, bay = (knots[i], knots[i + 1]) if i % 2 else (knots[i + 1], knots[i])
+        at_stalk = i in (0, len(knots) - 2)
+        margin = _margin(tip, bay, kind.fullness)
+        teeth = _teeth(margin, tip[0], kind, at_stalk, rng)
+        order = slice(None) if i % 2 else slice(None, None, -1)
+        base.append(margin[order])
+        toothed.append((margin + teeth)[order])
+    return np.concatenate(base), np.concatenate(toothed)
+
+
+def _margin(tip: tuple[float, float], bay: tuple[float, float], fullness: float) -> Points:
+    """The smooth margin from a lobe's tip to the bottom of a bay."""
+    way = np.linspace(0, 1, _STEPS)
+    # rounded at the bottom of the bay: the angle slows down where the radius still falls
+    angle = tip[0] + (bay[0] - tip[0]) * np.sin(way * np.pi / 2) ** 1.15
+    fall = (1 - fullness) * np.sin(way * np.pi / 2) + fullness * way**2.6
+    radius = tip[1] + (bay[1] - tip[1]) * fall
+    return np.asarray(radius * np.exp(1j * angle), dtype=np.complex128)
+
+
+def _teeth(margin: Points, lobe_angle: float, kind: Kind, at_stalk: bool, rng: np.random.Generator) -> Points:
+    """How far, and where to, the teeth stand out of a margin: highest at the tip, none in the bay."""
+    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(margin)))])
+    way = along / along[-1]
+    count = max(1, round(along[-1] * kind.teeth))
+    phase = way * (count + 0.5)
+    number = np.rint(phase).astype(int)
+    saw = 1 - 2 * np.abs(phase - number)  # 1 on a tooth, 0 between two
+    height = kind.tooth * rng.uniform(0.65, 1.2, count + 2)
+    height[1::2] *= 0.7
+    height[0] = kind.tooth * 1.2
+    fading = np.clip((1 - way) / (0.45 if at_stalk else 0.3), 0, 1)
+    ahead = np.gradient(margin)
+    ahead /= np.abs(ahead)
+    counterclockwise = np.angle(margin[-1] / margin[0]) > 0
+    outward = ahead * (-1j if counterclockwise else 1j) - 0.6 * ahead  # teeth lean towards the tip
+    at_tip = np.exp(-((phase / 0.5) ** 2))  # where both sides of a lobe must agree
+    outward = outward * (1 - at_tip) + np.exp(1j * lobe_angle) * at_tip
+    return np.asarray(saw**1.2 * height[number] * fading * outward, dtype=np.complex128)
+
+
+def _veins(lobes: list[_Lobe], base: Points, rng: np.random.Generator) -> list[Vein]:
+    """One main vein a lobe, side veins from it, and finer ones from those; the finest first."""
+    main, side, fine = [], [], []
+    edge = np.angle(base)
+    edge[0] = -np.pi
+    order = np.argsort(edge)
+    edge, reach = edge[order], np.abs(base)[order]
+    for lobe in lobes:
+        trunk = _trunk(lobe, rng)
+        main.append(Vein(trunk, 0.026 * lobe.length**0.5))
+        for branch in _branches(trunk, 11, 46, 0.85, rng):
+            branch = _inside(branch, lobe, edge, reach)
+            if len(branch) < 4:
+                continue
+            side.append(Vein(branch, 0.009))
+            length = float(np.abs(branch[-1] - branch[0]))
+            for twig in _branches(branch, max(2, round(length * 16)), 62, 0.3, rng):
+                fine.append(Vein(_inside(twig, lobe, edge, reach), 0.0028))
+    return [vein for vein in (*fine, *side, *main) if len(vein.points) > 2]
+
+
+def _trunk(lobe: _Lobe, rng: np.random.Generator) -> Points:
+    """A main vein [24] from the stalk to just short of a lobe's tip."""
+    way = np.linspace(0, 1, 24)
+    sway = rng.normal(0, 0.05) * np.sin(way * np.pi)
+    return np.asarray(way * lobe.length * 0.99 * np.exp(1j * (lobe.angle + sway)), dtype=np.complex128)
+
+
+def _branches(trunk: Points, count: int, angle: float, length: float, rng: np.random.Generator) -> list[Points]:
+    """Branches [16] to both sides of a trunk in turn, at an angle (degrees) that closes towards the tip."""
+    whole = np.abs(trunk[-1] - trunk[0])
+    starts = (np.arange(count) + rng.uniform(0.6, 1.0)) / (count + 0.5)
+    way = np.linspace(0, 1, 16)
+    branches = []
+    for i, start in enumerate(starts):
+        position = start * (len(trunk) - 1)
+        index = min(int(position), len(trunk) - 2)
+        ahead = trunk[index + 1] - trunk[index]
+        root = trunk[index] + ahead * (position - index)
+        turn = np.radians(angle + rng.normal(0, 3)) * (1 if i % 2 else -1)
+        bow = turn * (1 - 0.45 * way)
+        step = ahead / np.abs(ahead) * np.exp(1j * bow) * whole * length * (1.05 - 0.5 * start) / 15
+        branches.append(np.concatenate([[root], root + np.cumsum(step[:-1])]))
+    return branches
+
+
+def _inside(points: Points, lobe: _Lobe, edge: Floats, reach: Floats) -> Points:
+    """The part of a vein before it leaves its lobe."""
+    angle = np.angle(points)
+    out = (angle < lobe.before) | (angle > lobe.after) | (np.abs(points) > np.interp(angle, edge, reach))
+    return points[: int(np.argmax(out))] if out.any() else points
+
+
+def _stalk(rng: np.random.Generator) -> Vein:
+    """The stalk, from the blade backwards, slightly curved."""
+    way = np.linspace(0, 1, 24)
+    turn = np.pi + rng.normal(0, 0.16) + rng.normal(0, 0.35) * way
+    points = way * rng.uniform(0.62, 0.8) * np.exp(1j * turn)
+    return Vein(np.asarray(points, dtype=np.complex128), 0.042)
