@@ -91,11 +91,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             f"The image has 32-bit pixels (mode {image.mode}), whose range is not known; send 8 or 16 bits a channel."
         )
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _to_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, WHITE)
         canvas.paste(image, mask=image.getchannel("A"))
         return canvas
     return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey, scaled: Pillow's own conversion clips at 255."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        grey.putalpha(Image.fromarray(values != image.info["transparency"]))
+    return grey

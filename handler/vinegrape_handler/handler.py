@@ -51,7 +51,7 @@ class Handler:
         Raises:
             VinegrapeError: wrong settings, or an archive that cannot be served; the worker does not start.
         """
-        _log_to_stderr()
+        _set_up_logging()
         try:
             self._load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
         except Exception as error:
@@ -126,8 +126,13 @@ class Handler:
         return answer.prediction(result, self.metadata)
 
 
-def _log_to_stderr() -> None:
-    """TorchServe takes a worker's standard error for warnings, and its standard output for chatter."""
+def _set_up_logging() -> None:
+    """Speak where TorchServe listens, and keep its worker quiet.
+
+    TorchServe takes a worker's standard error for warnings. Its own worker writes several lines a request to standard
+    output, for the frontend to parse and drop.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
     if not _logger.handlers:
         _logger.addHandler(logging.StreamHandler())
         _logger.propagate = False

@@ -19,7 +19,7 @@ from vinegrape_server.settings import ServeSettings
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="vinegrape")
 def vinegrape() -> None:
-    """Grapevine variety from the photo of a leaf.
+    r"""Grapevine variety from the photo of a leaf.
 
     \b
     Serve the archive at hand:         vinegrape serve
@@ -43,11 +43,15 @@ def _setting_options(command: Any) -> Any:
 
 
 @vinegrape.command()
-@click.option("--config", type=click.Path(path_type=Path), help="a TOML file of these settings  [VINEGRAPE_CONFIG]",
-              envvar=f"{ENVIRONMENT_PREFIX}CONFIG")  # fmt: skip
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar=f"{ENVIRONMENT_PREFIX}CONFIG",
+    help=f"a TOML file of these settings  [{ENVIRONMENT_PREFIX}CONFIG]",
+)
 @_setting_options
 def serve(config: Path | None, **options: Any) -> None:
-    """Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
+    r"""Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
 
     An option wins over its environment variable, that over the file, that over the default.
 

@@ -121,9 +121,9 @@ class TorchServe:
         settings, archive = self._plan.settings, self._plan.archive
         host = reachable(settings.host)
         url = f"http://{host}:{settings.rest_port}/predictions/{archive.metadata.name}"
-        request = urllib.request.Request(url, archive.picture, {"Content-Type": "image/png"})  # noqa: S310
+        request = urllib.request.Request(url, archive.picture, {"Content-Type": "image/png"})
         try:
-            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http, to ourselves
                 answer = json.load(response)
         except (OSError, ValueError):
             return False
@@ -138,8 +138,7 @@ class TorchServe:
 
     def _forward_log(self) -> None:
         """Pass TorchServe's log on, and keep the reason that a worker gives for not starting."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             _, marker, reason = line.rstrip("\n").partition(START_FAILED)
             if marker:
                 self._failure = self._failure or reason
@@ -158,10 +157,10 @@ def banner(plan: Plan) -> str:
     settings, metadata = plan.settings, plan.archive.metadata
     host = reachable(settings.host)
     url = f"http://{host}:{settings.rest_port}/predictions/{metadata.name}"
-    device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
+    device, delay = f"{plan.gpus} GPU" if plan.gpus else "CPU", settings.max_batch_delay_ms
     return f"""
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
-  {plan.worker.backend} on {device}, {plan.workers} workers, batches of {plan.batch_size} within {settings.max_batch_delay_ms} ms
+  {plan.worker.backend} on {device}, {plan.workers} workers, batches of {plan.batch_size} within {delay} ms
 
     REST        http://{host}:{settings.rest_port}
     gRPC        {host}:{settings.grpc_port}

@@ -1,4 +1,4 @@
-"""What `vinegrape serve` is told. An option wins over an environment variable, that over the file, that over the default."""
+"""What `vinegrape serve` is told: an option wins over the environment, that over the file, that over the default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ServeSettings:
     """Where the server listens and how it spreads the work; how a worker computes is in `worker`."""
 
     archive: str = setting("model_store/vinegrape.mar", "the model archive to serve")
-    host: str = setting("127.0.0.1", "address of REST, gRPC and metrics; 0.0.0.0 for all, management never leaves 127.0.0.1")
+    host: str = setting("127.0.0.1", "address of REST, gRPC and metrics; 0.0.0.0: all")
     rest_port: int = setting(8080, "port of REST")
     grpc_port: int = setting(7070, "port of gRPC")
     metrics_port: int = setting(8082, "port of TorchServe's metrics")

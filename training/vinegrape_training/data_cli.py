@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import click
-from vinegrape_handler.metadata import BACKENDS, Backend
 
 T = TypeVar("T")
 

@@ -1,0 +1,101 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+from vinegrape_handler.metadata import BACKENDS
+from vinegrape_training import synthetic
+from vinegrape_training.archive import build
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
+ALL = os.environ.get("VINEGRAPE_TESTS") == "all"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With VINEGRAPE_TESTS=all, everything that a test needs is said to be there: a skip is a failure."""
+    report = yield
+    if ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"VINEGRAPE_TESTS=all allows no skip: {report.longrepr}"
+    return report
+
+
+def shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set VINEGRAPE_SHARED to the folder that holds {name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def leaves() -> Path:
+    """The real leaf images, a folder a class."""
+    return shared("data/grapevine_leaves")
+
+
+@pytest.fixture(scope="session")
+def strangers() -> Path:
+    """Pictures that are no leaf of the five varieties."""
+    return shared("data/ood")
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Path:
+    """ImageNet weights for timm's mobilenetv2_100."""
+    return shared("weights/mobilenetv2_100_imagenet.pth")
+
+
+@pytest.fixture(scope="session")
+def leaf() -> bytes:
+    """The picture of README's curl."""
+    return (ROOT / "docs" / "leaf.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory) -> Path:
+    """The committed model in an archive with the code as it is now."""
+    path = tmp_path_factory.mktemp("store") / "vinegrape.mar"
+    build(ROOT / "model_store" / "vinegrape.mar", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A small data set of drawn leaves, a folder a class: 10 of each of five kinds, 64 px."""
+    folder = tmp_path_factory.mktemp("drawn")
+    synthetic.draw_dataset(folder / "leaves", images_per_class=10, seed=0, side=64)
+    return folder / "leaves"
+
+
+@pytest.fixture(scope="session")
+def run(drawn, tmp_path_factory) -> Path:
+    """The folder of a small CNN's short training run on drawn leaves."""
+    from vinegrape_training.train import train
+
+    from tests.training.small_config import compose_config
+
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train(compose_config(f"data.dir={drawn}", f"run_dir={folder}", "trainer.max_epochs=6", "augmentation=light"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export(run, tmp_path_factory) -> Path:
+    """That run's export, in every format."""
+    from vinegrape_training.export import export as make
+    from vinegrape_training.gate import GateLimits
+
+    folder = tmp_path_factory.mktemp("export") / "export"
+    make(run, folder, limits=GateLimits(int8_agreement=0.8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_archive(export, tmp_path_factory) -> Path:
+    """That export's archive, with the weights of every backend."""
+    path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
+    build(export, path, BACKENDS)
+    return path

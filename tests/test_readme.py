@@ -1,0 +1,102 @@
+"""README's commands and code blocks are what a stranger copies: each is run, or held against what exists."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from vinegrape_server.cli import vinegrape
+
+from tests.conftest import ROOT
+from tests.serving.live import Live
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+REST, GRPC = "http://127.0.0.1:8080", "127.0.0.1:7070"
+
+
+def with_ports(text: str, server: Live) -> str:
+    """README's text for a server on other ports."""
+    rest, grpc = server.ports["rest_port"], server.ports["grpc_port"]
+    return text.replace(REST, f"http://127.0.0.1:{rest}").replace(GRPC, f"127.0.0.1:{grpc}")
+
+
+def run(command: list[str]) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def without_version(answer: dict) -> dict:
+    """The archive under test has the code as it is now, and so perhaps another version."""
+    return {**answer, "model": answer["model"]["name"]} if "model" in answer else answer
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (text.strip(), BLOCKS[index + 1][1])
+        for index, (kind, text) in enumerate(BLOCKS[:-1])
+        if kind == "sh" and BLOCKS[index + 1][0] == "json"
+    ],
+)
+def test_the_server_answers_what_readme_shows(command, shown, server):
+    answer, expected = json.loads(run(shlex.split(with_ports(command, server), comments=True))), json.loads(shown)
+    assert without_version(answer) == pytest.approx(without_version(expected), abs=0.02) or (
+        answer["label"] == expected["label"]
+        and answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
+    )
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("curl")])
+def test_every_curl_gets_json(command, server):
+    json.loads(run(shlex.split(with_ports(command, server))))
+
+
+def test_the_grpc_example_prints_the_same_answer_as_rest(server, leaf):
+    (example,) = (text for kind, text in BLOCKS if kind == "python")
+    printed = run([sys.executable, "-c", with_ports(example, server)])
+    assert json.loads(printed) == server.post(leaf).json()
+
+
+def test_every_make_target_exists():
+    targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"serve", "test", "model"} <= targets <= rules
+
+
+def test_make_help_lists_every_target():
+    helped = run(["make", "help"])
+    for target in ("serve", "test", "lint", "model", "clean"):
+        assert f"make {target}" in helped
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "bin/vinegrape" in command])
+def test_every_command_line_is_understood(command):
+    """The words after `vinegrape` parse; what they do is tested elsewhere."""
+    words = shlex.split(command)[1:]
+    group: click.Command = vinegrape
+    while isinstance(group, click.Group):
+        group = group.commands[words.pop(0)]
+    group.make_context(group.name, words)
+
+
+def test_the_commands_of_training_your_own_make_an_archive(tmp_path):
+    """README's four steps without a data set, at a tenth of their size."""
+    steps = [c for c in COMMANDS if re.match(r"\.venv/bin/vinegrape (data draw|train|export|archive)", c)]
+    assert len(steps) == 4
+    for step in steps:
+        smaller = step.replace("--images-per-class 40", "--images-per-class 10")
+        words = shlex.split(smaller.replace("/tmp/", f"{tmp_path}/"))
+        extra = {"train": ["trainer.max_epochs=8"], "export": ["--min-int8-agreement", "0.8"]}.get(words[1], [])
+        run([str(Path(sys.executable).with_name("vinegrape")), *words[1:], *extra])
+    assert (tmp_path / "store" / "vinegrape.mar").is_file()
+    assert (tmp_path / "store" / "MODEL_CARD.md").is_file()
+
+
+def test_readme_names_only_files_that_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

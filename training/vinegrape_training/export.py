@@ -1,0 +1,172 @@
+"""A finished run to the folder that an archive is made of: the weights in every format, and `metadata.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vinegrape_handler import backends
+from vinegrape_handler.backends import Network
+from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.errors import RequestError
+from vinegrape_handler.metadata import (
+    BACKENDS,
+    METADATA_FILE,
+    SELF_CHECK_FOLDER,
+    WEIGHTS_FILES,
+    Backend,
+    Metadata,
+    SelfCheck,
+)
+from vinegrape_handler.settings import WorkerSettings
+
+from vinegrape_training import gate, synthetic, weights
+from vinegrape_training.dataset import DataError, Dataset, load_images, scan
+from vinegrape_training.gate import GateLimits, Parity
+from vinegrape_training.graph import ServingGraph
+from vinegrape_training.run import Run
+
+MODEL_NAME = "vinegrape"
+
+_CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
+_SELF_CHECK_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` made.
+
+    Attributes:
+        folder: holds the weights, the self-check's pictures and `metadata.json`.
+        metadata: with the version still empty: the archive gives it.
+        parities: of each file against the eager model.
+    """
+
+    folder: Path
+    metadata: Metadata
+    parities: dict[Backend, Parity]
+
+
+def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits: GateLimits | None = None) -> Export:
+    """Write a run's model in every format, and check each file on every image of the run's data.
+
+    Args:
+        run_folder: of a finished training run.
+        folder: to write; replaced if it exists, and not touched when the gate fails.
+        data_dir: where the run's data lies now, if it has moved.
+        limits: of the gate.
+
+    Raises:
+        DataError: the data is not what the run saw.
+        GateError: a file differs from the trained model by more than the limits.
+    """
+    run = Run.read(run_folder)
+    dataset = _dataset(run, data_dir or run.data_dir)
+    images = load_images(dataset.folder, dataset.paths, run.input_size, run.interpolation)
+    graph = ServingGraph(run.load_model(), run.mean, run.std, run.temperature).eval()
+    with tempfile.TemporaryDirectory(prefix="vinegrape-export-") as temporary:
+        made = Path(temporary)
+        calibration = _indices(dataset, _spread(run.split.train, _CALIBRATION_IMAGES))
+        _write_weights(graph, run.input_size, images[calibration], made)
+        networks = {b: backends.load(made, b, WorkerSettings(), "cpu") for b in BACKENDS}
+        reference = gate.run(_Eager(graph), images, 8)
+        parities = {b: gate.measure(network, images, reference) for b, network in networks.items()}
+        gate.check(parities, limits or GateLimits())
+        test = _indices(dataset, run.split.test)
+        right = gate.run(networks["onnx_int8"], images[test], 1).argmax(1) == np.array(dataset.labels)[test]
+        metadata = _metadata(run, parities, float(right.mean()))
+        metadata = _with_self_check(metadata, networks, made / SELF_CHECK_FOLDER)
+        (made / METADATA_FILE).write_text(metadata.to_json())
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made, folder)
+    return Export(folder, metadata, parities)
+
+
+def _dataset(run: Run, folder: Path) -> Dataset:
+    """The data that the run saw, or an error."""
+    dataset = scan(folder)
+    digest = dataset.digest()
+    if digest != run.data_digest:
+        raise DataError(
+            f"The images in {folder} are not those that the run was trained on (digest {digest[:12]} instead of "
+            f"{run.data_digest[:12]}). Say where those are with --data."
+        )
+    return dataset
+
+
+def _indices(dataset: Dataset, paths: Sequence[str]) -> list[int]:
+    position = {path: index for index, path in enumerate(dataset.paths)}
+    return [position[path] for path in paths]
+
+
+def _write_weights(graph: ServingGraph, side: int, calibration: NDArray[np.uint8], folder: Path) -> None:
+    weights.write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
+    weights.write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
+    weights.write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
+
+
+class _Eager:
+    """The trained model itself, as a `Network`."""
+
+    def __init__(self, graph: ServingGraph) -> None:
+        self._graph = graph
+
+    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            probabilities: NDArray[np.float32] = self._graph(torch.from_numpy(batch)).numpy()
+        return probabilities
+
+
+def _spread(paths: Sequence[str], most: int) -> list[str]:
+    """At most `most` of the paths, evenly over them all, and so over all classes."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
+
+
+def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: float) -> Metadata:
+    return Metadata(
+        name=MODEL_NAME,
+        version="",
+        architecture=run.architecture,
+        classes=run.classes,
+        input_size=run.input_size,
+        interpolation=run.interpolation,
+        temperature=run.temperature,
+        data_digest=run.data_digest,
+        metrics={
+            **run.metrics,
+            "train_images": len(run.split.train),
+            "validation_images": len(run.split.validation),
+            "test_images": len(run.split.test),
+            "test_accuracy_onnx_int8": int8_test_accuracy,
+            **gate.as_metrics(parities),
+        },
+        libraries=run.libraries,
+    )
+
+
+def _with_self_check(metadata: Metadata, networks: dict[Backend, Network], folder: Path) -> Metadata:
+    """Draw the self-check's pictures into `folder` and add what the model answers to them."""
+    folder.mkdir()
+    limits = WorkerSettings().limits
+    classifiers = {backend: Classifier(metadata, network, limits) for backend, network in networks.items()}
+    checks = []
+    for number, kind in enumerate(synthetic.KINDS):
+        picture = folder / f"{number}.png"
+        synthetic.draw_leaf(kind, np.random.default_rng(number), _SELF_CHECK_SIDE).save(picture)
+        answers = {b: _answer(classifier, picture.read_bytes()) for b, classifier in classifiers.items()}
+        checks.append(SelfCheck(picture.name, answers))
+    return dataclasses.replace(metadata, self_check=tuple(checks))
+
+
+def _answer(classifier: Classifier, picture: bytes) -> list[float]:
+    (result,) = classifier.classify([picture])
+    if isinstance(result, RequestError):
+        raise result
+    return [round(float(probability), 6) for probability in result]

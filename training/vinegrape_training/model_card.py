@@ -1,0 +1,109 @@
+"""The model card beside an archive, made from the archive's own metadata: no figure in it is written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vinegrape_handler.metadata import BACKENDS, Metadata
+
+CARD_FILE = "MODEL_CARD.md"
+
+
+def write_card(metadata: Metadata, archive: Path) -> Path:
+    """Write `MODEL_CARD.md` into the folder of an archive."""
+    card = archive.with_name(CARD_FILE)
+    card.write_text(render(metadata, archive.stat().st_size), encoding="utf-8")
+    return card
+
+
+def render(metadata: Metadata, archive_bytes: int) -> str:
+    """The card's text, in Markdown."""
+    m = metadata.metrics
+    classes = ", ".join(metadata.classes)
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(metadata.libraries.items()))
+    return f"""# {metadata.name} {metadata.version}
+
+Grapevine variety from the photo of one leaf: {classes}. Made by `vinegrape archive` from the archive's
+`metadata.json`; made again with every archive.
+
+| | |
+|---|---|
+| architecture | timm's `{metadata.architecture}`, fine-tuned |
+| input | {metadata.input_size} x {metadata.input_size} RGB, the whole image on white, {metadata.interpolation} |
+| output | a probability a class; logits divided by a temperature of {metadata.temperature:.3f} |
+| archive | {archive_bytes / 1e6:.1f} MB |
+| made with | {libraries} |
+
+## Data and protocol
+
+The [Grapevine Leaves Image Dataset](https://www.kaggle.com/datasets/muratkokludataset/grapevine-leaves-image-dataset),
+or a part of it; `vinegrape data check FOLDER` compares a folder with the images known to this project. Digest of what
+this model saw: `{metadata.data_digest}`.
+
+The images are split by a seed, class by class, before anything is augmented: {m["train_images"]:.0f} train,
+{m["validation_images"]:.0f} choose the epoch and the temperature, {m["test_images"]:.0f} measure, once, at the end.
+Recipes were compared on the validation images alone.
+
+## Figures
+
+On the {m["test_images"]:.0f} test images, which the model was not trained on and nothing was chosen by:
+
+| | |
+|---|---|
+| accuracy, the trained model | {m["test_accuracy"]:.1%} |
+| its 95 % Wilson interval | {m["test_accuracy_low_95"]:.1%} to {m["test_accuracy_high_95"]:.1%} |
+| accuracy, int8 as served on CPU | {m["test_accuracy_onnx_int8"]:.1%} |
+{_recalls(metadata)}
+| expected calibration error, 15 bins | {m["test_calibration_error"]:.3f} |
+| the same without the temperature | {m["test_calibration_error_before"]:.3f} |
+| accuracy on the validation images | {m["validation_accuracy"]:.1%}; they chose the epoch, so this flatters |
+
+Every exported file against the trained model, on all {_images(metadata)} images:
+
+| weights | same top-1 | largest difference of a probability | between batches of 1 and 8 |
+|---|---|---|---|
+{_parities(metadata)}
+
+## Intended use
+
+To sort photos of single, whole, mature leaves of these five varieties, taken from above on a plain bright background,
+as the data set's were; and as a worked example of serving an image classifier.
+
+## Limits and misuse
+
+- All training images were taken on one light box, in one place and season. Nothing is known about leaves in the
+  vineyard, other light, other cameras, young or diseased leaves, or leaves still on the vine.
+- It knows five varieties and always names one of them, also for a sixth variety, another plant or a cat.
+- With {m["test_images"]:.0f} test images the interval above is wide, and a difference of one point means nothing.
+- Not for certifying plant material, for disputes about origin, or for deciding what to plant, spray or eat: a
+  laboratory tells varieties apart by their DNA.
+
+## Licence and citation
+
+The images are their authors', under the terms on the data set's page; none is in this project. The authors ask to cite:
+
+> Koklu, M., Unlersen, M. F., Ozkan, I. A., Aslan, M. F., & Sabanci, K. (2022). A CNN-SVM study based on selected deep
+> features for grapevine leaves classification. Measurement, 188, 110425.
+
+Weights pretrained on ImageNet-1k keep their own licence, torchvision's MobileNetV2 BSD-3-Clause. The archive's
+self-check pictures are drawn by `vinegrape data draw`.
+"""
+
+
+def _recalls(metadata: Metadata) -> str:
+    return "\n".join(
+        f"| recall of {name} | {metadata.metrics[f'test_recall_{name}']:.1%} |" for name in metadata.classes
+    )
+
+
+def _images(metadata: Metadata) -> str:
+    return f"{sum(metadata.metrics[f'{part}_images'] for part in ('train', 'validation', 'test')):.0f}"
+
+
+def _parities(metadata: Metadata) -> str:
+    return "\n".join(
+        f"| {backend} | {metadata.metrics[f'parity_{backend}_agreement']:.2%} "
+        f"| {metadata.metrics[f'parity_{backend}_difference']:.1e} "
+        f"| {metadata.metrics[f'parity_{backend}_batch_difference']:.1e} |"
+        for backend in BACKENDS
+    )

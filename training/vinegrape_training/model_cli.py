@@ -1,0 +1,79 @@
+"""The commands from images to an archive. They import what they need when they run: a server has no training extras."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from vinegrape_handler.metadata import BACKENDS, Backend
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def train(overrides: tuple[str, ...]) -> None:
+    r"""Fine-tune a timm model on a folder of images a class.
+
+    Takes Hydra's overrides; --help lists them.
+
+    \b
+    Examples:
+        vinegrape train data.dir=data/grapevine_leaves
+        vinegrape train data.dir=data/grapevine_leaves weights=mobilenetv2.pth run_dir=runs/first
+        vinegrape train data.dir=data/grapevine_leaves model=small_cnn weights=none augmentation=heavy
+    """
+    from vinegrape_training.train import main
+
+    sys.argv = ["vinegrape train", *overrides]
+    main()
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.argument("folder", type=_PATH)
+@click.option("--data", "data_dir", type=_PATH, help="Where the run's images lie now, if they have moved.")
+@click.option("--min-int8-agreement", type=click.FloatRange(0, 1), default=0.98, show_default=True,
+              help="Part of the images whose top-1 the int8 file must share with the trained model.")  # fmt: skip
+def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: float) -> None:
+    r"""Write the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8, and its metadata.
+
+    Every file is compared with the trained model on every image of the run's data; if one differs by more than its
+    limit, nothing is written.
+
+    \b
+    Example:
+        vinegrape export runs/first exports/first
+    """
+    from vinegrape_training.export import export as export_run
+    from vinegrape_training.gate import GateLimits, table
+
+    made = export_run(run, folder, data_dir, GateLimits(int8_agreement=min_int8_agreement))
+    click.echo(table(made.parities))
+    click.echo(f"Next: vinegrape archive {folder} model_store/vinegrape.mar")
+
+
+@click.command()
+@click.argument("source", type=_PATH)
+@click.argument("target", type=_PATH)
+@click.option("--weights", multiple=True, type=click.Choice(BACKENDS), default=("onnx_int8", "torchscript"),
+              show_default=True, help="Which weights to carry; may be given more than once.")  # fmt: skip
+def archive(source: Path, target: Path, weights: tuple[Backend, ...]) -> None:
+    r"""Pack SOURCE into the model archive TARGET, with its model card beside it.
+
+    SOURCE is the folder of an export, or another archive, whose weights are then packed with the handler's code as
+    it is now. The same inputs give the same bytes.
+
+    \b
+    Examples:
+        vinegrape archive exports/first model_store/vinegrape.mar
+        vinegrape archive model_store/vinegrape.mar /tmp/only-int8.mar --weights onnx_int8
+    """
+    from vinegrape_training.archive import build
+    from vinegrape_training.model_card import write_card
+
+    metadata = build(source, target, weights)
+    card = write_card(metadata, target)
+    click.echo(f"{target}: {metadata.name} {metadata.version}, {target.stat().st_size / 1e6:.1f} MB; card in {card}.")
+    click.echo(f"Next: vinegrape serve --archive {target}")

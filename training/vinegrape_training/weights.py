@@ -1,0 +1,107 @@
+"""The serving graph written to each file format that is served."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from vinegrape_training.graph import ServingGraph
+
+_INPUT, _OUTPUT = "images", "probabilities"
+
+# Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
+_QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
+
+
+def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
+    """Trace the graph, in eval mode, for any batch size.
+
+    Args:
+        graph: in eval mode, on the CPU.
+        side: pixels a side of its input.
+        path: of the file to write; without the debug records, which name files of the machine that traced.
+    """
+    with torch.no_grad():
+        traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        traced_path = Path(folder) / path.name
+        traced.save(traced_path)
+        with zipfile.ZipFile(traced_path) as source, zipfile.ZipFile(path, "w") as target:
+            for item in source.infolist():
+                if not item.filename.endswith(".debug_pkl"):
+                    target.writestr(zipfile.ZipInfo(item.filename), source.read(item))
+
+
+def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
+    """Export the graph to ONNX, float32, for any batch size; arguments as for `write_torchscript`."""
+    batch = torch.export.Dim("batch", min=1)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder) / path.name
+        torch.onnx.export(
+            graph,
+            (_example(side),),
+            exported,
+            dynamo=True,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            dynamic_shapes=({0: batch},),
+            external_data=False,
+            verbose=False,
+        )
+        model = onnx.load(exported)
+    _forget_origin(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> None:
+    """Quantise an ONNX file statically: weights int8 per channel, activations uint8.
+
+    Args:
+        onnx_path: what `write_onnx` wrote.
+        calibration: uint8 [N,S,S,3], training images; their activations set the ranges.
+        path: of the file to write.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(onnx_path, prepared)
+        quantize_static(
+            prepared,
+            path,
+            _Calibration(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED_OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._images: Iterator[NDArray[np.uint8]] = iter(images)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        image = next(self._images, None)
+        return None if image is None else {_INPUT: image[np.newaxis]}
+
+
+def _example(side: int) -> torch.Tensor:
+    return torch.zeros(2, side, side, 3, dtype=torch.uint8)  # not 1, which a tracer may take for a constant
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes, which name source lines of the machine that exported."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
