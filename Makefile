@@ -38,15 +38,16 @@ clean: ## Remove the environments and what tests wrote; runs/ stays
 	rm -rf $(SERVE) $(DEV) .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
 
 $(SERVE)/installed: pyproject.toml constraints.txt
-	$(call venv,$(SERVE),.)
+	$(call venv,$(SERVE),.,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),'.[train$(comma)test]')
+	$(call venv,$(DEV),'.[train$(comma)test]',torch among them: some 6 GB and a few minutes)
 
 comma := ,
 define venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vinegrape needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Say which: make PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv $(1)
-	$(1)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e $(2)
+	@echo "Setting up $(1) with Python packages; $(3)"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e $(2)
 	@touch $@
 endef

@@ -22,7 +22,7 @@ def train(overrides: tuple[str, ...]) -> None:
     Examples:
         vinegrape train data.dir=data/grapevine_leaves
         vinegrape train data.dir=data/grapevine_leaves weights=mobilenetv2.pth run_dir=runs/first
-        vinegrape train data.dir=data/grapevine_leaves model=small_cnn weights=none augmentation=heavy
+        vinegrape train data.dir=data/grapevine_leaves model=small_cnn optimizer=adamw_scratch weights=none
     """
     from vinegrape_training.train import main
 

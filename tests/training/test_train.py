@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from vinegrape_handler.errors import SettingError
+from vinegrape_training.dataset import DataError, load_images, scan
+from vinegrape_training.models import create_model, preprocessing
+from vinegrape_training.module import Classifier, warmup_cosine
+from vinegrape_training.run import Run, RunError
+from vinegrape_training.train import TrainResult, train
+
+from tests.training.small_config import compose_config
+
+
+def train_on(folder: Path, run: Path, *overrides: str) -> TrainResult:
+    quiet = ("trainer.max_epochs=2", "data.batch_size=8")
+    return train(compose_config(f"data.dir={folder}", f"run_dir={run}", *quiet, *overrides))
+
+
+@pytest.fixture(scope="module")
+def result(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Two epochs on fifty synthetic leaves."""
+    return train_on(drawn, tmp_path_factory.mktemp("runs") / "run")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vinegrape_training.train", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"},
+    )  # fmt: skip
+
+
+def test_learns_what_is_easy_to_tell(colours: Path, tmp_path: Path) -> None:
+    result = train_on(colours, tmp_path / "run", "trainer.max_epochs=10", "data.batch_size=4", "augmentation=light")
+    assert result.run.metrics["validation_accuracy"] == 1.0
+    assert result.run.metrics["test_accuracy"] == 1.0
+
+
+def test_run_folder_is_complete(result: TrainResult) -> None:
+    names = {path.name for path in result.run.folder.iterdir()}
+    assert names >= {"run.json", "config.yaml", "weights.safetensors", "curves.png", "confusion.png", "checkpoints"}
+    assert (result.run.folder / "logs" / "metrics.csv").read_text().count("\n") > 2
+    with Image.open(result.run.folder / "curves.png") as curves:
+        curves.verify()
+
+
+def test_run_says_what_it_is(result: TrainResult, drawn: Path) -> None:
+    values = json.loads((result.run.folder / "run.json").read_text())
+    assert values["architecture"] == "small_cnn"
+    assert values["classes"] == list(scan(drawn).classes)
+    assert values["data_digest"] == scan(drawn).digest()
+    assert values["data_dir"] == str(drawn)
+    assert {part: len(paths) for part, paths in values["split"].items()} == {"train": 30, "validation": 10, "test": 10}
+    assert values["libraries"]["torch"] == torch.__version__.split("+")[0]
+    assert values["metrics"]["epochs"] == 2
+    assert "seed: 0" in (result.run.folder / "config.yaml").read_text()
+
+
+def test_run_is_read_as_it_was_written(result: TrainResult) -> None:
+    assert Run.read(result.run.folder) == result.run
+
+
+def test_loaded_model_is_the_trained_one(result: TrainResult, drawn: Path) -> None:
+    run = Run.read(result.run.folder)
+    images = load_images(drawn, run.split.test, run.input_size, run.interpolation)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    x = (x - torch.tensor(run.mean).view(3, 1, 1)) / torch.tensor(run.std).view(3, 1, 1)
+    with torch.inference_mode():
+        logits = run.load_model()(x)
+        torch.testing.assert_close(logits, result.model(x), rtol=0, atol=1e-4)
+    right = logits.argmax(dim=1).numpy() == scan(drawn).labels_of(run.split.test)
+    assert right.mean() == pytest.approx(run.metrics["test_accuracy"])
+
+
+def test_best_epoch_is_kept(result: TrainResult) -> None:
+    best = min(result.history, key=lambda epoch: epoch["validation/loss"])
+    assert result.run.metrics["validation_accuracy"] == pytest.approx(best["validation/accuracy"])
+
+
+def test_same_seed_same_result(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    again = train_on(drawn, tmp_path / "again")
+    assert again.run.metrics == result.run.metrics
+    assert again.run.temperature == result.run.temperature
+    assert again.history == result.history
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def test_other_seed_other_split(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    other = train_on(drawn, tmp_path / "other", "seed=1", "debug=smoke", "input_size=32")
+    assert other.run.split != result.run.split
+
+
+def test_finished_run_is_not_overwritten(result: TrainResult, drawn: Path) -> None:
+    with pytest.raises(SettingError, match="already holds a finished run"):
+        train_on(drawn, result.run.folder)
+
+
+def test_tensorboard_by_one_option(drawn: Path, tmp_path: Path) -> None:
+    train_on(drawn, tmp_path / "run", "logger=tensorboard", "debug=smoke", "input_size=32")
+    assert list((tmp_path / "run" / "logs").glob("events.out.tfevents.*"))
+
+
+def test_wandb_offline_by_one_option(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train_on(drawn, tmp_path / "run", "logger=wandb", "logger.offline=true", "debug=smoke", "input_size=32")
+    assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_head_learns_at_its_own_rate() -> None:
+    model = create_model("mobilenetv2_100", 5, "none")
+    classifier = Classifier(model, 5, preprocessing(model), 0.001, 0.01, 0.0, 0, 0.0)
+    classifier.trainer = type("Trainer", (), {"estimated_stepping_batches": 10, "max_epochs": 1})()
+    backbone, head = classifier.configure_optimizers()["optimizer"].param_groups
+    assert (backbone["lr"], head["lr"]) == (0.001, 0.01)
+    assert {id(parameter) for parameter in head["params"]} == {id(model.classifier.weight), id(model.classifier.bias)}
+    assert len(backbone["params"]) + len(head["params"]) == len(list(model.parameters()))
+
+
+def test_schedule_rises_then_falls() -> None:
+    factors = [warmup_cosine(step, 4, 12) for step in range(13)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[8] == pytest.approx(0.5)
+    assert factors[12] == pytest.approx(0.0)
+
+
+def test_network_sees_what_timm_wants() -> None:
+    model = torch.nn.Identity()
+    base = create_model("mobilenetv2_100", 5, "none")
+    classifier = Classifier(model, 5, preprocessing(base), 0.1, 0.1, 0.0, 0, 0.0)
+    white = classifier(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+    assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rel=1e-5)
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"has no run\.json"):
+        Run.read(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match="not a run that this version"):
+        Run.read(tmp_path)
+
+
+def test_missing_data_dir_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"give data\.dir=FOLDER"):
+        train(compose_config())
+
+
+def test_console_command_finds_its_configuration() -> None:
+    # as the console command calls it: imported, not run as a module
+    call = "import sys; sys.argv = ['vinegrape train', 'data.dir=nowhere', 'run_dir=.', '--cfg', 'job']"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{call}; from vinegrape_training.train import main; main()"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "architecture: mobilenetv2_100" in result.stdout
+
+
+def test_command_line_says_one_line_and_exits_1(tmp_path: Path) -> None:
+    result = command(f"data.dir={tmp_path / 'nowhere'}", f"run_dir={tmp_path / 'run'}")
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("Give one that holds a folder of images for each class.")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
