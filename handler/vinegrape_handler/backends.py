@@ -111,7 +111,11 @@ class TorchScriptNetwork:
         torch.set_num_threads(threads)
         self._device = torch.device(device)
         module = torch.jit.load(path, map_location=self._device)  # type: ignore[no-untyped-call]
-        self._module: torch.jit.ScriptModule = (module.half() if half else module).eval()
+        # Freezing folds the batch norms into the convolutions; on CPU, half as fast again with oneDNN's layouts
+        module = torch.jit.freeze((module.half() if half else module).eval())
+        self._module: torch.jit.ScriptModule = (
+            torch.jit.optimize_for_inference(module) if self._device.type == "cpu" else module
+        )
         self._torch = torch
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vinegrape_handler import answer, backends, request
 from vinegrape_handler.classifier import Classifier, Probabilities
-from vinegrape_handler.errors import ArchiveError, RequestError
+from vinegrape_handler.errors import ArchiveError, RequestError, SettingError
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata
 from vinegrape_handler.request import Request
 from vinegrape_handler.settings import WorkerSettings
@@ -82,6 +82,11 @@ class Handler:
     def _load(self, folder: Path, gpu: int | None) -> None:
         self.settings = WorkerSettings.from_environment()
         self.metadata = Metadata.read(folder)
+        if gpu is None and self.settings.device == "cuda":
+            raise SettingError(
+                "device is cuda, but TorchServe gave this worker no GPU. Set device to cpu, or number_of_gpu in its "
+                "configuration."
+            )
         device = "cpu" if gpu is None or self.settings.device == "cpu" else f"cuda:{gpu}"
         on_gpu = device != "cpu"
         self.backend = backends.choose(self.settings.backend, backends.available(folder), on_gpu)
@@ -149,7 +154,7 @@ def check_answers(classifier: Classifier, folder: Path, backend: Backend) -> Non
         if isinstance(result, RequestError):
             raise ArchiveError(f"The self-check picture {check.file} failed: {result}")
         difference = float(np.abs(result - np.array(check.probabilities[backend])).max())
-        if difference > _SELF_CHECK_TOLERANCE:
+        if not difference <= _SELF_CHECK_TOLERANCE:  # NaN is not
             raise ArchiveError(
                 f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than "
                 f"{_SELF_CHECK_TOLERANCE}: {result.tolist()} instead of {check.probabilities[backend]}."

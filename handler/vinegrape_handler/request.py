@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 
 # A raw REST body arrives as `body`; the others are names of form fields and of gRPC inputs.
 IMAGE_FIELDS = ("body", "data", "image", "file")
+
+# No image format begins like this
+_JSON_OBJECT = re.compile(rb"\s*\{")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int)
     """
     value = next((row[name] for name in IMAGE_FIELDS if row.get(name)), None)
     if isinstance(value, bytearray | bytes):
-        if value.lstrip()[:1] != b"{":  # no image format begins like this
+        if not _JSON_OBJECT.match(value):
             return Request(images=(bytes(value),))
         value = _parse(value)
     if isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class ArchiveInfo:
                 if not metadata.self_check:
                     raise ArchiveError(f"{path} carries no self-check pictures. Make it again: vinegrape archive")
                 picture = archive.read(f"{SELF_CHECK_FOLDER}/{metadata.self_check[0].file}")
-        except (zipfile.BadZipFile, KeyError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise ArchiveError(
                 f"{path} is not a vinegrape archive ({error}). Make one with: vinegrape archive"
             ) from error

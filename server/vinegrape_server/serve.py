@@ -55,6 +55,7 @@ def serve(settings: ServeSettings) -> None:
             if server.wait_until_right(stop):
                 print(banner(plan), flush=True)  # noqa: T201
                 server.watch(stop)
+            print("Stopping.", flush=True)  # noqa: T201
 
 
 class TorchServe:

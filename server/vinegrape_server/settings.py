@@ -111,7 +111,7 @@ def fields() -> dict[str, tuple[type, dataclasses.Field[Any]]]:
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no TOML, or not even UTF-8
         raise SettingError(f"The settings file {path} cannot be read: {error}") from error
     unknown = values.keys() - fields().keys()
     if unknown:

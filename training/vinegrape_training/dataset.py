@@ -15,7 +15,7 @@ from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError, VinegrapeError
 from vinegrape_handler.resize import Interpolation, resize
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from vinegrape_training.manifest import IMAGE_SUFFIXES, is_image
 
 # One's own pictures may be larger than what a server takes from strangers; a scan of a whole shelf is a mistake.
 LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000)
@@ -77,16 +77,14 @@ def scan(folder: Path) -> Dataset:
         raise DataError(f"{folder} holds {len(classes)} folders; training needs one a class, and at least 2 classes.")
     labelled: list[tuple[str, int]] = []
     for label, name in enumerate(classes):
-        files = [path for path in (folder / name).rglob("*") if _is_image(path)]
+        files = [path for path in (folder / name).rglob("*") if is_image(path)]
         if not files:
-            raise DataError(f"{folder / name} holds no image ({', '.join(SUFFIXES)}); add some or remove the folder.")
+            raise DataError(
+                f"{folder / name} holds no image ({', '.join(IMAGE_SUFFIXES)}); add some or remove the folder."
+            )
         labelled += [(path.relative_to(folder).as_posix(), label) for path in files]
     paths, labels = zip(*sorted(labelled), strict=True)
     return Dataset(folder, tuple(classes), paths, labels)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def split(dataset: Dataset, seed: int, validation_fraction: float, test_fraction: float) -> Split:
