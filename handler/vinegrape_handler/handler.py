@@ -150,6 +150,8 @@ def check_answers(classifier: Classifier, folder: Path, backend: Backend) -> Non
         ArchiveError: an answer differs from what was recorded when the archive was made.
     """
     for check in classifier.metadata.self_check:
+        if backend not in check.probabilities:
+            raise ArchiveError(f"The archive's self-check has no answers for {backend}. Export the model again.")
         (result,) = classifier.classify([(folder / check.file).read_bytes()])
         if isinstance(result, RequestError):
             raise ArchiveError(f"The self-check picture {check.file} failed: {result}")

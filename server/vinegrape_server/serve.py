@@ -81,10 +81,11 @@ class TorchServe:
     def __enter__(self) -> TorchServe:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_S)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:  # else there is nothing to finish, and TorchServe takes 6 s to end workers that cannot start
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # workers that outlived it
         self._process.wait()
@@ -135,7 +136,8 @@ class TorchServe:
         if self._failure:
             raise ServeError(f"A worker cannot start: {self._failure}")
         if (code := self._process.poll()) is not None:
-            raise ServeError(f"TorchServe ended by itself with exit code {code}; the log above says more.")
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise ServeError(f"TorchServe {how}; the log above says more.")
 
     def _forward_log(self) -> None:
         """Pass TorchServe's log on, and keep the reason that a worker gives for not starting."""
@@ -150,7 +152,7 @@ class TorchServe:
 
 def reachable(host: str) -> str:
     """An address under which this machine reaches what listens on `host`."""
-    return {"0.0.0.0": torchserve.LOOPBACK, "::": "[::1]"}.get(host, host)  # noqa: S104
+    return torchserve.LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
 
 
 def banner(plan: Plan) -> str:
@@ -159,9 +161,10 @@ def banner(plan: Plan) -> str:
     host = reachable(settings.host)
     url = f"http://{host}:{settings.rest_port}/predictions/{metadata.name}"
     device, delay = f"{plan.gpus} GPU" if plan.gpus else "CPU", settings.max_batch_delay_ms
+    workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     return f"""
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
-  {plan.worker.backend} on {device}, {plan.workers} workers, batches of {plan.batch_size} within {delay} ms
+  {plan.worker.backend} on {device}, {workers}, batches of {plan.batch_size} within {delay} ms
 
     REST        http://{host}:{settings.rest_port}
     gRPC        {host}:{settings.grpc_port}

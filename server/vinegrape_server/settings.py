@@ -59,6 +59,8 @@ class ServeSettings:
             raise SettingError(
                 f"max_image_bytes is {self.worker.max_image_bytes}; TorchServe allows at most {_MAX_IMAGE_BYTES}."
             )
+        if ":" in self.host:  # TorchServe splits its addresses at the first colon
+            raise SettingError(f"host is {self.host!r}; TorchServe takes a name or an IPv4 address, such as 0.0.0.0.")
         self._check_ports()
 
     @property

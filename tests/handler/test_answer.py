@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+from vinegrape_handler import answer, errors
+from vinegrape_handler.errors import RequestError
+from vinegrape_handler.settings import WorkerSettings
+
+from tests.handler.test_metadata import METADATA
+
+
+def test_a_prediction():
+    assert answer.prediction(np.array([0.25, 0.75], np.float32), METADATA) == {
+        "label": "Nazli",
+        "probability": 0.75,
+        "probabilities": {"Ak": 0.25, "Nazli": 0.75},
+        "model": {"name": "vinegrape", "version": "0123456789ab"},
+    }
+
+
+def test_probabilities_have_six_decimals():
+    third = np.array([1 / 3, 2 / 3], np.float32)
+    assert answer.prediction(third, METADATA)["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
+
+
+def test_as_many_probabilities_as_classes():
+    with pytest.raises(ValueError, match="zip"):
+        answer.prediction(np.array([0.2, 0.3, 0.5], np.float32), METADATA)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "type_"),
+    [
+        (errors.BadRequest, 400, "bad_request"),
+        (errors.NoImage, 400, "no_image"),
+        (errors.TooLarge, 413, "too_large"),
+        (errors.UnsupportedFormat, 415, "unsupported_format"),
+        (errors.BrokenImage, 422, "broken_image"),
+        (errors.InferenceFailed, 503, "inference_failed"),
+    ],
+)
+def test_an_error(error, code, type_):
+    expected = {"error": {"code": code, "type": type_, "message": "What was wrong."}}
+    assert answer.error_body(error("What was wrong.")) == expected
+
+
+def test_every_error_of_a_request_is_in_the_table_above():
+    assert {each.__name__ for each in RequestError.__subclasses__()} == {
+        "BadRequest", "NoImage", "TooLarge", "UnsupportedFormat", "BrokenImage", "InferenceFailed",
+    }  # fmt: skip
+
+
+def test_the_description():
+    settings = WorkerSettings(max_image_bytes=1, max_image_pixels=2, max_instances=3)
+    assert json.loads(answer.encode(answer.description(METADATA, settings, "onnx_int8"))) == {
+        "name": "vinegrape",
+        "version": "0123456789ab",
+        "architecture": "small_cnn",
+        "classes": ["Ak", "Nazli"],
+        "input_size": 32,
+        "backend": "onnx_int8",
+        "formats": ["PNG", "JPEG", "WEBP", "BMP", "TIFF"],
+        "limits": {"image_bytes": 1, "image_pixels": 2, "instances": 3},
+        "metrics": {"test_accuracy": 0.5},
+        "data_digest": "digest",
+        "libraries": {"torch": "2.12.1"},
+    }
+
+
+def test_json_is_compact_utf_8():
+    assert answer.encode({"a": "ü", "b": [1, 2]}) == '{"a":"ü","b":[1,2]}'.encode()

@@ -1,0 +1,394 @@
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from vinegrape_handler.decode import Limits, decode
+from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+
+from tests.handler.pictures import FORMATS, big_endian_tiff, corners, encode, gradient, png, png_chunk
+
+LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
+
+LOSSLESS = {
+    "png": ("PNG", {}),
+    "bmp": ("BMP", {}),
+    "webp": ("WEBP", {"lossless": True}),
+    "tiff": ("TIFF", {}),
+    "tiff lzw": ("TIFF", {"compression": "tiff_lzw"}),
+    "tiff deflate": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    "tiff packbits": ("TIFF", {"compression": "packbits"}),
+    "bigtiff": ("TIFF", {"big_tiff": True}),
+}
+
+# by the EXIF specification: the side of the upright picture where the stored first row, and first column, lies
+ORIENTATIONS = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def pixels(data, side=64) -> np.ndarray:
+    image = decode(data, LIMITS, side)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def difference(data, expected) -> int:
+    return int(np.abs(pixels(data).astype(int) - np.asarray(expected).astype(int)).max())
+
+
+# One picture in every format
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_lossless_formats_give_the_pixels_that_were_stored(name):
+    format_, options = LOSSLESS[name]
+    assert np.array_equal(pixels(encode(gradient(), format_, **options)), np.asarray(gradient()))
+
+
+def test_big_endian_tiff():
+    assert np.array_equal(pixels(big_endian_tiff(corners())), corners())
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_jpeg_is_close(options):
+    assert difference(encode(gradient(), "JPEG", quality=98, subsampling=0, **options), gradient()) <= 8
+
+
+def test_lossy_webp_is_close():
+    flat = Image.new("RGB", (32, 32), (200, 100, 50))
+    assert difference(encode(flat, "WEBP", quality=95), flat) <= 8
+
+
+def test_lossless_pictures_of_several_strips():
+    tall = gradient(64, 400)
+    assert np.array_equal(pixels(encode(tall, "TIFF", compression="tiff_lzw", strip_size=1024)), np.asarray(tall))
+
+
+# Modes
+
+
+def test_grey_has_three_equal_channels():
+    image = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
+    assert pixels(encode(image, "PNG")).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
+
+
+def test_one_bit():
+    image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    for format_ in ("PNG", "BMP", "TIFF"):
+        assert pixels(encode(image, format_)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+def palette(transparent=None) -> bytes:
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    return encode(image, "PNG", **({} if transparent is None else {"transparency": transparent}))
+
+
+def test_palette():
+    assert pixels(palette()).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+
+
+def test_palette_with_a_transparent_colour():
+    assert pixels(palette(1)).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
+
+
+def test_palette_with_an_alpha_a_colour():
+    assert pixels(palette(bytes([255, 0, 255]))).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
+
+
+def test_palette_bmp():
+    assert pixels(encode(gradient().quantize(4), "BMP")).shape == (23, 37, 3)
+
+
+@pytest.mark.parametrize(("format_", "type_"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_16_bit_grey_is_scaled_and_not_clipped(format_, type_):
+    image = Image.fromarray(np.array([[0, 32896, 65535]]).astype(type_))
+    data = encode(image, format_)
+    if type_ == ">u2":
+        assert data.startswith(b"MM")
+    assert pixels(data).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+
+
+def test_16_bit_grey_png_with_a_transparent_value():
+    rows = b"\0" + struct.pack(">HH", 1000, 65535 // 2)
+    data = png(2, 1, 16, 0, rows, png_chunk(b"tRNS", struct.pack(">H", 1000)))
+    assert pixels(data).tolist() == [[[255] * 3, [127] * 3]]
+
+
+def test_16_bit_rgb_png_is_scaled():
+    rows = b"\0" + struct.pack(">6H", 0, 32896, 65535, 65535, 0, 32896)
+    assert pixels(png(2, 1, 16, 2, rows)).tolist() == [[[0, 128, 255], [255, 0, 128]]]
+
+
+def test_16_bit_rgb_png_with_a_transparent_colour():
+    rows = b"\0" + struct.pack(">6H", 0, 32896, 65535, 65535, 0, 32896)
+    data = png(2, 1, 16, 2, rows, png_chunk(b"tRNS", struct.pack(">3H", 65535, 0, 32896)))
+    assert pixels(data).tolist() == [[[0, 128, 255], [255, 255, 255]]]
+
+
+def test_16_bit_rgba_png():
+    rows = b"\0" + struct.pack(">8H", 0, 0, 0, 65535, 0, 0, 0, 0)
+    assert pixels(png(2, 1, 16, 6, rows)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+def test_cmyk_jpeg():
+    """Full magenta and yellow are red, as a person sees it; not inverted."""
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert difference(encode(image, "JPEG", quality=95), Image.new("RGB", (16, 16), (255, 0, 0))) <= 3
+
+
+def test_cmyk_tiff():
+    image = Image.new("CMYK", (2, 2), (0, 255, 255, 0))
+    assert pixels(encode(image, "TIFF")).tolist() == [[[255, 0, 0]] * 2] * 2
+
+
+@pytest.mark.parametrize(("alpha", "seen"), [(255, 0), (128, 127), (0, 255)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP"])
+def test_black_of_an_alpha_on_white(format_, mode, alpha, seen):
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, alpha)).convert(mode)
+    options = {"lossless": True, "exact": True} if format_ == "WEBP" else {}
+    assert pixels(encode(image, format_, **options)).tolist() == [[[seen] * 3] * 4] * 4
+
+
+def test_float_tiff_has_no_known_range():
+    with pytest.raises(UnsupportedFormat, match="32-bit pixels"):
+        pixels(encode(Image.new("F", (2, 2), 0.5), "TIFF"))
+
+
+def test_32_bit_integer_tiff_has_no_known_range():
+    with pytest.raises(UnsupportedFormat, match="32-bit pixels"):
+        pixels(encode(Image.new("I", (2, 2), 7), "TIFF"))
+
+
+# Orientation
+
+
+def stored(upright, orientation) -> np.ndarray:
+    """The pixels as a camera stores them that is held so."""
+    row, column = ORIENTATIONS[orientation]
+    array = upright if orientation < 5 else upright.transpose(1, 0, 2)
+    array = array[::-1] if row in ("bottom", "right") else array
+    return array[:, ::-1] if column in ("bottom", "right") else array
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_honoured(format_, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored(corners(), orientation)))
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
+    assert difference(encode(image, format_, exif=exif, **options), corners()) <= 20
+
+
+def test_orientation_of_a_jpeg_scaled_by_its_decoder():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    image = Image.fromarray(np.ascontiguousarray(stored(corners(800, 480), 6)))
+    seen = pixels(encode(image, "JPEG", exif=exif), side=8)
+    assert seen.shape == (60, 100, 3)
+    assert np.abs(seen[5, 5].astype(int) - [255, 0, 0]).max() <= 10
+    assert np.abs(seen[5, -5].astype(int) - [0, 255, 0]).max() <= 10
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(64))])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_does_not_hurt(format_, exif):
+    assert pixels(encode(gradient(), format_, exif=exif)).shape == (23, 37, 3)
+
+
+def test_an_orientation_that_does_not_exist_does_not_hurt():
+    exif = Image.Exif()
+    exif[0x112] = 99
+    assert pixels(encode(gradient(), "PNG", exif=exif)).shape == (23, 37, 3)
+
+
+# Several frames
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"), [("WEBP", {"lossless": True, "duration": 100}), ("PNG", {"duration": 100}), ("TIFF", {})]
+)
+def test_first_frame_counts(format_, options):
+    red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    data = encode(red, format_, more=[blue], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert pixels(data).tolist() == [[[255, 0, 0]] * 4] * 4
+
+
+def test_two_jpegs_in_one_file_of_a_stereo_camera_give_the_first():
+    red, blue = Image.new("RGB", (16, 16), (255, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 255))
+    data = encode(red, "MPO", more=[blue])
+    assert difference(data, red) <= 3
+
+
+# What is no image of ours
+
+
+def test_no_bytes():
+    with pytest.raises(NoImage):
+        pixels(b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(gradient(), "GIF"),
+        encode(gradient(), "PPM"),
+        encode(gradient(), "ICO"),
+        encode(gradient(), "JPEG2000"),
+        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n",
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b"<!doctype html><html><body>No.</body></html>",
+        b"a text",
+        b" ",
+        b"RIFF\x24\x00\x00\x00WAVEfmt ",
+        bytes(1000),
+    ],
+    ids=["gif", "ppm", "ico", "jp2", "pdf", "eps", "svg", "html", "text", "space", "wav", "zeros"],
+)
+def test_other_formats_are_refused(data):
+    with pytest.raises(UnsupportedFormat, match="PNG, JPEG, WEBP, BMP, TIFF"):
+        pixels(data)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_half_a_file_is_broken(format_):
+    data = encode(gradient(200, 200), format_)
+    with pytest.raises(BrokenImage):
+        pixels(data[: len(data) // 2])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_signature_alone_is_broken(format_):
+    with pytest.raises(BrokenImage):
+        pixels(encode(gradient(), format_)[:12])
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_damaged_header_is_broken(format_):
+    data = encode(gradient(), format_)
+    with pytest.raises(BrokenImage):
+        pixels(data[:12] + b"\xff" * 12 + data[24:])
+
+
+def test_wrong_checksum_is_broken():
+    data = bytearray(encode(gradient(), "PNG"))
+    data[data.index(b"IDAT") + 20] ^= 0xFF
+    with pytest.raises(BrokenImage):
+        pixels(bytes(data))
+
+
+def test_a_multi_page_tiff_cut_in_its_second_page_is_broken_or_gives_the_first():
+    red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    data = encode(red, "TIFF", more=[blue])
+    for length in range(len(data) // 2, len(data)):
+        with contextlib.suppress(BrokenImage):
+            assert pixels(data[:length]).tolist() == [[[255, 0, 0]] * 4] * 4
+
+
+# Limits
+
+
+def test_bytes_at_the_limit_are_accepted_and_one_more_is_not():
+    data = encode(gradient(), "PNG")
+    decode(data, Limits(len(data), 10_000), 64)
+    with pytest.raises(TooLarge, match=f"has {len(data)} bytes; at most {len(data) - 1}"):
+        decode(data, Limits(len(data) - 1, 10_000), 64)
+
+
+def test_pixels_at_the_limit_are_accepted_and_one_more_is_not():
+    data = encode(gradient(10, 10), "PNG")
+    decode(data, Limits(10_000, 100), 64)
+    with pytest.raises(TooLarge, match="has 10 x 10 pixels; at most 99"):
+        decode(data, Limits(10_000, 99), 64)
+
+
+@pytest.mark.parametrize("side", [8_000, 100_000])
+def test_a_header_that_claims_too_many_pixels(side):
+    """8,000 squared is more than our limit, 100,000 squared more than Pillow's own. There is no pixel to decode."""
+    with pytest.raises(TooLarge, match="pixels"):
+        pixels(png(side, side, 8, 2, b""))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP", "TIFF"])
+def test_too_many_pixels_are_found_before_a_pixel_is_decoded(format_):
+    """The pixels of these files cannot be decoded: who tries, says so."""
+    data = encode(gradient(200, 200), format_)
+    data = data[: len(data) * 3 // 4]
+    with pytest.raises(BrokenImage):
+        decode(data, Limits(1_000_000, 40_000), 64)
+    with pytest.raises(TooLarge):
+        decode(data, Limits(1_000_000, 39_999), 64)
+
+
+def test_a_webp_header_that_claims_too_many_pixels():
+    """A lossless picture's header that says 16384 x 16384: 14 bits for each side less 1."""
+    data = bytearray(encode(Image.new("RGB", (4, 4)), "WEBP", lossless=True))
+    at = data.index(b"VP8L") + 9
+    data[at : at + 4] = (0x0FFFFFFF).to_bytes(4, "little")
+    with pytest.raises(TooLarge):
+        pixels(bytes(data))
+
+
+def test_a_small_file_of_many_pixels():
+    data = encode(Image.new("1", (4_000, 4_000)), "PNG")
+    assert len(data) < 5_000
+    with pytest.raises(TooLarge):
+        pixels(data)
+
+
+def test_a_small_file_with_a_text_of_a_hundred_megabytes():
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
+    assert len(text) < 200_000
+    with pytest.raises(BrokenImage):
+        pixels(png(1, 1, 8, 0, b"\0\0", text))
+
+
+def test_more_rows_than_the_header_says_are_not_looked_at():
+    assert pixels(png(1, 1, 8, 0, b"\0\x07" + bytes(1_000_000))).tolist() == [[[7, 7, 7]]]
+
+
+# The JPEG decoder's own scaling
+
+
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [
+        (64, (500, 375)),
+        (187, (500, 375)),
+        (188, (1000, 750)),
+        (256, (1000, 750)),
+        (375, (1000, 750)),
+        (376, (2000, 1500)),
+    ],
+)
+def test_a_large_jpeg_is_scaled_by_its_decoder_to_at_least_twice_the_side(side, size):
+    data = encode(Image.new("RGB", (4000, 3000), (10, 200, 30)), "JPEG")
+    image = decode(data, Limits(1_000_000, 12_000_000), side)
+    assert image.size == size
+    assert min(image.size) >= 2 * side
+    assert np.abs(np.asarray(image)[::50, ::50].astype(int) - [10, 200, 30]).max() <= 3
+
+
+def test_a_small_jpeg_keeps_its_size():
+    assert pixels(encode(gradient(100, 90), "JPEG"), side=64).shape == (90, 100, 3)

@@ -1,0 +1,294 @@
+"""The handler with TorchServe's own loader, service and context."""
+
+import base64
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ts.context import Context, RequestProcessor
+from ts.model_loader import ModelLoaderFactory
+from vinegrape_handler import handler as module
+from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
+from vinegrape_handler.handler import Handler, check_answers
+from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.settings import WorkerSettings
+
+from tests.handler.pictures import encode, gradient, grey
+from tests.handler.test_classifier import Fails
+from tests.handler.test_metadata import METADATA
+
+
+@pytest.fixture(scope="module")
+def model_dir(small_archive, tmp_path_factory) -> Path:
+    """The archive as TorchServe unpacks it."""
+    folder = tmp_path_factory.mktemp("model")
+    with zipfile.ZipFile(small_archive) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def tampered(model_dir, tmp_path) -> Path:
+    """A copy, to be changed."""
+    return shutil.copytree(model_dir, tmp_path / "tampered")
+
+
+def context(folder, requests=1, gpu=None, headers=None) -> Context:
+    made = Context("vinegrape", str(folder), {}, 1, gpu, "0.12.0")
+    made.request_processor = [RequestProcessor(headers or {}) for _ in range(requests)]
+    return made
+
+
+def started(folder) -> Handler:
+    handler = Handler()
+    handler.initialize(context(folder))
+    return handler
+
+
+def ask(handler, *rows, headers=None) -> tuple[list, list[int]]:
+    """The bodies and the statuses of a batch."""
+    batch = context("", len(rows), headers=headers)
+    bodies = [json.loads(body) for body in handler.handle(list(rows), batch)]
+    assert {batch.get_response_content_type(index) for index in range(len(rows))} == {"application/json"}
+    return bodies, [batch.get_response_status(index)[0] for index in range(len(rows))]
+
+
+def pictures(folder) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / SELF_CHECK_FOLDER).iterdir())]
+
+
+def b64(data) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+# A batch
+
+
+@pytest.fixture(scope="module")
+def handler(model_dir) -> Handler:
+    return started(model_dir)
+
+
+def test_the_archives_pictures_have_the_answers_that_it_carries(handler, model_dir):
+    bodies, statuses = ask(handler, *({"body": bytearray(picture)} for picture in pictures(model_dir)))
+    metadata = Metadata.read(model_dir)
+    for body, check in zip(bodies, metadata.self_check, strict=True):
+        np.testing.assert_allclose(list(body["probabilities"].values()), check.probabilities["onnx_int8"], atol=1e-3)
+        assert list(body["probabilities"]) == list(metadata.classes)
+        assert body["model"] == {"name": "vinegrape", "version": metadata.version}
+    assert statuses == [200] * 5
+
+
+def test_a_batch_of_everything(handler, model_dir):
+    """Each request gets what it would get alone, whatever its neighbours are."""
+    first, second, third, *_ = pictures(model_dir)
+    rows = [
+        {"body": first},
+        {"body": b"no image"},
+        {"body": json.dumps({"instances": [b64(second), b64(b"no image"), {"b64": "?"}, b64(third)]}).encode()},
+        {},
+        {"data": second},
+        {"body": b'{"instances": []}'},
+        {"body": b"{"},
+        {"image": third[:1000]},
+        {"file": third},
+    ]
+    bodies, statuses = ask(handler, *rows)
+    assert statuses == [200, 415, 200, 400, 200, 400, 400, 422, 200]
+    alone = [ask(handler, row)[0][0] for row in rows]
+    for body, expected in zip(bodies, alone, strict=True):
+        assert_same(body, expected)
+    answers = bodies[2]["predictions"]
+    assert [each.get("label") or each["error"]["code"] for each in answers] == [
+        bodies[4]["label"], 415, 400, bodies[8]["label"],
+    ]  # fmt: skip
+
+
+def assert_same(body, expected):
+    """The same but for what a batch of another size may change: int8's third decimal."""
+    if isinstance(expected, dict):
+        assert body.keys() == expected.keys()
+        for key in expected:
+            assert_same(body[key], expected[key])
+    elif isinstance(expected, list):
+        for one, other in zip(body, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, float):
+        assert body == pytest.approx(expected, abs=1e-3)
+    else:
+        assert body == expected
+
+
+def test_all_images_of_a_batch_are_one_call_of_the_network(handler, model_dir, monkeypatch):
+    sizes = []
+    network = handler.classifier._network
+    monkeypatch.setattr(handler.classifier, "_network", lambda batch: (sizes.append(len(batch)), network(batch))[1])
+    picture = pictures(model_dir)[0]
+    ask(handler, {"body": picture}, {"body": b""}, {"body": json.dumps({"instances": [b64(picture)] * 3}).encode()})
+    assert sizes == [4]
+
+
+def test_a_network_that_fails_is_503(handler, monkeypatch):
+    monkeypatch.setattr(handler.classifier, "_network", Fails())
+    bodies, statuses = ask(handler, {"body": grey(1)}, {"body": b"no image"})
+    assert statuses == [503, 415]
+    assert bodies[0]["error"]["type"] == InferenceFailed.type
+
+
+def test_a_get_describes_the_model(handler, model_dir):
+    (body,), (status,) = ask(handler, {}, headers={"accept": "application/json", "content-length": "0"})
+    metadata = Metadata.read(model_dir)
+    assert status == 200
+    assert body["classes"] == list(metadata.classes)
+    assert (body["input_size"], body["version"], body["backend"]) == (32, metadata.version, "onnx_int8")
+
+
+# The start
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend(model_dir, monkeypatch, backend):
+    monkeypatch.setenv("VINEGRAPE_BACKEND", backend)
+    handler = started(model_dir)
+    assert handler.backend == backend
+    picture, check = pictures(model_dir)[2], handler.metadata.self_check[2]
+    (body,), _ = ask(handler, {"body": picture})
+    np.testing.assert_allclose(list(body["probabilities"].values()), check.probabilities[backend], atol=1e-3)
+
+
+def test_limits_come_from_the_environment(model_dir, monkeypatch):
+    monkeypatch.setenv("VINEGRAPE_MAX_IMAGE_BYTES", "100000")
+    monkeypatch.setenv("VINEGRAPE_MAX_INSTANCES", "1")
+    handler = started(model_dir)
+    two = json.dumps({"instances": [{}, {}]}).encode()
+    assert ask(handler, {"body": bytes(100_001)}, {"body": two})[1] == [413, 413]
+
+
+def test_a_setting_that_cannot_be_stops_the_start(model_dir, monkeypatch, capsys):
+    monkeypatch.setenv("VINEGRAPE_THREADS", "many")
+    with pytest.raises(SettingError):
+        started(model_dir)
+    assert capsys.readouterr().err.count(f"{module.START_FAILED}VINEGRAPE_THREADS is 'many'") == 1
+
+
+def test_device_cuda_without_a_gpu_stops_the_start(model_dir, monkeypatch):
+    monkeypatch.setenv("VINEGRAPE_DEVICE", "cuda")
+    with pytest.raises(SettingError, match="TorchServe gave this worker no GPU"):
+        started(model_dir)
+
+
+def certain_of(metadata, index) -> Metadata:
+    """Metadata whose self-check says that every picture is the class of an index, for certain."""
+    certain = [float(each == index) for each in range(len(metadata.classes))]
+    checks = (
+        dataclasses.replace(check, probabilities=dict.fromkeys(BACKENDS, certain)) for check in metadata.self_check
+    )
+    return dataclasses.replace(metadata, self_check=tuple(checks))
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_a_tampered_self_check_stops_the_start(tampered, index, capsys):
+    (tampered / METADATA_FILE).write_text(certain_of(Metadata.read(tampered), index).to_json())
+    with pytest.raises(ArchiveError, match=r"self-check of .\.png with onnx_int8 is off by [01]\.\d+, more than 0\.05"):
+        started(tampered)
+    assert f"{module.START_FAILED}The self-check of " in capsys.readouterr().err
+
+
+def test_weights_of_another_input_size_stop_the_start(tampered):
+    metadata = dataclasses.replace(Metadata.read(tampered), input_size=8)
+    (tampered / METADATA_FILE).write_text(metadata.to_json())
+    with pytest.raises(ArchiveError, match=r"self-check picture 0\.png failed"):
+        started(tampered)
+
+
+def test_a_broken_self_check_picture_stops_the_start(tampered):
+    (tampered / SELF_CHECK_FOLDER / "1.png").write_bytes(b"no image")
+    with pytest.raises(ArchiveError, match=r"self-check picture 1\.png failed"):
+        started(tampered)
+
+
+def test_no_numbers_are_no_right_answer(tmp_path):
+    """A network that gives NaN, as a half-precision overflow does, is off by nothing and by everything."""
+    (tmp_path / "0.png").write_bytes(encode(gradient(), "PNG"))
+    classifier = Classifier(
+        METADATA, lambda batch: np.full((len(batch), 2), np.nan, np.float32), WorkerSettings().limits
+    )
+    with pytest.raises(ArchiveError, match="is off by nan"):
+        check_answers(classifier, tmp_path, "onnx_int8")
+
+
+def test_a_folder_that_is_no_archive(tmp_path):
+    with pytest.raises(ArchiveError, match=r"has no metadata\.json"):
+        started(tmp_path)
+
+
+# Loaded by TorchServe
+
+
+def test_torchserves_loader_and_service(model_dir, monkeypatch):
+    """A batch as its worker hands it over: names, content types and headers as bytes."""
+    monkeypatch.syspath_prepend(str(model_dir))
+    service = ModelLoaderFactory.get_model_loader().load("vinegrape", str(model_dir), "vinegrape_entry.py", None, 8)
+    batch = [
+        {
+            "requestId": b"first",
+            "headers": [{"name": b"Accept", "value": b"*/*"}],
+            "parameters": [{"name": "body", "contentType": "image/png", "value": bytearray(pictures(model_dir)[0])}],
+        },
+        {"requestId": b"second", "headers": [], "parameters": []},
+    ]
+    processors, rows, _ = service.retrieve_data_for_inference(batch)
+    service.context.request_processor = processors
+    good, bad = map(json.loads, service._entry_point(rows, service.context))
+    assert good["label"] in Metadata.read(model_dir).classes
+    assert bad["error"]["code"] == service.context.get_response_status(1)[0] == 400
+
+
+_WORKER = """
+import json, sys
+from ts.context import RequestProcessor
+from ts.model_loader import ModelLoaderFactory
+
+service = ModelLoaderFactory.get_model_loader().load("vinegrape", sys.argv[1], "vinegrape_entry.py", None, 1)
+service.context.request_processor = [RequestProcessor({})]
+with open(sys.argv[2], "rb") as picture:
+    (answer,) = service._entry_point([{"body": picture.read()}], service.context)
+import torch, vinegrape_handler
+print(json.dumps([json.loads(answer), vinegrape_handler.__file__, torch.__file__, "onnxruntime" in sys.modules]))
+"""
+
+
+def in_a_worker(model_dir, *python_path, **variables) -> list:
+    """What a worker's process answers to the first picture, and which code it runs."""
+    path = os.pathsep.join(map(str, [*python_path, model_dir]))
+    arguments = [sys.executable, "-c", _WORKER, str(model_dir), str(model_dir / SELF_CHECK_FOLDER / "0.png")]
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_worker_runs_the_code_of_the_archive_and_no_torch(model_dir):
+    """With the stand-in first on its path, as `vinegrape serve` puts it."""
+    import vinegrape_server
+
+    stand_in = Path(vinegrape_server.__file__).parent / "stand_in"
+    answer, handler_file, torch_file, _ = in_a_worker(model_dir, stand_in)
+    assert Path(handler_file).is_relative_to(model_dir)
+    assert Path(torch_file).is_relative_to(stand_in)
+    assert answer["model"]["version"] == Metadata.read(model_dir).version
+
+
+def test_a_worker_that_runs_torchscript_needs_no_onnxruntime(model_dir):
+    answer, _, torch_file, onnxruntime = in_a_worker(model_dir, VINEGRAPE_BACKEND="torchscript")
+    assert "stand_in" not in torch_file
+    assert not onnxruntime
+    assert answer["model"]["version"] == Metadata.read(model_dir).version

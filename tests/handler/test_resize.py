@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data import create_transform
+from vinegrape_handler.resize import INTERPOLATIONS, resize
+from vinegrape_training import synthetic
+
+from tests.handler.pictures import gradient
+
+WHITE = [255, 255, 255]
+
+
+def timm_resize(image, side, interpolation) -> np.ndarray:
+    """What timm's own evaluation transform gives, as uint8 [S,S,3]."""
+    transform = create_transform((3, side, side), interpolation=interpolation, crop_pct=1.0, use_prefetcher=True)
+    return transform(image).permute(1, 2, 0).numpy()
+
+
+def leaf(side) -> Image.Image:
+    drawn = synthetic.draw_leaf("Dimnit", np.random.default_rng(0), side)
+    canvas = Image.new("RGB", drawn.size, tuple(WHITE))
+    canvas.paste(drawn, mask=drawn.getchannel("A"))
+    return canvas
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [20, 63, 64, 65, 200, 255, 256, 300, 511, 767])
+def test_square_images_are_timms_to_the_bit(size, interpolation):
+    """Up to three times the side, which the images of the data set are (511 px to 256 px)."""
+    image = leaf(size)
+    assert np.array_equal(resize(image, 256, interpolation), timm_resize(image, 256, interpolation))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [800, 1024, 2000])
+def test_large_square_images_are_hardly_distinguishable_from_timms(size, interpolation):
+    image = leaf(size)
+    ours, theirs = resize(image, 256, interpolation).astype(int), timm_resize(image, 256, interpolation).astype(int)
+    assert np.abs(ours - theirs).mean() < 0.2
+    assert np.abs(ours - theirs).max() <= 12
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_interpolations_differ(interpolation):
+    """Else the comparisons above could not fail."""
+    other = next(each for each in INTERPOLATIONS if each != interpolation)
+    assert not np.array_equal(resize(leaf(300), 64, interpolation), timm_resize(leaf(300), 64, other))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 2), (7, 3), (32, 32), (31, 33), (640, 480), (480, 640), (1, 5000), (5000, 1)]
+)
+@pytest.mark.parametrize("side", [1, 32, 33])
+def test_every_image_becomes_a_square_of_the_side(size, side, interpolation):
+    square = resize(Image.new("RGB", size), side, interpolation)
+    assert square.shape == (side, side, 3)
+    assert square.dtype == np.uint8
+
+
+def rows_that_are(square, colour) -> list[int]:
+    return [index for index, row in enumerate(square) if (row == colour).all()]
+
+
+def test_a_wide_image_lies_centred_between_white_bars():
+    square = resize(Image.new("RGB", (40, 20)), 16, "bicubic")
+    assert rows_that_are(square, WHITE) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert rows_that_are(square, [0, 0, 0]) == [4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_high_image_lies_centred_between_white_bars():
+    square = resize(Image.new("RGB", (20, 40)), 16, "bicubic").transpose(1, 0, 2)
+    assert rows_that_are(square, WHITE) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert rows_that_are(square, [0, 0, 0]) == [4, 5, 6, 7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_nothing_is_cut_off(interpolation):
+    """A black picture with a red frame keeps the frame on all four sides."""
+    image = Image.new("RGB", (400, 200), (255, 0, 0))
+    image.paste((0, 0, 0), (20, 20, 380, 180))
+    inner = resize(image, 100, interpolation)[25:75]
+    for edge in (inner[:4], inner[-4:], inner[:, :4], inner[:, -4:]):
+        assert np.abs(edge.reshape(-1, 3).astype(int) - [255, 0, 0]).max() <= 2
+    assert (inner[20:30, 20:80] == 0).all()
+
+
+def test_the_scale_is_the_same_in_both_directions():
+    """A circle in a wide picture stays a circle."""
+    y, x = np.mgrid[:200, :400]
+    circle = np.hypot(x - 199.5, y - 99.5) < 80
+    image = Image.fromarray(np.where(circle, 0, 255).astype(np.uint8)).convert("RGB")
+    dark = resize(image, 100, "bilinear")[:, :, 0] < 128
+    assert abs(int(dark.any(0).sum()) - 40) <= 1
+    assert abs(int(dark.any(1).sum()) - 40) <= 1
+
+
+def test_a_line_of_5000_pixels_leaves_one_line():
+    square = resize(Image.new("RGB", (5000, 1)), 32, "bicubic")
+    assert rows_that_are(square, [0, 0, 0]) == [15]
+    assert len(rows_that_are(square, WHITE)) == 31
+
+
+def test_a_picture_of_the_right_size_is_left_as_it_is():
+    image = gradient(32, 32)
+    assert np.array_equal(resize(image, 32, "bicubic"), np.asarray(image))
+
+
+def test_a_small_picture_of_one_colour_is_enlarged():
+    assert (resize(Image.new("RGB", (2, 2), (1, 2, 3)), 64, "bicubic") == [1, 2, 3]).all()

@@ -1,0 +1,80 @@
+import pytest
+from vinegrape_handler.decode import Limits
+from vinegrape_handler.errors import SettingError
+from vinegrape_handler.settings import WorkerSettings
+
+
+def test_an_empty_environment_gives_the_defaults():
+    settings = WorkerSettings.from_environment({})
+    assert settings == WorkerSettings()
+    assert (settings.backend, settings.device, settings.precision, settings.threads) == ("auto", "auto", "fp32", 1)
+
+
+def test_every_setting_is_read_from_its_variable():
+    environment = {
+        "VINEGRAPE_BACKEND": "torchscript",
+        "VINEGRAPE_DEVICE": "cuda",
+        "VINEGRAPE_PRECISION": "fp16",
+        "VINEGRAPE_THREADS": "2",
+        "VINEGRAPE_DECODE_THREADS": "3",
+        "VINEGRAPE_MAX_IMAGE_BYTES": "4",
+        "VINEGRAPE_MAX_IMAGE_PIXELS": "5",
+        "VINEGRAPE_MAX_INSTANCES": "6",
+    }
+    settings = WorkerSettings.from_environment(environment)
+    assert settings == WorkerSettings("torchscript", "cuda", "fp16", 2, 3, 4, 5, 6)
+    assert settings.to_environment() == environment
+
+
+def test_other_variables_are_left_alone():
+    assert WorkerSettings.from_environment({"VINEGRAPE_REST_PORT": "no port", "THREADS": "many"}) == WorkerSettings()
+
+
+def test_the_limits_of_an_image():
+    assert WorkerSettings(max_image_bytes=7, max_image_pixels=8).limits == Limits(7, 8)
+
+
+@pytest.mark.parametrize("value", ["", "two", "1.5", "1e3"])
+def test_what_is_no_whole_number_says_variable_and_value(value):
+    with pytest.raises(SettingError, match=f"VINEGRAPE_THREADS is '{value}'; it must be a whole number"):
+        WorkerSettings.from_environment({"VINEGRAPE_THREADS": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("backend", "auto, onnx_int8, onnx_fp32, torchscript"),
+        ("device", "auto, cpu, cuda"),
+        ("precision", "fp32, fp16"),
+    ],
+)
+def test_a_choice_that_is_none_says_which_are(name, allowed):
+    with pytest.raises(SettingError, match=f"{name} is 'other'; it must be one of {allowed}"):
+        WorkerSettings.from_environment({f"VINEGRAPE_{name.upper()}": "other"})
+
+
+@pytest.mark.parametrize(
+    ("name", "minimum"),
+    [("threads", 1), ("decode_threads", 0), ("max_image_bytes", 1), ("max_image_pixels", 1), ("max_instances", 1)],
+)
+def test_the_smallest_values(name, minimum):
+    WorkerSettings(**{name: minimum})
+    with pytest.raises(SettingError, match=f"{name} is {minimum - 1}; it must be at least {minimum}"):
+        WorkerSettings(**{name: minimum - 1})
+
+
+def test_more_pixels_than_the_decoder_takes():
+    WorkerSettings(max_image_pixels=178_956_970)
+    with pytest.raises(SettingError, match="at most 178956970"):
+        WorkerSettings(max_image_pixels=178_956_971)
+
+
+@pytest.mark.parametrize("values", [{"device": "cpu"}, {"backend": "onnx_int8"}, {"backend": "onnx_fp32"}])
+def test_fp16_is_for_torchscript_on_a_gpu(values):
+    with pytest.raises(SettingError, match="Set precision to fp32"):
+        WorkerSettings(precision="fp16", **values)
+
+
+@pytest.mark.parametrize("values", [{}, {"device": "cuda"}, {"device": "cuda", "backend": "torchscript"}])
+def test_fp16_where_it_may_be(values):
+    assert WorkerSettings(precision="fp16", **values).precision == "fp16"

@@ -1,0 +1,72 @@
+"""What of `serve` needs no running TorchServe; tests/serving has the rest."""
+
+import socket
+
+import pytest
+from vinegrape_handler.errors import SettingError
+from vinegrape_server import serve as module
+from vinegrape_server.plan import make_plan
+from vinegrape_server.settings import ServeSettings
+
+from tests.server.archives import info
+from tests.serving.live import PORTS, free_ports
+
+
+def settings(**options) -> ServeSettings:
+    return ServeSettings.load({**free_ports(), **options}, environment={})
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_taken_port_is_named_with_the_option_that_changes_it(name):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingError) as raised:
+            module._check_ports(settings(**{name: port}))
+    option = name.replace("_", "-")
+    assert str(raised.value) == (
+        f"Cannot listen on 127.0.0.1:{port} (Address already in use). Choose another: --{option} PORT"
+    )
+
+
+def test_free_ports_are_free():
+    module._check_ports(settings())
+
+
+def test_a_host_that_is_not_this_machine():
+    with pytest.raises(SettingError, match=r"Cannot listen on 192\.0\.2\.1:\d+ \(Cannot assign requested address\)"):
+        module._check_ports(settings(host="192.0.2.1"))
+
+
+def test_the_management_port_is_looked_for_on_loopback_whatever_the_host():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        module._check_ports(settings(host="127.0.0.3", management_port=port))
+        with pytest.raises(SettingError, match=rf"Cannot listen on 127\.0\.0\.2:{port}"):
+            module._check_ports(settings(host="127.0.0.2", rest_port=port))
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("leaf", "leaf")])
+def test_an_address_under_which_the_server_is_reached(host, address):
+    assert module.reachable(host) == address
+
+
+def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
+    plan = make_plan(ServeSettings(host="0.0.0.0", rest_port=9080, workers=2), info("onnx_int8"), 0, True)
+    text = module.banner(plan)
+    assert len(text.splitlines()) <= 24
+    assert max(map(len, text.splitlines())) <= 100
+    for said in (
+        "vinegrape 0123456789ab: small_cnn, 2 classes",
+        "onnx_int8 on CPU, 2 workers, batches of 8 within 1 ms",
+        "REST        http://127.0.0.1:9080",
+        "gRPC        127.0.0.1:7070",
+        "metrics     http://127.0.0.1:8082/metrics",
+        "http://127.0.0.1:8081, from this machine only",
+        "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
+        "Ctrl-C",
+    ):
+        assert said in text

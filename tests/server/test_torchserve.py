@@ -1,0 +1,134 @@
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import vinegrape_server
+from vinegrape_handler.settings import WorkerSettings
+from vinegrape_server import torchserve
+from vinegrape_server.plan import Plan, make_plan
+from vinegrape_server.settings import ServeSettings
+
+from tests.handler.test_metadata import METADATA
+from tests.server.archives import info
+
+STAND_IN = str(Path(vinegrape_server.__file__).parent / "stand_in")
+
+
+def plan(gpus=0, **options) -> Plan:
+    settings = ServeSettings.load({"workers": 3, **options}, environment={})
+    return make_plan(settings, info("onnx_int8", "torchscript"), gpus, torch_installed=True)
+
+
+def properties(**options) -> dict[str, str]:
+    lines = torchserve.properties(plan(**options)).splitlines()
+    pairs = [line.split("=", 1) for line in lines if line and not line.startswith("#")]
+    assert len(dict(pairs)) == len(pairs)  # nothing is said twice
+    return dict(pairs)
+
+
+# config.properties
+
+
+def test_addresses():
+    said = properties(rest_port=1, grpc_port=2, metrics_port=3, management_port=4, grpc_management_port=5)
+    assert said["inference_address"] == "http://127.0.0.1:1"
+    assert (said["grpc_inference_address"], said["grpc_inference_port"]) == ("127.0.0.1", "2")
+    assert said["metrics_address"] == "http://127.0.0.1:3"
+    assert said["management_address"] == "http://127.0.0.1:4"
+    assert (said["grpc_management_address"], said["grpc_management_port"]) == ("127.0.0.1", "5")
+
+
+def test_management_stays_on_this_machine_whatever_the_host():
+    said = properties(host="0.0.0.0")
+    assert said["inference_address"] == "http://0.0.0.0:8080"
+    assert said["grpc_inference_address"] == "0.0.0.0"
+    assert said["metrics_address"] == "http://0.0.0.0:8082"
+    assert said["management_address"] == "http://127.0.0.1:8081"
+    assert said["grpc_management_address"] == "127.0.0.1"
+
+
+def test_no_code_from_elsewhere():
+    said = properties()
+    assert said["allowed_urls"] == "none"
+    assert said["install_py_dep_per_model"] == "false"
+    assert said["enable_envvars_config"] == "false"
+
+
+def test_the_model():
+    said = properties(batch_size=4, max_batch_delay_ms=7, response_timeout_s=8, startup_timeout_s=9)
+    assert said["load_models"] == "vinegrape.mar"
+    assert json.loads(said["models"]) == {
+        "vinegrape": {
+            METADATA.version: {
+                "defaultVersion": True,
+                "marName": "vinegrape.mar",
+                "minWorkers": 3,
+                "maxWorkers": 3,
+                "batchSize": 4,
+                "maxBatchDelay": 7,
+                "responseTimeout": 8,
+                "startupTimeout": 9,
+            }
+        }
+    }
+
+
+def test_torchserves_own_limit_is_well_above_ours():
+    assert properties(max_image_bytes=1000)["max_request_size"] == "4000"
+
+
+def test_the_queue():
+    assert properties(queue_size=7)["job_queue_size"] == "7"
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_gpus(gpus):
+    assert properties(gpus=gpus)["number_of_gpu"] == str(gpus)
+
+
+def test_a_gpu_that_is_not_used_is_not_shown():
+    assert properties(gpus=2, device="cpu")["number_of_gpu"] == "0"
+
+
+# Command and environment
+
+
+def test_the_command(tmp_path):
+    command = torchserve.command(plan(), Path("/jre/bin/java"), tmp_path)
+    assert command[0] == "/jre/bin/java"
+    assert command[command.index("--model-store") + 1] == "/store"
+    assert command[command.index("--python") + 1] == sys.executable
+    assert command[command.index("--ts-config-file") + 1] == str(tmp_path / "config.properties")
+    assert f"-Djava.io.tmpdir={tmp_path}" in command
+    jars = Path(command[command.index("-cp") + 1])
+    assert list(jars.parent.glob("*.jar"))
+    (log4j,) = [part for part in command if part.startswith("-Dlog4j.configurationFile=file://")]
+    assert Path(log4j.partition("file://")[2]).is_file()
+
+
+def environment(inherited=None, **options) -> dict[str, str]:
+    return torchserve.environment(plan(**options), Path("/temporary"), inherited or {})
+
+
+def test_the_stand_in_for_torch_is_first_for_onnx():
+    assert environment()["PYTHONPATH"] == STAND_IN
+    assert environment({"PYTHONPATH": "/mine"})["PYTHONPATH"] == f"{STAND_IN}{os.pathsep}/mine"
+
+
+def test_torchscript_gets_the_real_torch():
+    assert environment(backend="torchscript")["PYTHONPATH"] == ""
+    assert environment({"PYTHONPATH": "/mine"}, backend="torchscript")["PYTHONPATH"] == "/mine"
+
+
+def test_each_instance_has_its_own_temporary_folder():
+    made = environment({"TMPDIR": "/tmp", "TEMP": "/tmp"})
+    assert (made["TMPDIR"], made["TEMP"]) == ("/temporary", "/temporary")
+
+
+def test_the_workers_read_back_what_was_settled():
+    made = environment({"VINEGRAPE_THREADS": "7", "HOME": "/home/someone"}, threads=2, max_instances=5)
+    assert WorkerSettings.from_environment(made) == WorkerSettings("onnx_int8", "cpu", threads=2, max_instances=5)
+    assert made["OMP_NUM_THREADS"] == "2"
+    assert made["HOME"] == "/home/someone"

@@ -1,0 +1,111 @@
+"""DESIGN's table, live: the status over REST, and the same body over REST and gRPC."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from tests.handler.pictures import encode, gradient, png
+
+GOOD = encode(gradient(), "PNG")
+BROKEN = GOOD[: len(GOOD) // 2]
+
+
+def b64(data) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def instances(*values) -> bytes:
+    return json.dumps({"instances": values}).encode()
+
+
+CASES = {
+    "no bytes": (b"", 400, "no_image", "carries no image"),
+    "broken json": (b'{"instances": [', 400, "bad_request", "JSON cannot be read"),
+    "json of another form": (b'{"image": "AAAA"}', 400, "bad_request", 'no list "instances"'),
+    "no instances": (instances(), 400, "no_image", '"instances" is empty'),
+    "too many instances": (instances(*[{}] * 33), 413, "too_large", "33 instances; at most 32"),
+    "too many bytes": (GOOD + bytes(20_000_001 - len(GOOD)), 413, "too_large", "20000001 bytes; at most 20000000"),
+    "too many pixels": (png(8000, 8000, 8, 2, b""), 413, "too_large", "8000 x 8000 pixels; at most 50000000"),
+    "a text": (b"a leaf", 415, "unsupported_format", "PNG, JPEG, WEBP, BMP, TIFF"),
+    "a gif": (encode(gradient(), "GIF"), 415, "unsupported_format", "PNG, JPEG, WEBP, BMP, TIFF"),
+    "a float tiff": (encode(Image.new("F", (2, 2)), "TIFF"), 415, "unsupported_format", "32-bit pixels"),
+    "half a png": (BROKEN, 422, "broken_image", "cannot be decoded"),
+    "a damaged header": (GOOD[:8] + bytes(30), 422, "broken_image", "header is damaged"),
+}
+
+
+def assert_error(body, code, type_, said):
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["code", "type", "message"]
+    assert (body["error"]["code"], body["error"]["type"]) == (code, type_)
+    assert said in body["error"]["message"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_over_rest(server, name):
+    content, code, type_, said = CASES[name]
+    response = server.post(content, headers={"content-type": "application/octet-stream"})
+    assert (response.status_code, response.headers["content-type"]) == (code, "application/json")
+    assert_error(response.json(), code, type_, said)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_body_over_grpc(server, name):
+    content, *expected = CASES[name]
+    body = json.loads(server.call(content))
+    assert_error(body, *expected)
+    assert body == server.post(content, headers={"content-type": "application/octet-stream"}).json()
+
+
+@pytest.mark.parametrize("name", ["half a png", "a text", "too many pixels"])
+def test_the_same_error_for_a_form_field(server, name):
+    content, code, *_ = CASES[name]
+    response = server.client.post(server.url, files={"image": ("leaf.png", content)})
+    assert response.status_code == code
+    assert response.json() == server.post(content).json()
+
+
+@pytest.mark.parametrize("name", ["photo", "picture"])
+def test_a_form_without_a_field_of_ours(server, name):
+    response = server.client.post(server.url, files={name: ("leaf.png", GOOD)})
+    assert response.status_code == 400
+    assert_error(response.json(), 400, "no_image", "form field data, image or file")
+
+
+def test_curls_default_content_type_is_told_what_to_do(server):
+    """TorchServe parses such a body as a form and drops it; the answer says how to send it."""
+    response = server.post(GOOD, headers={"content-type": "application/x-www-form-urlencoded"})
+    assert response.status_code == 400
+    assert_error(response.json(), 400, "no_image", "curl -T leaf.jpg URL")
+
+
+def test_a_get_that_asks_for_nothing(server):
+    assert_error(server.client.get(server.url).json(), 400, "no_image", "'Accept: application/json'")
+
+
+def test_instances_with_broken_ones_are_answered_in_order(server):
+    answer = server.post(instances(b64(GOOD), b64(BROKEN), "no instance", b64(b""), b64(GOOD)))
+    assert answer.status_code == 200
+    first, *errors, last = answer.json()["predictions"]
+    assert [each["error"]["code"] for each in errors] == [422, 400, 400]
+    assert first["probabilities"] == pytest.approx(server.post(GOOD).json()["probabilities"], abs=1e-3)
+    assert last == first
+
+
+def test_every_format_and_many_modes_live(server):
+    """The libraries of the server's own environment decode them too."""
+    pictures = [encode(gradient(), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")]
+    pictures += [encode(gradient().convert(mode), "PNG") for mode in ("L", "LA", "1", "P", "RGBA")]
+    pictures += [encode(gradient().convert("CMYK"), "JPEG"), encode(gradient(), "TIFF", compression="tiff_lzw")]
+    assert all(Image.open(io.BytesIO(each)) for each in pictures)
+    answer = server.post(instances(*map(b64, pictures)))
+    assert ["probability" in each for each in answer.json()["predictions"]] == [True] * 12
+
+
+def test_the_server_goes_on(server, leaf):
+    for content, code, *_ in CASES.values():
+        assert server.post(content, headers={"content-type": "image/png"}).status_code == code
+        assert server.post(leaf).status_code == 200

@@ -1,0 +1,195 @@
+"""A server's start, its end, and what happens when a part of it dies."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+
+from tests.serving.live import Live, command, free_ports, serving
+
+STOP_S = 30  # far more than it takes; a bound, so that a test that fails also ends
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def family(process) -> list[psutil.Process]:
+    """Java and the workers."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def java(process) -> psutil.Process:
+    (child,) = psutil.Process(process.pid).children()
+    return child
+
+
+def workers(process) -> list[psutil.Process]:
+    return [each for each in family(process) if any("model_service_worker" in part for part in each.cmdline())]
+
+
+def temporary_folder(process) -> Path:
+    (option,) = [part for part in java(process).cmdline() if part.startswith("-Djava.io.tmpdir=")]
+    return Path(option.partition("=")[2])
+
+
+def listens(address, port) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((address, port)) == 0
+
+
+def assert_nothing_left(processes, folder, ports):
+    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+    assert not alive
+    assert not folder.exists()
+    assert not any(listens("127.0.0.1", port) for port in ports.values())
+
+
+def last_line(log) -> str:
+    return log.read_text().splitlines()[-1]
+
+
+def read_self_check(archive) -> tuple[Metadata, list[bytes]]:
+    with zipfile.ZipFile(archive) as opened:
+        metadata = Metadata.from_json(opened.read(METADATA_FILE))
+        return metadata, [opened.read(f"{SELF_CHECK_FOLDER}/{check.file}") for check in metadata.self_check]
+
+
+def answers(live: Live, picture) -> list[float]:
+    return list(live.post(picture).json()["probabilities"].values())
+
+
+@pytest.mark.parametrize(
+    ("backend", "number"), [("onnx_fp32", signal.SIGINT), ("torchscript", signal.SIGTERM)], ids=["fp32", "torchscript"]
+)
+def test_a_backend_from_start_to_stop(small_archive, tmp_path, backend, number):
+    """It answers as its self-check says; Ctrl-C, or an orchestrator's signal, then ends it and all that it started."""
+    metadata, pictures = read_self_check(small_archive)
+    with serving(small_archive, tmp_path / "log", backend=backend) as live:
+        assert f"{backend} on CPU, 1 worker," in live.log.read_text()
+        described = live.client.get(live.url, headers={"accept": "application/json"}).json()
+        assert described["backend"] == backend
+        for picture, check in zip(pictures, metadata.self_check, strict=True):
+            np.testing.assert_allclose(answers(live, picture), check.probabilities[backend], atol=1e-3)
+            assert json.loads(live.call(picture)) == live.post(picture).json()
+        processes, folder = family(live.process), temporary_folder(live.process)
+        assert len(workers(live.process)) == 1
+        live.process.send_signal(number)
+        assert live.process.wait(STOP_S) == 0
+        assert_nothing_left(processes, folder, live.ports)
+        assert "Traceback" not in live.log.read_text()
+
+
+def test_ctrl_c_before_it_answers(small_archive, tmp_path):
+    ports = free_ports()
+    options = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
+    arguments = command("serve", "--archive", str(small_archive), "--workers=1", *options)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: any("org.pytorch.serve.ModelServer" in each.cmdline() for each in family(process)))
+        processes, folder = family(process), temporary_folder(process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(STOP_S)
+    assert code == 0
+    assert_nothing_left(processes, folder, ports)
+    log = (tmp_path / "log").read_text()
+    assert "curl" not in log  # no banner: it never answered
+    assert "Traceback" not in log
+
+
+def test_a_killed_worker_comes_back_and_a_killed_java_ends_it(small_archive, tmp_path):
+    _, (picture, *_) = read_self_check(small_archive)
+    with serving(small_archive, tmp_path / "log") as live:
+        before = answers(live, picture)
+        (worker,) = workers(live.process)
+        worker.kill()
+        worker.wait(STOP_S)
+        wait_until(lambda: live.post(picture).status_code == 200)
+        assert answers(live, picture) == before
+        (new,) = workers(live.process)
+        assert new.pid != worker.pid
+
+        processes, folder = family(live.process), temporary_folder(live.process)
+        java(live.process).kill()
+        assert live.process.wait(STOP_S) == 1
+        assert_nothing_left(processes, folder, live.ports)
+        assert last_line(live.log).startswith("vinegrape: TorchServe was killed by SIGKILL")
+        assert "Traceback" not in live.log.read_text()
+
+
+@pytest.fixture
+def tampered(small_archive, tmp_path) -> Path:
+    """An archive whose pictures are said to be the last class, for certain."""
+    path = tmp_path / "vinegrape.mar"
+    with zipfile.ZipFile(small_archive) as source, zipfile.ZipFile(path, "w") as target:
+        metadata = Metadata.from_json(source.read(METADATA_FILE))
+        wrong = dict.fromkeys(BACKENDS, [0.0] * (len(metadata.classes) - 1) + [1.0])
+        checks = tuple(dataclasses.replace(check, probabilities=wrong) for check in metadata.self_check)
+        for name in source.namelist():
+            changed = dataclasses.replace(metadata, self_check=checks).to_json()
+            target.writestr(name, changed if name == METADATA_FILE else source.read(name))
+    return path
+
+
+def test_a_worker_that_cannot_start_ends_it_with_the_reason(tampered):
+    options = [f"--{name.replace('_', '-')}={port}" for name, port in free_ports().items()]
+    arguments = command("serve", "--archive", str(tampered), "--workers=2", "--startup-timeout-s=600", *options)
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith(
+        "vinegrape: A worker cannot start: The self-check of 0.png with onnx_int8 is off by"
+    )
+
+
+def test_management_stays_on_this_machine_when_all_else_does_not(small_archive, tmp_path):
+    """127.0.0.2 is this machine too, and stands here for every address that is not 127.0.0.1."""
+    _, (picture, *_) = read_self_check(small_archive)
+    with serving(small_archive, tmp_path / "log", host="0.0.0.0") as live:
+        assert live.post(picture).status_code == 200
+        assert {name: listens("127.0.0.2", port) for name, port in live.ports.items()} == {
+            "rest_port": True, "grpc_port": True, "metrics_port": True,
+            "management_port": False, "grpc_management_port": False,
+        }  # fmt: skip
+        assert all(listens("127.0.0.1", port) for port in live.ports.values())
+
+
+def test_by_default_nothing_leaves_this_machine(server):
+    assert all(listens("127.0.0.1", port) for port in server.ports.values())
+    assert not any(listens("127.0.0.2", port) for port in server.ports.values())
+
+
+def test_a_model_from_elsewhere_is_refused(server):
+    """Registering one would run its code."""
+    management = f"http://127.0.0.1:{server.ports['management_port']}/models"
+    for url in ("https://example.com/other.mar", "file:///etc/passwd", "../vinegrape.mar"):
+        assert server.client.post(management, params={"url": url}).status_code >= 400
+    assert [each["modelName"] for each in server.client.get(management).json()["models"]] == ["vinegrape"]
+
+
+def test_a_second_server_on_the_same_ports_is_refused(server, archive):
+    options = [f"--{name.replace('_', '-')}={port}" for name, port in server.ports.items()]
+    result = subprocess.run(
+        command("serve", "--archive", str(archive), *options), capture_output=True, text=True, timeout=60,
+        env={name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")},
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{server.ports['rest_port']} (Address already in use)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
