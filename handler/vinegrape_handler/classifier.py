@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinegrape_handler.backends import Network
-from vinegrape_handler.decode import Limits, decode
+from vinegrape_handler.decode import Limits, decode, open_image
 from vinegrape_handler.errors import InferenceFailed, RequestError
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.resize import resize
@@ -48,6 +48,14 @@ class Classifier:
         good = [item for item in prepared if not isinstance(item, RequestError)]
         answers = self._infer(good)
         return [item if isinstance(item, RequestError) else next(answers) for item in prepared]
+
+    def pixels(self, data: bytes) -> int:
+        """How many pixels decoding an image takes, from its header alone; none if it is bad, which costs nothing."""
+        try:
+            width, height = open_image(data, self._limits, self.metadata.input_size).size
+        except RequestError:
+            return 0
+        return width * height
 
     def _prepare(self, data: bytes) -> NDArray[np.uint8] | RequestError:
         try:

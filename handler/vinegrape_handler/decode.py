@@ -43,16 +43,8 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     Raises:
         NoImage, TooLarge, UnsupportedFormat, BrokenImage: the image's own fault, each with its status.
     """
-    if not data:
-        raise NoImage("The image is empty: 0 bytes.")
-    if len(data) > limits.max_bytes:
-        raise TooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
-    image = _open(data)
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise TooLarge(f"The image has {width} x {height} pixels; at most {limits.max_pixels} are accepted.")
+    image = open_image(data, limits, side)
     try:
-        image.draft(None, (2 * side, 2 * side))
         image.load()
         return _to_rgb(_upright(image))
     except UnsupportedFormat:
@@ -61,8 +53,27 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
 
-def _open(data: bytes) -> Image.Image:
-    """Read the header alone."""
+def open_image(data: bytes, limits: Limits, side: int) -> Image.Image:
+    """Read the header alone, hold it against the limits, and choose the scale at which a JPEG will be decoded.
+
+    Arguments and errors are those of `decode`; the image's size is what decoding it will take.
+    """
+    if not data:
+        raise NoImage("The image is empty: 0 bytes.")
+    if len(data) > limits.max_bytes:
+        raise TooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
+    image = _identify(data)
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise TooLarge(f"The image has {width} x {height} pixels; at most {limits.max_pixels} are accepted.")
+    try:
+        image.draft(None, (2 * side, 2 * side))
+    except Exception as error:  # as in decode
+        raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
+    return image
+
+
+def _identify(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

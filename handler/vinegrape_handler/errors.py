@@ -1,4 +1,4 @@
-"""Every error that is ours. `answer.encode_error` is the only place where one becomes a response.
+"""Every error that is ours. `answer.error_body` is the only place where one becomes a response.
 
 VinegrapeError
 ├── SettingError          a setting that cannot work, found at start

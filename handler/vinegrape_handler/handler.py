@@ -12,7 +12,7 @@ import numpy as np
 
 from vinegrape_handler import answer, backends, request
 from vinegrape_handler.classifier import Classifier, Probabilities
-from vinegrape_handler.errors import ArchiveError, RequestError, SettingError
+from vinegrape_handler.errors import ArchiveError, RequestError, SettingError, TooLarge
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata
 from vinegrape_handler.request import Request
 from vinegrape_handler.settings import WorkerSettings
@@ -100,9 +100,21 @@ class Handler:
 
     def _read(self, row: Mapping[str, Any], context: Context, index: int) -> Request | RequestError:
         try:
-            return request.read(row, context.get_all_request_header(index), self.settings.max_instances)
+            read = request.read(row, context.get_all_request_header(index), self.settings.max_instances)
+            if read.instances:
+                self._check_total(read)
+            return read
         except RequestError as error:
             return error
+
+    def _check_total(self, read: Request) -> None:
+        """Refuse what would keep a worker so long that TorchServe replaced it, and its neighbours' requests with it."""
+        total = sum(self.classifier.pixels(image) for image in read.images if isinstance(image, bytes))
+        if total > self.settings.max_image_pixels:
+            raise TooLarge(
+                f"The instances have {total} pixels to decode together; at most {self.settings.max_image_pixels} are "
+                "accepted. Send fewer at a time."
+            )
 
     def _classify(self, requests: list[Request]) -> Iterator[Probabilities | RequestError]:
         """The results of all images of all requests, in order, from one pass through the classifier."""

@@ -22,6 +22,10 @@ WEIGHTS_FILES: dict[Backend, str] = {
     "onnx_fp32": "model.fp32.onnx",
     "torchscript": "model.torchscript.pt",
 }
+# What an archive carries unless told otherwise: one for a CPU, one for a GPU
+DEFAULT_WEIGHTS: tuple[Backend, ...] = ("onnx_int8", "torchscript")
+
+InitialWeights = Literal["none", "hub", "file"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Metadata:
         input_size: pixels a side of the network's square input.
         interpolation: how images are resized.
         temperature: what the logits are divided by inside the exported graph.
+        initial_weights: what training started from: nothing, timm's hub, or a file.
         data_digest: sha256 over the training folder's images, see `vinegrape_training.dataset`.
         metrics: figures measured at training and export, by name.
         libraries: versions that made the weights.
@@ -62,6 +67,7 @@ class Metadata:
     input_size: int
     interpolation: Interpolation
     temperature: float
+    initial_weights: InitialWeights
     data_digest: str
     metrics: dict[str, float]
     libraries: dict[str, str]

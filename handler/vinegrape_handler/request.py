@@ -47,12 +47,12 @@ def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int)
     """
     value = next((row[name] for name in IMAGE_FIELDS if row.get(name)), None)
     if isinstance(value, bytearray | bytes):
-        if not _JSON_OBJECT.match(value):
+        if not (_JSON_OBJECT.match(value) or _lower(headers).get("content-type", "").startswith("application/json")):
             return Request(images=(bytes(value),))
         value = _parse(value)
     if isinstance(value, dict):
         return Request(images=_read_instances(value, max_instances), instances=True)
-    if value is not None:  # a text, or JSON that is no object, decoded by TorchServe
+    if value is not None:  # JSON that is no object, or a text that TorchServe decoded
         raise BadRequest('The body is no image, nor JSON of the form {"instances": [{"b64": "..."}]}.')
     if _asks_for_description(headers):
         return Request(describe=True)
@@ -68,17 +68,21 @@ def _asks_for_description(headers: Mapping[str, Any]) -> bool:
     TorchServe does not tell the method. It gives a GET the header `content-length: 0`; most clients write theirs with
     capitals, or name a content type with an upload, however empty.
     """
-    lower = {name.lower(): value for name, value in headers.items()}
+    lower = _lower(headers)
     uploads = "Content-Length" in headers or "content-type" in lower
-    return "application/json" in str(lower.get("accept", "")) and not uploads
+    return "application/json" in lower.get("accept", "") and not uploads
 
 
-def _parse(body: bytes | bytearray) -> dict[str, Any]:
+def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Headers by lower-case name; TorchServe adds a form's parts to them, which are no text."""
+    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+
+
+def _parse(body: bytes | bytearray) -> Any:
     try:
-        parsed: dict[str, Any] = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The JSON cannot be read: {error}") from error
-    return parsed
 
 
 def _read_instances(body: Mapping[str, Any], max_instances: int) -> tuple[bytes | RequestError, ...]:

@@ -19,7 +19,7 @@ ENVIRONMENT_PREFIX = "VINEGRAPE_"
 MAX_BATCH_SIZE = 64
 
 # Where Pillow itself gives up with a decompression-bomb error
-_PILLOW_MAX_PIXELS = 178_956_970
+PILLOW_MAX_PIXELS = 178_956_970
 
 
 def setting(default: Any, meaning: str) -> Any:
@@ -39,15 +39,17 @@ class WorkerSettings:
     threads: int = setting(1, "compute threads a worker; one a worker and a worker a core is fastest")
     decode_threads: int = setting(0, "threads a worker that decode images; 0: 1 on CPU, 8 on a GPU")
     max_image_bytes: int = setting(20_000_000, "bytes of one encoded image")
-    max_image_pixels: int = setting(50_000_000, "pixels of one image, width times height")
+    max_image_pixels: int = setting(
+        50_000_000, "pixels to decode in one request, width times height of its image or images"
+    )
     max_instances: int = setting(32, "images in one JSON request")
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, threads=1, decode_threads=0, max_image_bytes=1, max_image_pixels=1, max_instances=1)
-        if self.max_image_pixels > _PILLOW_MAX_PIXELS:
+        if self.max_image_pixels > PILLOW_MAX_PIXELS:
             raise SettingError(
-                f"max_image_pixels is {self.max_image_pixels}; the decoder accepts at most {_PILLOW_MAX_PIXELS}."
+                f"max_image_pixels is {self.max_image_pixels}; the decoder accepts at most {PILLOW_MAX_PIXELS}."
             )
         if self.precision == "fp16" and (self.device == "cpu" or self.backend.startswith("onnx")):
             raise SettingError(

@@ -19,7 +19,7 @@ from vinegrape_server.settings import ServeSettings
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="vinegrape")
 def vinegrape() -> None:
-    r"""Grapevine variety from the photo of a leaf.
+    """Grapevine variety from the photo of a leaf.
 
     \b
     Serve the archive at hand:         vinegrape serve
@@ -51,7 +51,7 @@ def _setting_options(command: Any) -> Any:
 )
 @_setting_options
 def serve(config: Path | None, **options: Any) -> None:
-    r"""Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
+    """Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
 
     An option wins over its environment variable, that over the file, that over the default.
 
@@ -76,4 +76,11 @@ def main() -> None:
         vinegrape()
     except VinegrapeError as error:
         click.echo(f"vinegrape: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        click.echo(
+            f"vinegrape: this command needs {error.name}, which is not installed here. "
+            "Run: pip install -c constraints.txt -e '.[train]'",
+            err=True,
+        )
         sys.exit(1)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 
 from vinegrape_handler import backends
@@ -71,7 +72,7 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
     return Plan(
         archive,
         dataclasses.replace(settings, worker=settled),
-        workers=settings.workers or gpus or len(os.sched_getaffinity(0)),
+        workers=settings.workers or gpus or count_cores(),
         batch_size=settings.batch_size or (32 if gpus else 8),
         gpus=gpus,
     )
@@ -79,7 +80,9 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
 
 def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> bool:
     if worker.device == "cuda" and gpus == 0:
-        raise SettingError("device is cuda, but nvidia-smi shows no GPU on this machine. Set device to cpu.")
+        raise SettingError(
+            "device is cuda, but no GPU can be used here: nvidia-smi or torch shows none. Set device to cpu."
+        )
     if worker.device != "auto":
         return worker.device == "cuda"
     backend: Backend | str = worker.backend
@@ -87,12 +90,26 @@ def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_inst
     return gpus > 0 and torch_installed and runs_torch
 
 
-def count_gpus() -> int:
-    """NVIDIA GPUs that the driver shows; 0 without one."""
+def count_gpus(ask_torch: bool) -> int:
+    """GPUs that can be used: those that NVIDIA's driver lists, or, of these, those that the installed torch sees."""
     if shutil.which("nvidia-smi") is None:
         return 0
-    result = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S607
-    return sum(line.startswith("GPU ") for line in result.stdout.splitlines()) if result.returncode == 0 else 0
+    if ask_torch:
+        return int(_output(sys.executable, "-c", "import torch; print(torch.cuda.device_count())") or 0)
+    return sum(line.startswith("GPU ") for line in _output("nvidia-smi", "-L").splitlines())
+
+
+def _output(*command: str) -> str:
+    """What a command prints; nothing if it fails or hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def torch_installed() -> bool:

@@ -31,6 +31,8 @@ from vinegrape_server.settings import ServeSettings
 # Said at every start, whatever the settings; by Java's logging, of every machine without a GPU, before anything works
 _CHATTER = ("WARNING: sun.reflect.Reflection.getCallerClass", "nvidia-smi not available", "Model server started.")
 _POLL_S = 0.05
+# To ourselves, and so past any proxy that the environment names
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _STOP_S = 10  # until a TorchServe that was asked to end is killed
 
 
@@ -39,18 +41,19 @@ class ServeError(VinegrapeError):
 
 
 def serve(settings: ServeSettings) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         VinegrapeError: a setting, archive, Java or port that cannot work, or a server that ended by itself.
     """
     archive = ArchiveInfo.read(Path(settings.archive))
-    plan = planning.make_plan(settings, archive, planning.count_gpus(), planning.torch_installed())
+    torch_installed = planning.torch_installed()
+    plan = planning.make_plan(settings, archive, planning.count_gpus(ask_torch=torch_installed), torch_installed)
     java = find_java()
     _check_ports(settings)
     with tempfile.TemporaryDirectory(prefix="vinegrape-") as name, _stop_signals() as stop:
         folder = Path(name)
-        (folder / "config.properties").write_text(torchserve.properties(plan))
+        torchserve.prepare(plan, folder)
         with TorchServe(plan, java, folder) as server:
             if server.wait_until_right(stop):
                 print(banner(plan), flush=True)  # noqa: T201
@@ -64,6 +67,7 @@ class TorchServe:
     def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
         self._plan = plan
         self._failure = ""
+        self._started = False
         self._process = subprocess.Popen(  # noqa: S603
             torchserve.command(plan, java, folder),
             env=torchserve.environment(plan, folder),
@@ -107,6 +111,7 @@ class TorchServe:
                 seconds = self._plan.settings.startup_timeout_s
                 raise ServeError(f"No right answer within {seconds} s (startup_timeout_s); the log above says more.")
             if self._answers_right():
+                self._started = True
                 return True
         return False
 
@@ -125,7 +130,7 @@ class TorchServe:
         url = f"http://{host}:{settings.rest_port}/predictions/{archive.metadata.name}"
         request = urllib.request.Request(url, archive.picture, {"Content-Type": "image/png"})
         try:
-            with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http, to ourselves
+            with _DIRECT.open(request, timeout=5) as response:
                 answer = json.load(response)
         except (OSError, ValueError):
             return False
@@ -133,7 +138,7 @@ class TorchServe:
         return bool(answer.get("model", {}).get("version") == archive.metadata.version)
 
     def _check_alive(self) -> None:
-        if self._failure:
+        if self._failure and not self._started:  # later, the other workers answer while TorchServe tries again
             raise ServeError(f"A worker cannot start: {self._failure}")
         if (code := self._process.poll()) is not None:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -143,9 +148,9 @@ class TorchServe:
         """Pass TorchServe's log on, and keep the reason that a worker gives for not starting."""
         for line in self._process.stdout or ():
             _, marker, reason = line.rstrip("\n").partition(START_FAILED)
-            if marker:
+            if marker and not self._started:
                 self._failure = self._failure or reason
-            elif not self._failure and not line.startswith(_CHATTER):
+            elif (self._started or not self._failure) and not line.startswith(_CHATTER):
                 sys.stderr.write(line)
                 sys.stderr.flush()
 
@@ -158,8 +163,8 @@ def reachable(host: str) -> str:
 def banner(plan: Plan) -> str:
     """One screen that says where the server listens and what to try."""
     settings, metadata = plan.settings, plan.archive.metadata
-    host = reachable(settings.host)
-    url = f"http://{host}:{settings.rest_port}/predictions/{metadata.name}"
+    host = settings.host
+    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
     device, delay = f"{plan.gpus} GPU" if plan.gpus else "CPU", settings.max_batch_delay_ms
     workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     return f"""
@@ -194,13 +199,13 @@ def _check_ports(settings: ServeSettings) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that Ctrl-C, an orchestrator or a closed terminal sets."""
     stop = threading.Event()
 
     def set_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stop
     finally:

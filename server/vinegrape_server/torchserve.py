@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -16,8 +17,23 @@ from vinegrape_server.plan import Plan
 
 LOOPBACK = "127.0.0.1"
 
+_STORE, _PROPERTIES = "store", "config.properties"
 _STAND_IN = Path(__file__).parent / "stand_in"
 _CONFIG = files("vinegrape_serve_config")
+
+
+def prepare(plan: Plan, folder: Path) -> None:
+    """Fill the folder of one instance: the configuration, and the archive under a name that TorchServe can take.
+
+    Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`.
+    """
+    (folder / _STORE).mkdir()
+    shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
+    (folder / _PROPERTIES).write_text(properties(plan))
+
+
+def _archive_name(plan: Plan) -> str:
+    return f"{plan.archive.metadata.name}.mar"
 
 
 def properties(plan: Plan) -> str:
@@ -27,7 +43,7 @@ def properties(plan: Plan) -> str:
         archive.metadata.name: {
             archive.metadata.version: {
                 "defaultVersion": True,
-                "marName": archive.path.name,
+                "marName": _archive_name(plan),
                 "minWorkers": plan.workers,
                 "maxWorkers": plan.workers,
                 "batchSize": plan.batch_size,
@@ -49,7 +65,7 @@ def properties(plan: Plan) -> str:
         "job_queue_size": settings.queue_size,
         # well above our own limit, whose error says more than TorchServe's empty 413
         "max_request_size": 4 * settings.worker.max_image_bytes,
-        "load_models": archive.path.name,
+        "load_models": _archive_name(plan),
         "models": json.dumps(model),
     }
     return _CONFIG.joinpath("torchserve.properties").read_text() + "".join(f"{k}={v}\n" for k, v in values.items())
@@ -63,7 +79,7 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
     Args:
         plan: what to start.
         java: the Java to start it with.
-        folder: of this instance alone; holds `config.properties`, and Java's temporary files.
+        folder: of this instance alone; filled by `prepare`; Java's temporary files come to lie there too.
     """
     spec = importlib.util.find_spec("ts")
     if spec is None or spec.origin is None:
@@ -80,9 +96,9 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
         "--python",
         sys.executable,
         "--ts-config-file",
-        str(folder / "config.properties"),
+        str(folder / _PROPERTIES),
         "--model-store",
-        str(plan.archive.path.parent),
+        str(folder / _STORE),
         "--no-config-snapshot",
     ]
 

@@ -20,10 +20,16 @@ from model_archiver.model_archiver_config import ModelArchiverConfig
 from model_archiver.model_packaging import generate_model_archive
 from vinegrape_handler import backends
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, WEIGHTS_FILES, Backend, Metadata
+from vinegrape_handler.metadata import (
+    DEFAULT_WEIGHTS,
+    METADATA_FILE,
+    SELF_CHECK_FOLDER,
+    WEIGHTS_FILES,
+    Backend,
+    Metadata,
+)
 
 MAX_BYTES = 15_000_000
-DEFAULT_WEIGHTS: tuple[Backend, ...] = ("onnx_int8", "torchscript")
 
 _ENTRY_MODULE = "vinegrape_entry"
 _MANIFEST = "MAR-INF/MANIFEST.json"

@@ -16,7 +16,7 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.group()
 def data() -> None:
-    r"""Get the leaf images, check them, or draw stand-ins for them.
+    """Get the leaf images, check them, or draw stand-ins for them.
 
     A data set is a folder with one folder a class in it, named like the class:
 
@@ -32,7 +32,7 @@ def data() -> None:
               help="Folder to make; it must not exist yet, or be empty.")  # fmt: skip
 @click.pass_context
 def fetch(context: click.Context, target: Path) -> None:
-    r"""Download the Grapevine Leaves Image Dataset from Kaggle, then check it.
+    """Download the Grapevine Leaves Image Dataset from Kaggle, then check it.
 
     It has 500 images of five varieties. If the download fails, the message says how to get it by hand.
 
@@ -52,7 +52,7 @@ def fetch(context: click.Context, target: Path) -> None:
 @click.option("--names", type=click.IntRange(min=0), default=10, show_default=True,
               help="How many names to print of each list.")  # fmt: skip
 def check(folder: Path, names: int = 10) -> None:
-    r"""Compare the images in FOLDER with the manifest of the known ones.
+    """Compare the images in FOLDER with the manifest of the known ones.
 
     The manifest holds name, class, size and SHA-256 of 400 of the 500 published images. Images beyond it are listed
     as new, which is no error. Exit code 1 if a known image is missing, changed or in another class's folder.
@@ -79,7 +79,7 @@ def check(folder: Path, names: int = 10) -> None:
 )
 @click.option("--side", type=click.IntRange(min=16), default=256, show_default=True, help="Pixels a side.")
 def draw(path: Path, images_per_class: int, kind: str | None, seed: int, side: int) -> None:
-    r"""Draw leaf-like images of five kinds into the folder PATH, to try things without the real data set.
+    """Draw leaf-like images of five kinds into the folder PATH, to try things without the real data set.
 
     The kinds carry the names of the five varieties and are not them: a model trained on these pictures knows nothing
     about grapevines.
@@ -105,7 +105,7 @@ def draw(path: Path, images_per_class: int, kind: str | None, seed: int, side: i
 @click.argument("folder", type=_FOLDER)
 @click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
 def manifest(folder: Path, file: IO[str]) -> None:
-    r"""Write the manifest of the images in FOLDER to FILE, or to the standard output.
+    """Write the manifest of the images in FOLDER to FILE, or to the standard output.
 
     This is how the manifest that `check` reads was made; digests are committed, images never.
 

@@ -14,11 +14,12 @@ from rich.progress import track
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError, VinegrapeError
 from vinegrape_handler.resize import Interpolation, resize
+from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 
 from vinegrape_training.manifest import IMAGE_SUFFIXES, is_image
 
-# One's own pictures may be larger than what a server takes from strangers; a scan of a whole shelf is a mistake.
-LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=200_000_000)
+# One's own pictures may be larger than what a server takes from strangers.
+LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=PILLOW_MAX_PIXELS)
 
 
 class DataError(VinegrapeError):
@@ -77,7 +78,7 @@ def scan(folder: Path) -> Dataset:
         raise DataError(f"{folder} holds {len(classes)} folders; training needs one a class, and at least 2 classes.")
     labelled: list[tuple[str, int]] = []
     for label, name in enumerate(classes):
-        files = [path for path in (folder / name).rglob("*") if is_image(path)]
+        files = [path for path in (folder / name).iterdir() if is_image(path)]
         if not files:
             raise DataError(
                 f"{folder / name} holds no image ({', '.join(IMAGE_SUFFIXES)}); add some or remove the folder."

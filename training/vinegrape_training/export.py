@@ -7,15 +7,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from vinegrape_handler import backends
 from vinegrape_handler.backends import Network
 from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.errors import RequestError
+from vinegrape_handler.errors import RequestError, VinegrapeError
 from vinegrape_handler.metadata import (
     BACKENDS,
     METADATA_FILE,
@@ -31,12 +33,17 @@ from vinegrape_training import gate, synthetic, weights
 from vinegrape_training.dataset import DataError, Dataset, load_images, scan
 from vinegrape_training.gate import GateLimits, Parity
 from vinegrape_training.graph import ServingGraph
+from vinegrape_training.manifest import compare, load_manifest
 from vinegrape_training.run import Run
 
 MODEL_NAME = "vinegrape"
 
 _CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
 _SELF_CHECK_SIDE = 256
+
+
+class ExportError(VinegrapeError):
+    """An export that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +72,41 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
 
     Raises:
         DataError: the data is not what the run saw.
+        ExportError: `folder` holds something else than an export.
         GateError: a file differs from the trained model by more than the limits.
     """
+    _check_replaceable(folder)
     run = Run.read(run_folder)
     dataset = _dataset(run, data_dir or run.data_dir)
     images = load_images(dataset.folder, dataset.paths, run.input_size, run.interpolation)
-    graph = ServingGraph(run.load_model(), run.mean, run.std, run.temperature).eval()
+    network = run.load_model()
+    graph = ServingGraph(network, run.mean, run.std, run.temperature).eval()
     with tempfile.TemporaryDirectory(prefix="vinegrape-export-") as temporary:
-        made = Path(temporary)
+        made = Path(temporary) / "export"  # its own folder, with the permissions that folders have
+        made.mkdir()
         calibration = _indices(dataset, _spread(run.split.train, _CALIBRATION_IMAGES))
         _write_weights(graph, run.input_size, images[calibration], made)
         networks = {b: backends.load(made, b, WorkerSettings(), "cpu") for b in BACKENDS}
-        reference = gate.run(_Eager(graph), images, 8)
+        reference = gate.run(_Eager(run, network), images, 8)
         parities = {b: gate.measure(network, images, reference) for b, network in networks.items()}
         gate.check(parities, limits or GateLimits())
         test = _indices(dataset, run.split.test)
         right = gate.run(networks["onnx_int8"], images[test], 1).argmax(1) == np.array(dataset.labels)[test]
-        metadata = _metadata(run, parities, float(right.mean()))
+        metadata = _metadata(run, parities, float(right.mean()), _known_images(dataset))
         metadata = _with_self_check(metadata, networks, made / SELF_CHECK_FOLDER)
         (made / METADATA_FILE).write_text(metadata.to_json())
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made, folder)
     return Export(folder, metadata, parities)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if (
+        folder.exists()
+        and not (folder / METADATA_FILE).is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise ExportError(f"{folder} exists and is not an export; name another folder, which the export will make.")
 
 
 def _dataset(run: Run, folder: Path) -> Dataset:
@@ -113,14 +133,17 @@ def _write_weights(graph: ServingGraph, side: int, calibration: NDArray[np.uint8
 
 
 class _Eager:
-    """The trained model itself, as a `Network`."""
+    """The trained model as a `Network`, its preprocessing written out apart from the graph that it is to check."""
 
-    def __init__(self, graph: ServingGraph) -> None:
-        self._graph = graph
+    def __init__(self, run: Run, network: nn.Module) -> None:
+        self._network, self._temperature = network, run.temperature
+        self._mean, self._std = torch.tensor(run.mean).view(3, 1, 1), torch.tensor(run.std).view(3, 1, 1)
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            probabilities: NDArray[np.float32] = self._graph(torch.from_numpy(batch)).numpy()
+            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2) / 255
+            logits = self._network((pixels - self._mean) / self._std)
+            probabilities: NDArray[np.float32] = torch.softmax(logits / self._temperature, dim=1).numpy()
         return probabilities
 
 
@@ -129,7 +152,12 @@ def _spread(paths: Sequence[str], most: int) -> list[str]:
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
 
 
-def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: float) -> Metadata:
+def _known_images(dataset: Dataset) -> int:
+    """How many of the images are in the manifest, each in its class."""
+    return len(compare(dataset.folder, load_manifest()).matching)
+
+
+def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: float, known_images: int) -> Metadata:
     return Metadata(
         name=MODEL_NAME,
         version="",
@@ -138,16 +166,18 @@ def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: flo
         input_size=run.input_size,
         interpolation=run.interpolation,
         temperature=run.temperature,
+        initial_weights=run.initial_weights,
         data_digest=run.data_digest,
         metrics={
             **run.metrics,
             "train_images": len(run.split.train),
             "validation_images": len(run.split.validation),
             "test_images": len(run.split.test),
+            "known_images": known_images,
             "test_accuracy_onnx_int8": int8_test_accuracy,
             **gate.as_metrics(parities),
         },
-        libraries=run.libraries,
+        libraries={**run.libraries, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     )
 
 

@@ -105,7 +105,7 @@ def find_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ManifestError(f"{folder} is not a folder. Get the data set with `vinegrape data fetch --to {folder}`.")
-    images = sorted(path for path in folder.glob("*/*") if is_image(path))
+    images = sorted(path for path in folder.glob("[!.]*/*") if is_image(path))
     if not images:
         raise ManifestError(
             f"{folder} holds no images in folders. Give the folder that has one folder a class in it, "

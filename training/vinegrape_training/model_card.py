@@ -19,16 +19,17 @@ def write_card(metadata: Metadata, archive: Path) -> Path:
 def render(metadata: Metadata, archive_bytes: int) -> str:
     """The card's text, in Markdown."""
     m = metadata.metrics
-    classes = ", ".join(metadata.classes)
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(metadata.libraries.items()))
+    known = m["known_images"] == _images(metadata)
     return f"""# {metadata.name} {metadata.version}
 
-Grapevine variety from the photo of one leaf: {classes}. Made by `vinegrape archive` from the archive's
-`metadata.json`; made again with every archive.
+Says which of {len(metadata.classes)} classes an image shows: {", ".join(metadata.classes)}.
+
+`vinegrape archive` writes this card from the archive's `metadata.json`, together with the archive.
 
 | | |
 |---|---|
-| architecture | timm's `{metadata.architecture}`, fine-tuned |
+| architecture | timm's `{metadata.architecture}`, trained from {_INITIAL_WEIGHTS[metadata.initial_weights]} |
 | input | {metadata.input_size} x {metadata.input_size} RGB, the whole image on white, {metadata.interpolation} |
 | output | a probability a class; logits divided by a temperature of {metadata.temperature:.3f} |
 | archive | {archive_bytes / 1e6:.1f} MB |
@@ -36,13 +37,12 @@ Grapevine variety from the photo of one leaf: {classes}. Made by `vinegrape arch
 
 ## Data and protocol
 
-The [Grapevine Leaves Image Dataset](https://www.kaggle.com/datasets/muratkokludataset/grapevine-leaves-image-dataset),
-or a part of it; `vinegrape data check FOLDER` compares a folder with the images known to this project. Digest of what
-this model saw: `{metadata.data_digest}`.
+{_KNOWN_DATA if known else _OTHER_DATA}
+Digest of the {_images(metadata):.0f} images that this model saw, {m["known_images"]:.0f} of them known to this project:
+`{metadata.data_digest}`.
 
 The images are split by a seed, class by class, before anything is augmented: {m["train_images"]:.0f} train,
-{m["validation_images"]:.0f} choose the epoch and the temperature, {m["test_images"]:.0f} measure, once, at the end.
-Recipes were compared on the validation images alone.
+{m["validation_images"]:.0f} choose the epoch and the temperature, {m["test_images"]:.0f} measure at the end.
 
 ## Figures
 
@@ -58,12 +58,38 @@ On the {m["test_images"]:.0f} test images, which the model was not trained on an
 | the same without the temperature | {m["test_calibration_error_before"]:.3f} |
 | accuracy on the validation images | {m["validation_accuracy"]:.1%}; they chose the epoch, so this flatters |
 
-Every exported file against the trained model, on all {_images(metadata)} images:
+Every exported file against the trained model, on all {_images(metadata):.0f} images:
 
 | weights | same top-1 | largest difference of a probability | between batches of 1 and 8 |
 |---|---|---|---|
 {_parities(metadata)}
 
+{_KNOWN_USE if known else _OTHER_USE}
+- It always names one of its classes, whatever the image shows: also a sixth variety, another plant or a cat.
+- With {m["test_images"]:.0f} test images the interval above is wide, and a difference of one point means nothing.
+
+## Licence and citation
+
+{_KNOWN_CITATION if known else _OTHER_CITATION}
+Weights that training started from keep their own licence. The archive's self-check pictures are drawn by
+`vinegrape data draw`.
+"""
+
+
+_INITIAL_WEIGHTS = {
+    "none": "random weights",
+    "hub": "the pretrained weights of timm's hub",
+    "file": "a file of pretrained weights",
+}
+
+_KNOWN_DATA = """\
+The [Grapevine Leaves Image Dataset](https://www.kaggle.com/datasets/muratkokludataset/grapevine-leaves-image-dataset),
+or a part of it; `vinegrape data check FOLDER` compares a folder with the images known to this project.
+"""
+_OTHER_DATA = """\
+A folder of images of one's own, or drawn by `vinegrape data draw`; it is not the data set that this project knows.
+"""
+_KNOWN_USE = """\
 ## Intended use
 
 To sort photos of single, whole, mature leaves of these five varieties, taken from above on a plain bright background,
@@ -71,22 +97,26 @@ as the data set's were; and as a worked example of serving an image classifier.
 
 ## Limits and misuse
 
-- All training images were taken on one light box, in one place and season. Nothing is known about leaves in the
-  vineyard, other light, other cameras, young or diseased leaves, or leaves still on the vine.
-- It knows five varieties and always names one of them, also for a sixth variety, another plant or a cat.
-- With {m["test_images"]:.0f} test images the interval above is wide, and a difference of one point means nothing.
 - Not for certifying plant material, for disputes about origin, or for deciding what to plant, spray or eat: a
   laboratory tells varieties apart by their DNA.
+- All training images were taken on one light box. Nothing is known about leaves in the
+  vineyard, other light, other cameras, young or diseased leaves, or leaves still on the vine."""
+_OTHER_USE = """\
+## Intended use
 
-## Licence and citation
+For images like those that it was trained on; whoever trained it knows them.
 
+## Limits and misuse
+
+- Nothing is known about images taken in any other way than the training images."""
+_KNOWN_CITATION = """\
 The images are their authors', under the terms on the data set's page; none is in this project. The authors ask to cite:
 
 > Koklu, M., Unlersen, M. F., Ozkan, I. A., Aslan, M. F., & Sabanci, K. (2022). A CNN-SVM study based on selected deep
 > features for grapevine leaves classification. Measurement, 188, 110425.
-
-Weights pretrained on ImageNet-1k keep their own licence, torchvision's MobileNetV2 BSD-3-Clause. The archive's
-self-check pictures are drawn by `vinegrape data draw`.
+"""
+_OTHER_CITATION = """\
+The images are their owners'.
 """
 
 
@@ -96,8 +126,8 @@ def _recalls(metadata: Metadata) -> str:
     )
 
 
-def _images(metadata: Metadata) -> str:
-    return f"{sum(metadata.metrics[f'{part}_images'] for part in ('train', 'validation', 'test')):.0f}"
+def _images(metadata: Metadata) -> float:
+    return sum(metadata.metrics[f"{part}_images"] for part in ("train", "validation", "test"))
 
 
 def _parities(metadata: Metadata) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import click
-from vinegrape_handler.metadata import BACKENDS, Backend
+from vinegrape_handler.metadata import BACKENDS, DEFAULT_WEIGHTS, Backend
 
 _PATH = click.Path(path_type=Path)
 
@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(overrides: tuple[str, ...]) -> None:
-    r"""Fine-tune a timm model on a folder of images a class.
+    """Fine-tune a timm model on a folder of images a class.
 
     Takes Hydra's overrides; --help lists them.
 
@@ -37,7 +37,7 @@ def train(overrides: tuple[str, ...]) -> None:
 @click.option("--min-int8-agreement", type=click.FloatRange(0, 1), default=0.98, show_default=True,
               help="Part of the images whose top-1 the int8 file must share with the trained model.")  # fmt: skip
 def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: float) -> None:
-    r"""Write the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8, and its metadata.
+    """Write the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8, and its metadata.
 
     Every file is compared with the trained model on every image of the run's data; if one differs by more than its
     limit, nothing is written.
@@ -57,10 +57,10 @@ def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: f
 @click.command()
 @click.argument("source", type=_PATH)
 @click.argument("target", type=_PATH)
-@click.option("--weights", multiple=True, type=click.Choice(BACKENDS), default=("onnx_int8", "torchscript"),
+@click.option("--weights", multiple=True, type=click.Choice(BACKENDS), default=DEFAULT_WEIGHTS,
               show_default=True, help="Which weights to carry; may be given more than once.")  # fmt: skip
 def archive(source: Path, target: Path, weights: tuple[Backend, ...]) -> None:
-    r"""Pack SOURCE into the model archive TARGET, with its model card beside it.
+    """Pack SOURCE into the model archive TARGET, with its model card, MODEL_CARD.md, beside it.
 
     SOURCE is the folder of an export, or another archive, whose weights are then packed with the handler's code as
     it is now. The same inputs give the same bytes.

@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import safetensors.torch
+from omegaconf import OmegaConf
 from torch import nn
 from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.metadata import InitialWeights
 from vinegrape_handler.resize import Interpolation
 
 from vinegrape_training.dataset import Split
@@ -95,6 +97,12 @@ class Run:
             return cls(folder=folder, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is not a run that this version of vinegrape wrote: {error!r}.") from error
+
+    @property
+    def initial_weights(self) -> InitialWeights:
+        """What training started from; the file's path, which means nothing elsewhere, stays in the configuration."""
+        weights = str(OmegaConf.load(self.folder / CONFIG_FILE).weights)
+        return "none" if weights == "none" else "hub" if weights == "imagenet" else "file"
 
     def load_model(self) -> nn.Module:
         """Rebuild the network with the best checkpoint's weights, in eval mode, on CPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +62,14 @@ def train(cfg: DictConfig) -> TrainResult:
     """
     if OmegaConf.is_missing(cfg.data, "dir"):
         raise DataError("No images to train on: give data.dir=FOLDER, which holds a folder of images for each class.")
+    # Lightning's own use of torch, once a step
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)  # the time in run_dir stands still from here
+    dataset = scan(Path(cfg.data.dir).absolute())
     folder = _new_folder(Path(cfg.run_dir))
     seed_everything(cfg.seed, workers=True, verbose=False)
 
-    dataset = scan(Path(cfg.data.dir).absolute())
     digest = dataset.digest()
     parts = split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
     model = create_model(cfg.model.architecture, len(dataset.classes), str(cfg.weights), cfg.input_size)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
         side: pixels a side of its input.
         path: of the file to write; without the debug records, which name files of the machine that traced.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         traced_path = Path(folder) / path.name
@@ -44,7 +46,7 @@ def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
 def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
     """Export the graph to ONNX, float32, for any batch size; arguments as for `write_torchscript`."""
     batch = torch.export.Dim("batch", min=1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         exported = Path(folder) / path.name
         torch.onnx.export(
             graph,
@@ -109,6 +111,15 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         image = next(self._images, None)
         return None if image is None else {_INPUT: image[np.newaxis]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back deprecations: what torch's and Python's authors have to tell one another is no news to who exports."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def _example(side: int) -> torch.Tensor:
