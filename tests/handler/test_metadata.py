@@ -13,6 +13,7 @@ METADATA = Metadata(
     input_size=32,
     interpolation="bicubic",
     temperature=1.5,
+    initial_weights="none",
     data_digest="digest",
     metrics={"test_accuracy": 0.5},
     libraries={"torch": "2.12.1"},

@@ -1,13 +1,16 @@
 """What a user sees, from the installed console command: one line that says what to do, and no traceback."""
 
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import zipfile
 
+import click
 import pytest
 from vinegrape_server import settings as server_settings
+from vinegrape_server.cli import main, vinegrape
+from vinegrape_training.data_cli import data
 
 from tests.server import archives
 from tests.serving.live import command, free_ports
@@ -106,9 +109,30 @@ def test_missing_weights(tmp_path):
     assert "the archive holds the weights of: onnx_int8" in line
 
 
-@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a machine with a GPU has no such error")
-def test_a_gpu_that_is_not_there(archive):
-    assert "Set device to cpu" in the_line(run("serve", "--archive", archive, "--device", "cuda"))
+def test_a_gpu_that_is_not_there(archive, tmp_path):
+    """Without nvidia-smi on PATH, as on a machine without a GPU."""
+    assert "Set device to cpu" in the_line(run("serve", "--archive", archive, "--device", "cuda", PATH=str(tmp_path)))
+
+
+def test_a_command_whose_libraries_are_missing_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["vinegrape", "archive", "a", "b"])
+    monkeypatch.setitem(sys.modules, "vinegrape_training.archive", None)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "pip install -c constraints.txt -e '.[train]'" in capsys.readouterr().err
+
+
+def test_no_help_shows_a_control_sequence():
+    for name, each in [("", vinegrape), *vinegrape.commands.items(), *data.commands.items()]:
+        shown = each.get_help(click.Context(each))
+        assert "\\b" not in shown, name
+        assert "\b" not in shown, name
+
+
+def test_examples_in_help_keep_their_lines():
+    lines = [line.strip() for line in vinegrape.commands["serve"].get_help(click.Context(vinegrape)).splitlines()]
+    assert "vinegrape serve --rest-port 9080 --workers 4" in lines
 
 
 def test_an_unknown_key_in_the_settings_file(tmp_path):

@@ -62,9 +62,9 @@ def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
     for said in (
         "vinegrape 0123456789ab: small_cnn, 2 classes",
         "onnx_int8 on CPU, 2 workers, batches of 8 within 1 ms",
-        "REST        http://127.0.0.1:9080",
-        "gRPC        127.0.0.1:7070",
-        "metrics     http://127.0.0.1:8082/metrics",
+        "REST        http://0.0.0.0:9080",
+        "gRPC        0.0.0.0:7070",
+        "metrics     http://0.0.0.0:8082/metrics",
         "http://127.0.0.1:8081, from this machine only",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
         "Ctrl-C",

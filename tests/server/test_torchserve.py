@@ -98,7 +98,7 @@ def test_a_gpu_that_is_not_used_is_not_shown():
 def test_the_command(tmp_path):
     command = torchserve.command(plan(), Path("/jre/bin/java"), tmp_path)
     assert command[0] == "/jre/bin/java"
-    assert command[command.index("--model-store") + 1] == "/store"
+    assert command[command.index("--model-store") + 1] == str(tmp_path / "store")
     assert command[command.index("--python") + 1] == sys.executable
     assert command[command.index("--ts-config-file") + 1] == str(tmp_path / "config.properties")
     assert f"-Djava.io.tmpdir={tmp_path}" in command

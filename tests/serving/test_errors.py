@@ -75,11 +75,35 @@ def test_a_form_without_a_field_of_ours(server, name):
     assert_error(response.json(), 400, "no_image", "form field data, image or file")
 
 
-def test_curls_default_content_type_is_told_what_to_do(server):
-    """TorchServe parses such a body as a form and drops it; the answer says how to send it."""
-    response = server.post(GOOD, headers={"content-type": "application/x-www-form-urlencoded"})
+def test_a_form_without_an_image_is_told_what_to_do(server):
+    response = server.client.post(server.url, data={"name": "value"})
     assert response.status_code == 400
     assert_error(response.json(), 400, "no_image", "curl -T leaf.jpg URL")
+
+
+def test_curls_data_binary_fails_before_any_code_of_ours_and_leaves_the_log_alone(server, leaf):
+    """curl calls the body a form; TorchServe cannot parse it and says so in its own words. README warns of it."""
+    before = server.log.read_text()
+    response = server.post(leaf, headers={"content-type": "application/x-www-form-urlencoded"})
+    assert response.status_code >= 400
+    assert server.post(leaf).status_code == 200
+    assert server.log.read_text() == before
+
+
+def test_instances_with_too_many_pixels_together_are_refused(server):
+    """Each of the three would do alone; one after the other they could outlast a worker's time."""
+    large = encode(Image.new("L", (5000, 4000)), "PNG")
+    assert server.post(instances(b64(large), b64(large))).status_code == 200
+    response = server.post(instances(b64(large), b64(large), b64(large)))
+    assert response.status_code == 413
+    assert_error(response.json(), 413, "too_large", "60000000 pixels to decode together")
+
+
+@pytest.mark.parametrize("body", [b"[1, 2]", b'"text"', b"{", "\ufeff{}".encode()])
+def test_json_that_is_no_instances_is_a_bad_request(server, body):
+    response = server.post(body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "bad_request"
 
 
 def test_a_get_that_asks_for_nothing(server):

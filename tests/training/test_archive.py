@@ -13,6 +13,8 @@ from vinegrape_training.model_card import write_card
 
 from tests.conftest import ROOT
 
+CARD = ROOT / "model_store" / "MODEL_CARD.md"
+
 
 def names(path):
     with zipfile.ZipFile(path) as archive:
@@ -96,7 +98,16 @@ def test_the_card_shows_the_archives_own_figures(export, tmp_path):
     assert metadata.version in text
     assert metadata.data_digest in text
     assert f"{metadata.metrics['test_accuracy']:.1%}" in text
-    assert "Koklu" in text
+    assert "trained from random weights" in text
+
+
+def test_the_card_speaks_of_the_data_set_only_where_it_was_seen(export, tmp_path):
+    """The drawn leaves are another data set; the committed model saw the real one."""
+    metadata = build(export, tmp_path / "vinegrape.mar")
+    drawn, real = write_card(metadata, tmp_path / "vinegrape.mar").read_text(), CARD.read_text()
+    for words in ("Grapevine Leaves Image Dataset", "light box", "Koklu"):
+        assert words in real
+        assert words not in drawn
 
 
 def test_the_committed_archive_is_small_enough_and_has_its_own_card(tmp_path):
@@ -107,4 +118,4 @@ def test_the_committed_archive_is_small_enough_and_has_its_own_card(tmp_path):
     with zipfile.ZipFile(copied) as archive:
         metadata = Metadata.from_json(archive.read(METADATA_FILE))
     card = write_card(metadata, tmp_path / "vinegrape.mar")
-    assert card.read_text() == (ROOT / "model_store" / "MODEL_CARD.md").read_text()
+    assert card.read_text() == CARD.read_text()

@@ -8,6 +8,7 @@ from vinegrape_handler.metadata import BACKENDS, WEIGHTS_FILES, Metadata
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.dataset import DataError
+from vinegrape_training.export import ExportError
 from vinegrape_training.export import export as make_export
 from vinegrape_training.gate import GateError, GateLimits
 from vinegrape_training.graph import ServingGraph
@@ -83,10 +84,10 @@ def test_a_failed_gate_writes_nothing(run, tmp_path):
 
 def test_a_failed_gate_leaves_an_earlier_export_alone(run, tmp_path):
     (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "kept").write_text("kept")
+    (tmp_path / "export" / "metadata.json").write_text("kept")
     with pytest.raises(GateError):
         make_export(run, tmp_path / "export", limits=GateLimits(int8_agreement=1.1))
-    assert (tmp_path / "export" / "kept").read_text() == "kept"
+    assert (tmp_path / "export" / "metadata.json").read_text() == "kept"
 
 
 def test_a_wrong_graph_fails_the_gate(run, tmp_path, monkeypatch):
@@ -96,12 +97,23 @@ def test_a_wrong_graph_fails_the_gate(run, tmp_path, monkeypatch):
     write = weights.write_torchscript
 
     def write_colder(graph, side, path):
-        colder = ServingGraph(graph.network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), temperature=1.0).eval()
-        write(colder, side, path)
+        write(ServingGraph(graph.network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), temperature=1.0).eval(), side, path)
 
     monkeypatch.setattr(weights, "write_torchscript", write_colder)
     with pytest.raises(GateError, match="torchscript"):
         make_export(run, tmp_path / "export")
+
+
+def test_a_folder_that_is_no_export_is_never_replaced(run):
+    with pytest.raises(ExportError, match="exists and is not an export"):
+        make_export(run, run)
+    assert (run / "run.json").is_file()
+
+
+def test_the_metadata_says_where_the_weights_and_images_came_from(export):
+    metadata = Metadata.read(export)
+    assert metadata.initial_weights == "none"
+    assert metadata.metrics["known_images"] == 0
 
 
 def test_other_images_than_the_run_saw_are_refused(run, drawn, tmp_path):
