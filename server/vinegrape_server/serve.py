@@ -67,7 +67,8 @@ class TorchServe:
     def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
         self._plan = plan
         self._failure = ""
-        self._started = False
+        self._held_log: list[str] | None = []
+        self._log_lock = threading.Lock()
         self._process = subprocess.Popen(  # noqa: S603
             torchserve.command(plan, java, folder),
             env=torchserve.environment(plan, folder),
@@ -109,9 +110,10 @@ class TorchServe:
             self._check_alive()
             if time.monotonic() > deadline:
                 seconds = self._plan.settings.startup_timeout_s
+                self._release_log()
                 raise ServeError(f"No right answer within {seconds} s (startup_timeout_s); the log above says more.")
             if self._answers_right():
-                self._started = True
+                self._release_log()
                 return True
         return False
 
@@ -138,21 +140,42 @@ class TorchServe:
         return bool(answer.get("model", {}).get("version") == archive.metadata.version)
 
     def _check_alive(self) -> None:
-        if self._failure and not self._started:  # later, the other workers answer while TorchServe tries again
+        """Raise a ServeError if TorchServe has ended, or if a worker has said why it cannot start.
+
+        Once the server has answered, a worker's failure is no reason to end it: the others answer while TorchServe
+        tries again.
+        """
+        code = self._process.poll()
+        if code is not None:
+            self._log.join(_STOP_S)  # its last words
+        if self._failure:
             raise ServeError(f"A worker cannot start: {self._failure}")
-        if (code := self._process.poll()) is not None:
+        if code is not None:
+            self._release_log()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             raise ServeError(f"TorchServe {how}; the log above says more.")
 
     def _forward_log(self) -> None:
-        """Pass TorchServe's log on, and keep the reason that a worker gives for not starting."""
+        """Pass TorchServe's log on; what comes before the first answer waits, for a reason may make it needless."""
         for line in self._process.stdout or ():
-            _, marker, reason = line.rstrip("\n").partition(START_FAILED)
-            if marker and not self._started:
-                self._failure = self._failure or reason
-            elif (self._started or not self._failure) and not line.startswith(_CHATTER):
-                sys.stderr.write(line)
-                sys.stderr.flush()
+            if line.startswith(_CHATTER):
+                continue
+            _, failed, reason = line.rstrip("\n").partition(START_FAILED)
+            with self._log_lock:
+                if self._held_log is None:
+                    sys.stderr.write(line)
+                    sys.stderr.flush()
+                elif failed:
+                    self._failure = self._failure or reason
+                else:
+                    self._held_log.append(line)
+
+    def _release_log(self) -> None:
+        """Print what waits, and from now on every line as it comes."""
+        with self._log_lock:
+            sys.stderr.writelines(self._held_log or ())
+            sys.stderr.flush()
+            self._held_log = None
 
 
 def reachable(host: str) -> str:
