@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from vinegrape_handler import backends
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import Backend
 from vinegrape_handler.settings import WorkerSettings
 
 from vinegrape_server.archive_info import ArchiveInfo
@@ -85,8 +84,7 @@ def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_inst
         )
     if worker.device != "auto":
         return worker.device == "cuda"
-    backend: Backend | str = worker.backend
-    runs_torch = backend == "torchscript" or (backend == "auto" and "torchscript" in archive.backends)
+    runs_torch = worker.backend == "torchscript" or (worker.backend == "auto" and "torchscript" in archive.backends)
     return gpus > 0 and torch_installed and runs_torch
 
 

@@ -108,20 +108,22 @@ def test_numbers_that_are_given_stay():
 # The machine
 
 
-def test_gpus_are_counted_as_the_driver_lists_them(tmp_path, monkeypatch):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: a)'\necho '  MIG 1g'\necho 'GPU 1: H200 (UUID: b)'\n")
+def lay_driver(folder, monkeypatch, script):
+    """Put an nvidia-smi on PATH that is this shell script."""
+    smi = folder / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{script}\n")
     smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_gpus_are_counted_as_the_driver_lists_them(tmp_path, monkeypatch):
+    lay_driver(tmp_path, monkeypatch, "echo 'GPU 0: H200 (UUID: a)'\necho '  MIG 1g'\necho 'GPU 1: H200 (UUID: b)'")
     assert module.count_gpus(ask_torch=False) == 2
     assert module.count_gpus(ask_torch=True) == torch.cuda.device_count()
 
 
 def test_a_driver_that_fails_shows_no_gpu(tmp_path, monkeypatch):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'GPU access blocked by the operating system'\nexit 9\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    lay_driver(tmp_path, monkeypatch, "echo 'GPU access blocked by the operating system'\nexit 9")
     assert module.count_gpus(ask_torch=False) == 0
 
 
