@@ -1,6 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def shared(name: str) -> Path:
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path} is not there; set VINEGRAPE_SHARED to the folder that holds {name}")
+    return path
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program that pip cannot install."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from vinegrape_handler.backends import Network
 from vinegrape_handler.decode import Limits, decode, open_image
 from vinegrape_handler.errors import InferenceFailed, RequestError
 from vinegrape_handler.metadata import Metadata
+from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
@@ -27,10 +29,20 @@ _logger = logging.getLogger(__name__)
 class Classifier:
     """A network together with the way its images are read."""
 
-    def __init__(self, metadata: Metadata, network: Network, limits: Limits, decode_threads: int = 1) -> None:
+    def __init__(
+        self,
+        metadata: Metadata,
+        network: Network,
+        limits: Limits,
+        decode_threads: int = 1,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.metadata = metadata
         self._network = network
         self._limits = limits
+        self._metrics = metrics
+        self._time_decode = metrics.decode_seconds.time if metrics else nullcontext
+        self._time_inference = metrics.inference_seconds.time if metrics else nullcontext
         self._map: Callable[..., Iterable[NDArray[np.uint8] | RequestError]] = map
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
@@ -60,7 +72,8 @@ class Classifier:
     def _prepare(self, data: bytes) -> NDArray[np.uint8] | RequestError:
         try:
             side = self.metadata.input_size
-            return resize(decode(data, self._limits, side), side, self.metadata.interpolation)
+            with self._time_decode():
+                return resize(decode(data, self._limits, side), side, self.metadata.interpolation)
         except RequestError as error:
             return error
 
@@ -68,8 +81,12 @@ class Classifier:
         """One call of the network for up to MAX_BATCH_SIZE images, each uint8 [S,S,3]."""
         for start in range(0, len(images), MAX_BATCH_SIZE):
             batch = np.stack(images[start : start + MAX_BATCH_SIZE])  # uint8 [N,S,S,3]
+            if self._metrics:
+                self._metrics.batch_size.observe(len(batch))
             try:
-                yield from self._network(batch)
+                with self._time_inference():
+                    answers = self._network(batch)
+                yield from answers
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 yield from [InferenceFailed("The model could not be run on this image; try again.")] * len(batch)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +14,9 @@ import numpy as np
 
 from vinegrape_handler import answer, backends, request
 from vinegrape_handler.classifier import Classifier, Probabilities
-from vinegrape_handler.errors import ArchiveError, RequestError, SettingError, TooLarge
-from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata
+from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
+from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata, SelfCheck
+from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.request import Request
 from vinegrape_handler.settings import WorkerSettings
 
@@ -68,15 +71,17 @@ class Handler:
         Returns:
             N JSON answers.
         """
-        requests = [self._read(row, context, index) for index, row in enumerate(data)]
-        results = iter(self._classify([request for request in requests if isinstance(request, Request)]))
-        answers = []
-        for index, item in enumerate(requests):
-            body, status = self._respond(item, results)
-            context.set_response_content_type(index, answer.CONTENT_TYPE)
-            if status != http.HTTPStatus.OK:
-                context.set_response_status(status, http.HTTPStatus(status).phrase, index)
-            answers.append(answer.encode(body))
+        with self.metrics.batches_in_progress.track_inprogress():
+            start = time.perf_counter()
+            headers = [context.get_all_request_header(index) for index in range(len(data))]
+            requests = [self._read(row, each) for row, each in zip(data, headers, strict=True)]
+            results = self._classify([request for request in requests if isinstance(request, Request)])
+            responses = [self._respond(item, results) for item in requests]
+            answers = [_write(body, status, context, index) for index, (body, status) in enumerate(responses)]
+            seconds = time.perf_counter() - start
+            for item, each, (body, status) in zip(requests, headers, responses, strict=True):
+                if not (isinstance(item, Request) and item.self_check):
+                    self.metrics.count_request(request.transport(each), status, body, seconds)
         return answers
 
     def _load(self, folder: Path, gpu: int | None) -> None:
@@ -90,17 +95,21 @@ class Handler:
         device = "cpu" if gpu is None or self.settings.device == "cpu" else f"cuda:{gpu}"
         on_gpu = device != "cpu"
         self.backend = backends.choose(self.settings.backend, backends.available(folder), on_gpu)
-        self.classifier = Classifier(
-            self.metadata,
-            backends.load(folder, self.backend, self.settings, device),
-            self.settings.limits,
-            decode_threads=self.settings.decode_threads or (8 if on_gpu else 1),
+        network = backends.load(folder, self.backend, self.settings, device)
+        limits = self.settings.limits
+        # A classifier of its own: what it asks is nobody's request, and is not counted
+        self._check = partial(
+            check_answers, Classifier(self.metadata, network, limits), folder / SELF_CHECK_FOLDER, self.backend
         )
-        check_answers(self.classifier, folder / SELF_CHECK_FOLDER, self.backend)
+        self._check(self.metadata.self_check)
+        self.metrics = Metrics(self.metadata.classes)
+        decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
+        self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics)
+        self.metrics.workers_ready.set(1)
 
-    def _read(self, row: Mapping[str, Any], context: Context, index: int) -> Request | RequestError:
+    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:
         try:
-            read = request.read(row, context.get_all_request_header(index), self.settings.max_instances)
+            read = request.read(row, headers, self.settings.max_instances)
             if read.instances:
                 self._check_total(read)
             return read
@@ -129,6 +138,8 @@ class Handler:
         """The body and the status of one request, whose images' results come next."""
         if isinstance(item, RequestError):
             return answer.error_body(item), item.status
+        if item.self_check:
+            return self._check_again()
         if item.describe:
             return answer.description(self.metadata, self.settings, self.backend), http.HTTPStatus.OK
         if item.instances:
@@ -139,8 +150,27 @@ class Handler:
 
     def _body(self, result: Probabilities | RequestError) -> dict[str, Any]:
         if isinstance(result, RequestError):
-            return answer.error_body(result)
-        return answer.prediction(result, self.metadata)
+            body = answer.error_body(result)
+        else:
+            body = answer.prediction(result, self.metadata)
+        self.metrics.count_image(body)
+        return body
+
+    def _check_again(self) -> tuple[dict[str, Any], int]:
+        try:
+            self._check(self.metadata.self_check[:1])
+        except ArchiveError as error:
+            failed = InferenceFailed(str(error))
+            return answer.error_body(failed), failed.status
+        return answer.self_check(self.metadata), http.HTTPStatus.OK
+
+
+def _write(body: dict[str, Any], status: int, context: Context, index: int) -> bytes:
+    """One answer's bytes; its status and content type go to the context."""
+    context.set_response_content_type(index, answer.CONTENT_TYPE)
+    if status != http.HTTPStatus.OK:
+        context.set_response_status(status, http.HTTPStatus(status).phrase, index)
+    return answer.encode(body)
 
 
 def _set_up_logging() -> None:
@@ -155,13 +185,13 @@ def _set_up_logging() -> None:
         _logger.propagate = False
 
 
-def check_answers(classifier: Classifier, folder: Path, backend: Backend) -> None:
-    """Ask the model about the pictures of its self-check, which also warms it up.
+def check_answers(classifier: Classifier, folder: Path, backend: Backend, checks: Sequence[SelfCheck]) -> None:
+    """Ask the model about pictures of its self-check, which also warms it up.
 
     Raises:
         ArchiveError: an answer differs from what was recorded when the archive was made.
     """
-    for check in classifier.metadata.self_check:
+    for check in checks:
         if backend not in check.probabilities:
             raise ArchiveError(f"The archive's self-check has no answers for {backend}. Export the model again.")
         (result,) = classifier.classify([(folder / check.file).read_bytes()])

@@ -15,6 +15,9 @@ from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 # A raw REST body arrives as `body`; the others are names of form fields and of gRPC inputs.
 IMAGE_FIELDS = ("body", "data", "image", "file")
 
+# On a GET, whatever its value: the worker asks its model about a picture that it knows the answer to
+SELF_CHECK_HEADER = "x-vinegrape-self-check"
+
 # No image format begins like this
 _JSON_OBJECT = re.compile(rb"\s*\{")
 
@@ -27,11 +30,13 @@ class Request:
         images: encoded images, or the error of one that could not even be read.
         instances: asked as JSON `instances`, and to be answered as `predictions`.
         describe: asks for the model's description instead.
+        self_check: asks the worker to check itself instead.
     """
 
     images: tuple[bytes | RequestError, ...] = ()
     instances: bool = False
     describe: bool = False
+    self_check: bool = False
 
 
 def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int) -> Request:
@@ -54,12 +59,19 @@ def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int)
         return Request(images=_read_instances(value, max_instances), instances=True)
     if value is not None:  # JSON that is no object, or a text that TorchServe decoded
         raise BadRequest('The body is no image, nor JSON of the form {"instances": [{"b64": "..."}]}.')
+    if SELF_CHECK_HEADER in _lower(headers):
+        return Request(self_check=True)
     if _asks_for_description(headers):
         return Request(describe=True)
     raise NoImage(
         "The request carries no image. Send it as the body (curl -T leaf.jpg URL), as the form field "
         "data, image or file, or as the gRPC input data. GET with 'Accept: application/json' describes the model."
     )
+
+
+def transport(headers: Mapping[str, Any]) -> str:
+    """How a request came, "rest" or "grpc": TorchServe hands over the headers of HTTP, and none of gRPC."""
+    return "rest" if _lower(headers) else "grpc"
 
 
 def _asks_for_description(headers: Mapping[str, Any]) -> bool:
@@ -74,7 +86,7 @@ def _asks_for_description(headers: Mapping[str, Any]) -> bool:
 
 
 def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Headers by lower-case name; TorchServe adds a form's parts to them, which are no text."""
+    """Headers by lower-case name; TorchServe adds each input's to them, which are no text."""
     return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, WEIGHTS_FILES, Backend, Metadata
+from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, WEIGHTS_FILES, Backend, Metadata
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,11 @@ class ArchiveInfo:
         path: absolute.
         metadata: its model.
         backends: whose weights it holds.
-        picture: bytes of the first self-check picture.
     """
 
     path: Path
     metadata: Metadata
     backends: tuple[Backend, ...]
-    picture: bytes
 
     @classmethod
     def read(cls, path: Path) -> ArchiveInfo:
@@ -45,10 +43,9 @@ class ArchiveInfo:
                 metadata = Metadata.from_json(archive.read(METADATA_FILE))
                 if not metadata.self_check:
                     raise ArchiveError(f"{path} carries no self-check pictures. Make it again: vinegrape archive")
-                picture = archive.read(f"{SELF_CHECK_FOLDER}/{metadata.self_check[0].file}")
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise ArchiveError(
                 f"{path} is not a vinegrape archive ({error}). Make one with: vinegrape archive"
             ) from error
         held = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in names)
-        return cls(path.absolute(), metadata, held, picture)
+        return cls(path.absolute(), metadata, held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from vinegrape_training.data_cli import data
 from vinegrape_training.model_cli import archive, export, train
 
 from vinegrape_server import settings as server_settings
+from vinegrape_server.errors import NotReady
+from vinegrape_server.http_get import get
 from vinegrape_server.settings import ServeSettings
 
 
@@ -64,6 +67,26 @@ def serve(config: Path | None, **options: Any) -> None:
 
     given = {name: value for name, value in options.items() if value is not None}
     run(ServeSettings.load(given, config))
+
+
+@vinegrape.command()
+@click.option("--config", type=click.Path(path_type=Path), envvar=f"{ENVIRONMENT_PREFIX}CONFIG", help="as for serve")
+@click.option("--operations-host", help="as for serve")
+@click.option("--operations-port", type=int, help="as for serve")
+def ready(config: Path | None, **options: Any) -> None:
+    """Exit with 0 if the server on this machine is ready for requests, else with 1 and the reason.
+
+    \b
+    until vinegrape ready; do sleep 1; done
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = ServeSettings.load(given, config)
+    try:
+        answer = get(settings.operations_host, settings.operations_port, "/readyz", timeout_s=5)
+    except OSError as error:
+        raise NotReady(f"Nobody answers on port {settings.operations_port}: {error}") from error
+    if answer.status != HTTPStatus.OK:
+        raise NotReady(f"Not ready: {answer.body.decode().strip()}")
 
 
 for _command in (data, train, export, archive):

@@ -12,6 +12,7 @@ from typing import Any
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.settings import (
+    ENVIRONMENT_PREFIX,
     MAX_BATCH_SIZE,
     WorkerSettings,
     check_at_least,
@@ -20,8 +21,12 @@ from vinegrape_handler.settings import (
     setting,
 )
 
+from vinegrape_server.http_get import LOOPBACK
+
 # TorchServe holds a request's size in a Java int, and is told four times our own limit
 _MAX_IMAGE_BYTES = 2**31 // 4 - 1
+
+_REST_PORT = f"{ENVIRONMENT_PREFIX}REST_PORT"
 
 
 @dataclass(frozen=True)
@@ -29,18 +34,21 @@ class ServeSettings:
     """Where the server listens and how it spreads the work; how a worker computes is in `worker`."""
 
     archive: str = setting("model_store/vinegrape.mar", "the model archive to serve")
-    host: str = setting("127.0.0.1", "address of REST, gRPC and metrics; 0.0.0.0: all")
-    rest_port: int = setting(8080, "port of REST")
+    host: str = setting("127.0.0.1", "address of REST and gRPC; 0.0.0.0: all")
+    rest_port: int = setting(8080, "port of REST; as Cloud Run does, PORT can say it too")
     grpc_port: int = setting(7070, "port of gRPC")
-    metrics_port: int = setting(8082, "port of TorchServe's metrics")
-    management_port: int = setting(8081, "port of TorchServe's management, REST")
-    grpc_management_port: int = setting(7071, "port of TorchServe's management, gRPC")
+    operations_host: str = setting("127.0.0.1", "address of the operations port; 0.0.0.0: all")
+    operations_port: int = setting(8083, "port of /livez, /readyz and /metrics")
+    metrics_port: int = setting(8082, "port of TorchServe's own metrics, on 127.0.0.1")
+    management_port: int = setting(8081, "port of TorchServe's management, REST, on 127.0.0.1")
+    grpc_management_port: int = setting(7071, "port of TorchServe's management, gRPC, on 127.0.0.1")
     workers: int = setting(0, "worker processes; 0: one a core, or one a GPU")
     batch_size: int = setting(0, f"images that wait together, at most {MAX_BATCH_SIZE}; 0: 8 on CPU, 32 on a GPU")
     max_batch_delay_ms: int = setting(1, "milliseconds that a batch waits to fill")
     queue_size: int = setting(100, "requests that may wait before more are refused with 503")
     response_timeout_s: int = setting(30, "seconds after which a worker that does not answer is replaced")
-    startup_timeout_s: int = setting(120, "seconds until the first right answer, else serving fails")
+    startup_timeout_s: int = setting(120, "seconds until all workers answer right, else serving fails")
+    drain_timeout_s: int = setting(20, "seconds that a stop waits for the requests in flight")
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
     def __post_init__(self) -> None:
@@ -52,6 +60,7 @@ class ServeSettings:
             queue_size=1,
             response_timeout_s=1,
             startup_timeout_s=1,
+            drain_timeout_s=0,
         )
         if self.batch_size > MAX_BATCH_SIZE:
             raise SettingError(f"batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}.")
@@ -59,14 +68,22 @@ class ServeSettings:
             raise SettingError(
                 f"max_image_bytes is {self.worker.max_image_bytes}; TorchServe allows at most {_MAX_IMAGE_BYTES}."
             )
-        if ":" in self.host:  # TorchServe splits its addresses at the first colon
-            raise SettingError(f"host is {self.host!r}; TorchServe takes a name or an IPv4 address, such as 0.0.0.0.")
+        for name in ("host", "operations_host"):
+            if ":" in getattr(self, name):  # TorchServe splits its addresses at the first colon
+                raise SettingError(
+                    f"{name} is {getattr(self, name)!r}; it must be a name or an IPv4 address, such as 0.0.0.0."
+                )
         self._check_ports()
 
     @property
     def ports(self) -> dict[str, int]:
         """Every port that is listened on, by the name of its setting."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.endswith("_port")}
+
+    def host_of(self, port: str) -> str:
+        """The address that a port, given by its setting's name, is bound to."""
+        hosts = {"rest_port": self.host, "grpc_port": self.host, "operations_port": self.operations_host}
+        return hosts.get(port, LOOPBACK)
 
     def _check_ports(self) -> None:
         used: dict[int, str] = {}
@@ -89,12 +106,15 @@ class ServeSettings:
         Args:
             options: what the command line gave, by setting; typed.
             config: a TOML file of settings, if any.
-            environment: of which `VINEGRAPE_<SETTING>` is read.
+            environment: of which `VINEGRAPE_<SETTING>` is read, and `PORT` where none says the port of REST.
 
         Raises:
             SettingError: a setting that is unknown or cannot be.
         """
         file = _read_file(config) if config else {}
+        if _REST_PORT not in environment and "PORT" in environment:
+            parse(cls, "rest_port", environment["PORT"], "PORT")  # an error names the variable that is wrong
+            environment = {**environment, _REST_PORT: environment["PORT"]}
         serve = _merge(cls, file, environment, options)
         worker = _merge(WorkerSettings, file, environment, options)
         return cls(**serve, worker=WorkerSettings(**worker))

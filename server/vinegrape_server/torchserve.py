@@ -15,7 +15,7 @@ from vinegrape_handler.errors import SettingError
 
 from vinegrape_server.plan import Plan
 
-LOOPBACK = "127.0.0.1"
+METRICS = "metrics"  # where in an instance's folder the workers' numbers lie
 
 _STORE, _PROPERTIES = "store", "config.properties"
 _STAND_IN = Path(__file__).parent / "stand_in"
@@ -27,6 +27,7 @@ def prepare(plan: Plan, folder: Path) -> None:
 
     Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`.
     """
+    (folder / METRICS).mkdir()
     (folder / _STORE).mkdir()
     shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
     (folder / _PROPERTIES).write_text(properties(plan))
@@ -55,11 +56,11 @@ def properties(plan: Plan) -> str:
     }
     values = {
         "inference_address": f"http://{settings.host}:{settings.rest_port}",
-        "management_address": f"http://{LOOPBACK}:{settings.management_port}",
-        "metrics_address": f"http://{settings.host}:{settings.metrics_port}",
+        "management_address": f"http://{settings.host_of('management_port')}:{settings.management_port}",
+        "metrics_address": f"http://{settings.host_of('metrics_port')}:{settings.metrics_port}",
         "grpc_inference_address": settings.host,
         "grpc_inference_port": settings.grpc_port,
-        "grpc_management_address": LOOPBACK,
+        "grpc_management_address": settings.host_of("grpc_management_port"),
         "grpc_management_port": settings.grpc_management_port,
         "number_of_gpu": plan.gpus,
         "job_queue_size": settings.queue_size,
@@ -113,6 +114,7 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
         "TMPDIR": str(folder),
         "TEMP": str(folder),
         "PYTHONPATH": os.pathsep.join(python_path),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / METRICS),
         # Numerical libraries read these when they load, whatever a session is told later
         "OMP_NUM_THREADS": str(plan.worker.threads),
     }

@@ -222,12 +222,92 @@ def test_no_numbers_are_no_right_answer(tmp_path):
         METADATA, lambda batch: np.full((len(batch), 2), np.nan, np.float32), WorkerSettings().limits
     )
     with pytest.raises(ArchiveError, match="is off by nan"):
-        check_answers(classifier, tmp_path, "onnx_int8")
+        check_answers(classifier, tmp_path, "onnx_int8", METADATA.self_check)
 
 
 def test_a_folder_that_is_no_archive(tmp_path):
     with pytest.raises(ArchiveError, match=r"has no metadata\.json"):
         started(tmp_path)
+
+
+# What is counted
+
+
+def value(handler, name, **labels) -> float | None:
+    return handler.metrics.registry.get_sample_value(name, labels)
+
+
+def counted(handler) -> dict[tuple[str, ...], float]:
+    """Requests by transport, status and error, where there were any."""
+    (family,) = [each for each in handler.metrics.registry.collect() if each.name == "vinegrape_requests"]
+    return {
+        (each.labels["transport"], each.labels["status"], each.labels["error"]): each.value
+        for each in family.samples
+        if each.name.endswith("_total") and each.value
+    }
+
+
+def test_every_request_and_image_is_counted_once(model_dir):
+    handler = started(model_dir)
+    first, second, *_ = pictures(model_dir)
+    instances = json.dumps({"instances": [b64(first), b64(second), b64(first[:1000]), {"b64": "?"}]}).encode()
+    ask(handler, {"body": first}, {"body": b"no image"}, {"body": instances}, headers={"Host": "here"})
+    bodies, _ = ask(handler, {"data": second}, {}, headers={"data": {"content-type": ""}})
+    ask(handler, {}, headers={"accept": "application/json", "content-length": "0"})
+    assert counted(handler) == {
+        ("rest", "200", ""): 3,  # one image, the instances, the description
+        ("rest", "415", "unsupported_format"): 1,
+        ("grpc", "200", ""): 1,
+        ("grpc", "400", "no_image"): 1,
+    }
+    errors = {"": 4, "unsupported_format": 1, "broken_image": 1, "bad_request": 1, "too_large": 0}
+    assert {error: value(handler, "vinegrape_images_total", error=error) for error in errors} == errors
+    labels = Metadata.read(model_dir).classes
+    assert sum(value(handler, "vinegrape_predictions_total", label=label) for label in labels) == 4
+    assert value(handler, "vinegrape_predictions_total", label=bodies[0]["label"]) >= 1
+    assert value(handler, "vinegrape_confidence_count") == 4
+    assert value(handler, "vinegrape_request_seconds_count") == 6
+    assert value(handler, "vinegrape_decode_seconds_count") == 6  # all but the one that is not base64
+    assert value(handler, "vinegrape_inference_seconds_count") == 2  # batches with an image that can be decoded
+    assert value(handler, "vinegrape_batch_size_sum") == 4
+    assert value(handler, "vinegrape_batch_size_bucket", le="2.0") == 1  # of one; the other had three
+    assert value(handler, "vinegrape_batches_in_progress") == 0
+
+
+def test_a_batch_is_in_progress_while_the_network_runs(model_dir, monkeypatch):
+    handler, seen = started(model_dir), []
+    network = handler.classifier._network
+
+    def watched(batch):
+        seen.append(value(handler, "vinegrape_batches_in_progress"))
+        return network(batch)
+
+    monkeypatch.setattr(handler.classifier, "_network", watched)
+    ask(handler, {"body": pictures(model_dir)[0]})
+    assert seen == [1]
+
+
+def test_a_self_check_asks_the_network_and_counts_nothing(model_dir):
+    handler = started(model_dir)
+    assert value(handler, "vinegrape_workers_ready") == 1
+    (body,), (status,) = ask(handler, {}, headers={"X-Vinegrape-Self-Check": "1", "content-length": "0"})
+    assert status == 200
+    assert body == {
+        "worker": os.getpid(), "model": {"name": "vinegrape", "version": Metadata.read(model_dir).version},
+    }  # fmt: skip
+    assert counted(handler) == {}
+    for name in ("decode_seconds", "inference_seconds", "batch_size", "request_seconds", "confidence"):
+        assert value(handler, f"vinegrape_{name}_count") == 0
+
+
+def test_a_self_check_that_is_wrong_is_503(tampered):
+    handler = started(tampered)
+    picture = tampered / SELF_CHECK_FOLDER / handler.metadata.self_check[0].file
+    picture.write_bytes(b"no image")
+    (body,), (status,) = ask(handler, {}, headers={"x-vinegrape-self-check": "1"})
+    assert status == 503
+    assert body["error"]["type"] == "inference_failed"
+    assert "self-check picture" in body["error"]["message"]
 
 
 # Loaded by TorchServe

@@ -3,7 +3,7 @@ import json
 
 import pytest
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
-from vinegrape_handler.request import Request, read
+from vinegrape_handler.request import Request, read, transport
 
 IMAGE = b"\x89PNG and so on"
 B64 = base64.b64encode(IMAGE).decode()
@@ -33,6 +33,24 @@ def test_other_form_fields_are_left_alone():
 @pytest.mark.parametrize("body", [b" ", b"\n", b"[]", b"a text", b"\x00{"])
 def test_bytes_that_are_no_json_object_are_left_to_the_decoder(body):
     assert images({"body": body}) == Request(images=(body,))
+
+
+# A self-check
+
+
+@pytest.mark.parametrize("name", ["X-Vinegrape-Self-Check", "x-vinegrape-self-check"])
+def test_a_self_check_is_asked_for_by_a_header(name):
+    assert images({}, {name: "1", "content-length": "0"}) == Request(self_check=True)
+
+
+def test_an_image_is_an_image_whatever_the_headers():
+    assert images({"body": IMAGE}, {"x-vinegrape-self-check": "1"}) == Request(images=(IMAGE,))
+
+
+def test_how_a_request_came():
+    """TorchServe adds an entry for each input, over REST and gRPC alike."""
+    assert transport({"body": {"content-type": "image/png"}, "Host": "here"}) == "rest"
+    assert transport({"data": {"content-type": ""}}) == "grpc"
 
 
 # Several

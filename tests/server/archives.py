@@ -25,4 +25,4 @@ def write(path, metadata=METADATA, backends=BACKENDS, files=None) -> Path:
 
 
 def info(*backends) -> ArchiveInfo:
-    return ArchiveInfo(Path("/store/vinegrape.mar"), METADATA, backends, PICTURE)
+    return ArchiveInfo(Path("/store/vinegrape.mar"), METADATA, backends)

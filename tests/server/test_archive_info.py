@@ -14,7 +14,7 @@ from tests.server import archives
 
 def test_an_archive(tmp_path):
     path = archives.write(tmp_path / "vinegrape.mar", backends=("onnx_int8", "torchscript"))
-    assert ArchiveInfo.read(path) == ArchiveInfo(path, METADATA, ("onnx_int8", "torchscript"), archives.PICTURE)
+    assert ArchiveInfo.read(path) == ArchiveInfo(path, METADATA, ("onnx_int8", "torchscript"))
 
 
 def test_its_path_is_absolute(tmp_path, monkeypatch):

@@ -171,3 +171,10 @@ def test_help_names_every_setting_with_its_variable_and_default():
 def test_help_and_version():
     assert run("--version").stdout.startswith("vinegrape, version ")
     assert "vinegrape serve" in run("-h").stdout
+
+
+def test_a_server_that_is_not_there_is_not_ready():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        assert f"Nobody answers on port {port}" in the_line(run("ready", VINEGRAPE_OPERATIONS_PORT=str(port)))

@@ -49,11 +49,6 @@ def test_the_management_port_is_looked_for_on_loopback_whatever_the_host():
             module._check_ports(settings(host="127.0.0.2", rest_port=port))
 
 
-@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("leaf", "leaf")])
-def test_an_address_under_which_the_server_is_reached(host, address):
-    assert module.reachable(host) == address
-
-
 def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
     plan = make_plan(ServeSettings(host="0.0.0.0", rest_port=9080, workers=2), info("onnx_int8"), 0, True)
     text = module.banner(plan)
@@ -64,7 +59,7 @@ def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
         "onnx_int8 on CPU, 2 workers, batches of 8 within 1 ms",
         "REST        http://0.0.0.0:9080",
         "gRPC        0.0.0.0:7070",
-        "metrics     http://0.0.0.0:8082/metrics",
+        "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",
         "http://127.0.0.1:8081, from this machine only",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
         "Ctrl-C",

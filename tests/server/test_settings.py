@@ -28,8 +28,8 @@ def test_nothing_given_gives_the_defaults():
     assert settings == ServeSettings()
     assert settings.host == "127.0.0.1"
     assert settings.ports == {
-        "rest_port": 8080, "grpc_port": 7070, "metrics_port": 8082,
-        "management_port": 8081, "grpc_management_port": 7071,
+        "rest_port": 8080, "grpc_port": 7070, "operations_port": 8083,
+        "metrics_port": 8082, "management_port": 8081, "grpc_management_port": 7071,
     }  # fmt: skip
 
 
@@ -156,6 +156,23 @@ def test_every_setting_says_what_it_means():
         assert field.metadata["meaning"], name
 
 
-def test_an_ipv6_host_is_refused_before_torchserve_misreads_it():
-    with pytest.raises(SettingError, match=r"host is '::'"):
-        ServeSettings(host="::")
+@pytest.mark.parametrize("name", ["host", "operations_host"])
+def test_an_ipv6_host_is_refused_before_torchserve_misreads_it(name):
+    with pytest.raises(SettingError, match=rf"^{name} is '::'"):
+        ServeSettings(**{name: "::"})
+
+
+def test_addresses_of_ports():
+    settings = ServeSettings(host="192.0.2.1", operations_host="192.0.2.2")
+    assert {name: settings.host_of(name) for name in settings.ports} == {
+        "rest_port": "192.0.2.1", "grpc_port": "192.0.2.1", "operations_port": "192.0.2.2",
+        "metrics_port": "127.0.0.1", "management_port": "127.0.0.1", "grpc_management_port": "127.0.0.1",
+    }  # fmt: skip
+
+
+def test_the_variable_port_says_where_rest_listens_unless_ours_does(config):
+    assert load({}, config("rest_port = 3"), {"PORT": "2"}).rest_port == 2
+    assert load({}, None, {"PORT": "2", "VINEGRAPE_REST_PORT": "4"}).rest_port == 4
+    assert load({"rest_port": 1}, None, {"PORT": "2"}).rest_port == 1
+    with pytest.raises(SettingError, match="PORT is 'tcp'; it must be a whole number"):
+        load({}, None, {"PORT": "tcp"})

@@ -40,11 +40,11 @@ def test_addresses():
     assert (said["grpc_management_address"], said["grpc_management_port"]) == ("127.0.0.1", "5")
 
 
-def test_management_stays_on_this_machine_whatever_the_host():
+def test_management_and_metrics_stay_on_this_machine_whatever_the_host():
     said = properties(host="0.0.0.0")
     assert said["inference_address"] == "http://0.0.0.0:8080"
     assert said["grpc_inference_address"] == "0.0.0.0"
-    assert said["metrics_address"] == "http://0.0.0.0:8082"
+    assert said["metrics_address"] == "http://127.0.0.1:8082"
     assert said["management_address"] == "http://127.0.0.1:8081"
     assert said["grpc_management_address"] == "127.0.0.1"
 

@@ -14,11 +14,20 @@ from pathlib import Path
 
 import grpc
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 PROTOS, SERVICES = grpc.protos_and_services("clients/inference.proto")
 
-PORTS = ("rest_port", "grpc_port", "metrics_port", "management_port", "grpc_management_port")
+PORTS = ("rest_port", "grpc_port", "operations_port", "metrics_port", "management_port", "grpc_management_port")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def free_ports() -> dict[str, int]:
@@ -47,6 +56,18 @@ class Live:
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['rest_port']}", timeout=60)
 
+    def operations(self, path: str) -> httpx.Response:
+        """What the operations port says."""
+        return httpx.get(f"http://127.0.0.1:{self.ports['operations_port']}{path}", timeout=60)
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Every metric by its name and its labels' values, in the order of the labels' names."""
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(self.operations("/metrics").text)
+            for sample in family.samples
+        }
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['rest_port']}/predictions/vinegrape"
@@ -68,8 +89,8 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(archive: Path, log: Path, **settings) -> Iterator[Live]:
-    """Serve an archive until the block ends; settings as on the command line, with underscores."""
+def starting(archive: Path, log: Path, **settings) -> Iterator[Live]:
+    """Start to serve an archive, until the block ends; settings as on the command line, with underscores."""
     settings = {**free_ports(), "workers": 1, **settings}
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
@@ -82,17 +103,33 @@ def serving(archive: Path, log: Path, **settings) -> Iterator[Live]:
             env=environment,
         )
     try:
-        wait_for_banner(process, log)
         yield Live(process, {name: settings[name] for name in PORTS}, log)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(60)
+
+
+@contextlib.contextmanager
+def serving(archive: Path, log: Path, **settings) -> Iterator[Live]:
+    """The same, once the server says that it answers."""
+    with starting(archive, log, **settings) as live:
+        wait_for_banner(live.process, log)
+        yield live
 
 
 def wait_for_banner(process: subprocess.Popen[str], log: Path) -> None:
     """Return once the server says that it answers."""
-    deadline = time.monotonic() + 120
-    while "Ctrl-C" not in log.read_text():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise AssertionError(f"The server did not start:\n{log.read_text()}")
+
+    def said() -> bool:
+        assert process.poll() is None, f"The server did not start:\n{log.read_text()}"
+        return "Ctrl-C" in log.read_text()
+
+    wait_until(said, seconds=120)
+
+
+def wait_until(condition, seconds=60):
+    """Return once a condition holds; the time is a bound, so that a test that fails also ends."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)

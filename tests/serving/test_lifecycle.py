@@ -1,14 +1,16 @@
 """A server's start, its end, and what happens when a part of it dies."""
 
+import base64
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-import time
 import zipfile
+from concurrent import futures
 from pathlib import Path
 
 import httpx
@@ -17,16 +19,10 @@ import psutil
 import pytest
 from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 
-from tests.serving.live import Live, command, free_ports, serving
+from tests.conftest import program
+from tests.serving.live import Live, command, free_ports, serving, wait_for_banner, wait_until
 
 STOP_S = 30  # far more than it takes; a bound, so that a test that fails also ends
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def family(process) -> list[psutil.Process]:
@@ -40,7 +36,15 @@ def java(process) -> psutil.Process:
 
 
 def workers(process) -> list[psutil.Process]:
-    return [each for each in family(process) if any("model_service_worker" in part for part in each.cmdline())]
+    return [each for each in family(process) if any("model_service_worker" in part for part in words(each))]
+
+
+def words(process) -> list[str]:
+    """A process's command line; none if it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def temporary_folder(process) -> Path:
@@ -111,7 +115,7 @@ def test_a_terminal_closed_before_it_answers(small_archive, tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
-        wait_until(lambda: any("org.pytorch.serve.ModelServer" in each.cmdline() for each in family(process)))
+        wait_until(lambda: any("org.pytorch.serve.ModelServer" in words(each) for each in family(process)))
         processes, folder = family(process), temporary_folder(process)
     finally:
         process.send_signal(signal.SIGHUP)
@@ -176,8 +180,8 @@ def test_management_stays_on_this_machine_when_all_else_does_not(small_archive, 
     with serving(named, tmp_path / "log", host="0.0.0.0") as live:
         assert live.post(picture).status_code == 200
         assert {name: listens("127.0.0.2", port) for name, port in live.ports.items()} == {
-            "rest_port": True, "grpc_port": True, "metrics_port": True,
-            "management_port": False, "grpc_management_port": False,
+            "rest_port": True, "grpc_port": True, "operations_port": False,
+            "metrics_port": False, "management_port": False, "grpc_management_port": False,
         }  # fmt: skip
         assert all(listens("127.0.0.1", port) for port in live.ports.values())
 
@@ -204,3 +208,97 @@ def test_a_second_server_on_the_same_ports_is_refused(server, archive):
     assert result.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{server.ports['rest_port']} (Address already in use)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+# How it ends
+
+
+def test_what_is_in_flight_at_a_stop_is_answered(small_archive, tmp_path):
+    """Requests wait in the queue and one is with the worker when the signal comes: each gets its answer."""
+    _, (picture, *_) = read_self_check(small_archive)
+    with serving(small_archive, tmp_path / "log", batch_size=1) as live, futures.ThreadPoolExecutor(40) as pool:
+        large = many_instances(picture)
+        answers = [pool.submit(live.post, large) for _ in range(20)]
+        answers += [pool.submit(live.call, large) for _ in range(20)]
+        wait_until(lambda: pending(live) > 10)
+        live.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: live.operations("/readyz").text == "stopping\n")
+        bodies = [answer.result().json() for answer in answers[:20]]
+        bodies += [json.loads(answer.result()) for answer in answers[20:]]
+        assert {len(body["predictions"]) for body in bodies} == {32}
+        assert live.process.wait(STOP_S) == 0
+
+
+def test_a_second_signal_does_not_wait(small_archive, tmp_path):
+    """A worker that hangs would be waited for; who is in a hurry says so again."""
+    _, (picture, *_) = read_self_check(small_archive)
+    with serving(small_archive, tmp_path / "log", batch_size=1, drain_timeout_s=1000) as live:
+        held = workers(live.process)[0]
+        held.suspend()  # no answer will ever come
+        with futures.ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(live.post, picture) for _ in range(4)]
+            wait_until(lambda: pending(live) > 0)
+            live.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: live.operations("/readyz").text == "stopping\n")
+            live.process.send_signal(signal.SIGTERM)
+            assert live.process.wait(STOP_S) == 0
+            assert all(isinstance(answer.exception(), httpx.TransportError) for answer in answers)
+
+
+def many_instances(picture) -> bytes:
+    return json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}] * 32}).encode()
+
+
+def pending(live) -> int:
+    """Requests in TorchServe's queue."""
+    management = f"http://127.0.0.1:{live.ports['management_port']}/models/vinegrape"
+    return live.client.get(management).json()[0]["jobQueueStatus"]["pendingRequests"]
+
+
+def test_a_server_that_is_killed_takes_all_it_started_with_it(small_archive, tmp_path):
+    with serving(small_archive, tmp_path / "log") as live:
+        processes, folder = family(live.process), temporary_folder(live.process)
+        live.process.kill()
+        live.process.wait(STOP_S)
+        _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+        assert not alive
+        assert folder.exists()  # nobody was left to remove it: the next server does
+        with serving(small_archive, tmp_path / "next"):
+            assert not folder.exists()
+
+
+def test_without_a_worker_for_as_long_as_a_start_may_take_it_ends(small_archive, tmp_path):
+    """TorchServe would refuse every request for ever. A Java that is held still starts no worker."""
+    with serving(small_archive, tmp_path / "log", startup_timeout_s=15) as live:
+        frontend, (worker,) = java(live.process), workers(live.process)
+        frontend.suspend()
+        worker.kill()
+        assert live.process.wait(15 + STOP_S) == 1
+        assert last_line(live.log).startswith("vinegrape: No worker has run for 15 s (startup_timeout_s)")
+        _, alive = psutil.wait_procs([frontend, worker], timeout=STOP_S)
+        assert not alive
+
+
+def test_as_the_first_process_of_a_container(small_archive, tmp_path):
+    """Process 1 of its own process namespace, where the kernel ignores signals that nobody handles."""
+    unshare, ports = program("unshare", "util-linux"), free_ports()
+    if os.geteuid() != 0:
+        pytest.skip("A process namespace needs root; run the tests as root")
+    options = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
+    arguments = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    arguments += command("serve", "--archive", str(small_archive), "--workers=1", *options)
+    _, (picture, *_) = read_self_check(small_archive)
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(arguments, stdout=log, stderr=log) as process:
+        try:
+            wait_for_banner(process, tmp_path / "log")
+            (first,) = psutil.Process(process.pid).children()
+            assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{first.pid}/status").read_text(), re.MULTILINE)
+            processes = first.children(recursive=True)
+            url = f"http://127.0.0.1:{ports['rest_port']}/predictions/vinegrape"
+            assert httpx.post(url, content=picture, timeout=60).status_code == 200
+            first.send_signal(signal.SIGTERM)
+            assert process.wait(STOP_S) == 0
+            _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+            assert not alive
+        finally:
+            process.kill()

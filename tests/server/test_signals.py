@@ -1,0 +1,17 @@
+import os
+import signal
+
+import pytest
+from vinegrape_server.signals import stop_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_asks_to_stop_and_a_second_one_to_stop_now(number):
+    before = signal.getsignal(number)
+    with stop_signals() as stop:
+        assert not stop.asked.is_set()
+        os.kill(os.getpid(), number)
+        assert (stop.asked.is_set(), stop.now.is_set()) == (True, False)
+        os.kill(os.getpid(), number)
+        assert stop.now.is_set()
+    assert signal.getsignal(number) is before
