@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from vinegrape_handler import backends
 from vinegrape_handler.errors import SettingError
@@ -105,9 +108,20 @@ def _output(*command: str) -> str:
         return ""
 
 
-def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: those it may run on, or as many as a container's limit pays for, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(cores, _cpu_limit(cgroup)))
+
+
+def _cpu_limit(cgroup: Path) -> float:
+    """Microseconds of processor time a microsecond that a control group allows (version 2, then 1), or infinity."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((cgroup / file).read_text() for file in files).split()
+            if quota not in ("max", "-1"):
+                return int(quota) / int(period)
+    return math.inf
 
 
 def torch_installed() -> bool:

@@ -91,6 +91,7 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
         f"-Djava.io.tmpdir={folder}",
+        "-XX:+ExitOnOutOfMemoryError",  # else threads die one by one, and the port stays open
         "-cp",
         f"{package / 'frontend' / '*'}",
         "org.pytorch.serve.ModelServer",

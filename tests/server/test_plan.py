@@ -108,6 +108,26 @@ def test_numbers_that_are_given_stay():
 # The machine
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, CORES),
+        ({"cpu.max": "max 100000\n"}, CORES),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu.max": f"{100000 * CORES - 50000} 100000\n"}, CORES),
+        ({"cpu.max": "6400000 100000\n"}, CORES),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, CORES),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ],
+)
+def test_a_containers_limit_is_as_many_cores_as_it_pays_for(tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert module.count_cores(tmp_path) == cores
+
+
 def lay_driver(folder, monkeypatch, script):
     """Put an nvidia-smi on PATH that is this shell script."""
     smi = folder / "nvidia-smi"

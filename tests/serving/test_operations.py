@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import program
 from tests.server.test_cli import run
-from tests.serving.live import PORTS, Live, free_port, serving, starting, wait_until
+from tests.serving.live import PORTS, ROOT, Live, free_port, serving, starting, wait_until
 from tests.serving.test_lifecycle import java, read_self_check, workers
 
+CONFIG = ROOT / "serve_config" / "prometheus.yml"
 RIGHT, BROKEN, INSTANCES = 5, 3, 2  # of each over REST; over gRPC one fewer
 
 
@@ -79,12 +81,17 @@ def test_promtool_finds_nothing_to_mend(asked):
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
+def test_the_committed_configuration_scrapes_the_default_port():
+    checked = subprocess.run([program("promtool", "prometheus"), "check", "config", CONFIG], capture_output=True)
+    assert checked.returncode == 0
+    assert f"127.0.0.1:{ServeSettings().operations_port}" in CONFIG.read_text()
+
+
 def test_a_prometheus_that_scrapes_shows_the_counts(asked, tmp_path):
     prometheus, port = program("prometheus", "prometheus"), free_port()
     target = f"127.0.0.1:{asked.ports['operations_port']}"
-    scrape = {"job_name": "vinegrape", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
     config = tmp_path / "prometheus.yml"
-    config.write_text(json.dumps({"scrape_configs": [scrape]}))  # JSON is YAML
+    config.write_text(CONFIG.read_text().replace("127.0.0.1:8083", target).replace("15s", "1s"))
     arguments = [prometheus, f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data"]
     arguments.append(f"--web.listen-address=127.0.0.1:{port}")
 
