@@ -82,7 +82,8 @@ def read_environment(settings: type, environment: Mapping[str, str]) -> dict[str
     Raises:
         SettingError: a value that does not read as its field's type.
     """
-    names = {field.name: ENVIRONMENT_PREFIX + field.name.upper() for field in dataclasses.fields(settings)}
+    fields = (field for field in dataclasses.fields(settings) if "meaning" in field.metadata)
+    names = {field.name: ENVIRONMENT_PREFIX + field.name.upper() for field in fields}
     return {
         name: parse(settings, name, environment[variable], variable)
         for name, variable in names.items()

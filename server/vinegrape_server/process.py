@@ -23,8 +23,8 @@ from vinegrape_server.plan import Plan
 from vinegrape_server.signals import Stop
 from vinegrape_server.worker_metrics import WorkerMetrics, lives
 
-# Said at every start, whatever the settings; by Java's logging, of every machine without a GPU, before anything works
-_CHATTER = ("WARNING: sun.reflect.Reflection.getCallerClass", "nvidia-smi not available", "Model server started.")
+# Said at every start: by Java of TorchServe's libraries, of every machine without a GPU, before anything works
+_CHATTER = ("WARNING: ", "Picked up JAVA_TOOL_OPTIONS: ", "nvidia-smi not available", "Model server started.")
 _POLL_S = 0.05
 _WATCH_S = 0.2
 _ANSWER_S = 10  # until a self-check is given up; the first one on a GPU takes seconds

@@ -46,7 +46,7 @@ class ServeSettings:
     batch_size: int = setting(0, f"images that wait together, at most {MAX_BATCH_SIZE}; 0: 8 on CPU, 32 on a GPU")
     max_batch_delay_ms: int = setting(1, "milliseconds that a batch waits to fill")
     queue_size: int = setting(100, "requests that may wait before more are refused with 503")
-    response_timeout_s: int = setting(30, "seconds after which a worker that does not answer is replaced")
+    response_timeout_s: int = setting(120, "seconds after which a worker that does not answer is replaced")
     startup_timeout_s: int = setting(120, "seconds until all workers answer right, else serving fails")
     drain_timeout_s: int = setting(20, "seconds that a stop waits for the requests in flight")
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -126,7 +126,7 @@ def fields() -> dict[str, tuple[type, dataclasses.Field[Any]]]:
         f.name: (settings, f)
         for settings in (ServeSettings, WorkerSettings)
         for f in dataclasses.fields(settings)
-        if f.name != "worker"
+        if "meaning" in f.metadata
     }
 
 

@@ -58,6 +58,10 @@ def test_every_setting_of_a_file(config):
     assert load({}, config("\n".join(lines))) == ServeSettings()
 
 
+def test_a_variable_that_is_no_setting_is_left_alone():
+    assert load({}, None, {"VINEGRAPE_WORKER": "2", "VINEGRAPE_SERVICE_HOST": "10.0.0.1"}) == ServeSettings()
+
+
 # Files
 
 
