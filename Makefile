@@ -1,17 +1,24 @@
 # Sets up and calls; every target is a plain command that can be run without make.
 PYTHON ?= python3
-# For `make serve`, further options of `vinegrape serve`; for `make test`, of pytest
+# For `make serve`, further options of `vinegrape serve`; for `make test`, of pytest; for `make loadtest`, of Locust
 ARGS ?=
 # For `make model`: the images, and the weights to start from (a file, or timm's hub)
 DATA ?=
 WEIGHTS ?= imagenet
+# For `make images`: what builds as `docker build` does, what runs as `docker run` does, and further options to build.
+# With podman: IMAGE_BUILDER='podman build --format docker' IMAGE_RUNNER='podman run'; its own format has no HEALTHCHECK
+IMAGE_BUILDER ?= docker build
+IMAGE_RUNNER ?= docker run
+IMAGE_ARGS ?=
 
 # Serving alone needs no torch: two environments, so that `make serve` stays small
 SERVE := .venv-serve
 DEV := .venv
+# The images bring what they need themselves: who asks them needs no torch either
+ASK := .venv-images
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint model clean
+.PHONY: help serve test lint model images loadtest clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,14 +41,29 @@ model: $(DEV)/installed ## Train, export and archive: DATA=folder [WEIGHTS=file]
 	$(DEV)/bin/vinegrape export $$run $$run/export && \
 	$(DEV)/bin/vinegrape archive $$run/export model_store/vinegrape.mar
 
+images: version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+images: labels = --build-arg VERSION=$(version) --build-arg REVISION=$(shell git describe --always --abbrev=40 --exclude='*' --dirty) \
+	--build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+images: $(ASK)/installed ## Build the images that serve and train, start both and ask them; needs Docker
+	$(IMAGE_BUILDER) -f Dockerfile.serve -t vinegrape-serve:$(version) $(labels) $(IMAGE_ARGS) .
+	$(IMAGE_BUILDER) -f Dockerfile.train -t vinegrape-train:$(version) $(labels) $(IMAGE_ARGS) .
+	IMAGE_RUNNER='$(IMAGE_RUNNER)' SERVE_IMAGE=vinegrape-serve:$(version) TRAIN_IMAGE=vinegrape-train:$(version) \
+	$(ASK)/bin/pytest tests/images/serve.py tests/images/train.py
+
+loadtest: $(DEV)/installed ## Load a server that it starts, or HOST=http://...; thresholds decide. ARGS: Locust's options
+	$(DEV)/bin/python -m loadtests.local_run $(if $(HOST),--host '$(HOST)') $(ARGS)
+
 clean: ## Remove the environments and what tests wrote; runs/ stays
-	rm -rf $(SERVE) $(DEV) .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	rm -rf $(SERVE) $(DEV) $(ASK) .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
 
 $(SERVE)/installed: pyproject.toml constraints.txt
 	$(call venv,$(SERVE),.,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),'.[train$(comma)test]',torch among them: some 6 GB and a few minutes)
+	$(call venv,$(DEV),'.[train$(comma)loadtest$(comma)test]',torch among them: some 6 GB and a few minutes)
+
+$(ASK)/installed: pyproject.toml constraints.txt
+	$(call venv,$(ASK),'.[loadtest$(comma)test]',about 650 MB and a minute)
 
 comma := ,
 define venv
