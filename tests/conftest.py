@@ -12,7 +12,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from vinegrape_handler.metadata import BACKENDS
 from vinegrape_training import synthetic
-from vinegrape_training.archive import build
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
@@ -71,6 +70,8 @@ def leaf() -> bytes:
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory) -> Path:
     """The committed model in an archive with the code as it is now."""
+    from vinegrape_training.archive import build
+
     path = tmp_path_factory.mktemp("store") / "vinegrape.mar"
     build(ROOT / "model_store" / "vinegrape.mar", path)
     return path
@@ -112,6 +113,8 @@ def export(run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_archive(export, tmp_path_factory) -> Path:
     """That export's archive, with the weights of every backend."""
+    from vinegrape_training.archive import build
+
     path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
     build(export, path, BACKENDS)
     return path

@@ -147,6 +147,30 @@ def test_folder_that_is_no_run(tmp_path: Path) -> None:
         Run.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "launch",
+    [
+        [Path(sys.executable).with_name("vinegrape"), "train"],
+        [Path(sys.executable).with_name("torchrun"), "--nproc-per-node=2", "-m", "vinegrape_training.train"],
+    ],
+    ids=["lightning", "torchrun"],
+)
+def test_two_processes_train_one_model(drawn: Path, tmp_path: Path, launch: list[str | Path]) -> None:
+    """In a folder of the first process's time: the second starts later."""
+    small = ("model=small_cnn", "optimizer=adamw_scratch", "input_size=32", "trainer.accelerator=cpu")
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=4", "debug=smoke")
+    result = subprocess.run(
+        [*launch, f"data.dir={drawn}", *two, *small], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("test accuracy") == 1
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = Run.read(folder)
+    assert (run.metrics["epochs"], run.load_model().training) == (1, False)
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2  # limit_train_batches: each process took two of the four batches
+
+
 def test_missing_data_dir_is_one_line() -> None:
     with pytest.raises(DataError, match=r"give data\.dir=FOLDER"):
         train(compose_config())

@@ -24,10 +24,11 @@ def train(overrides: tuple[str, ...]) -> None:
         vinegrape train data.dir=data/grapevine_leaves weights=mobilenetv2.pth run_dir=runs/first
         vinegrape train data.dir=data/grapevine_leaves model=small_cnn optimizer=adamw_scratch weights=none
     """
-    from vinegrape_training.train import main
+    from vinegrape_training import train as script
 
-    sys.argv = ["vinegrape train", *overrides]
-    main()
+    # Hydra reads it, and Lightning starts the further processes of a training with it
+    sys.argv = [script.__file__, *overrides]
+    script.main()
 
 
 @click.command()

@@ -69,7 +69,7 @@ class Classifier(LightningModule):
         logits = self(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.train_accuracy(logits, labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 

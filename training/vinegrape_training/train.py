@@ -10,6 +10,7 @@ import hydra
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from vinegrape_handler.errors import SettingError, VinegrapeError
@@ -54,6 +55,8 @@ class History(Callback):
 def train(cfg: DictConfig) -> TrainResult:
     """Train, choose the best checkpoint, fit the temperature, measure the test images once, write the run's folder.
 
+    Of several processes that train together, the first alone writes; all need its folder to read the checkpoint.
+
     Args:
         cfg: `conf/train.yaml`, composed.
 
@@ -67,7 +70,8 @@ def train(cfg: DictConfig) -> TrainResult:
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)  # the time in run_dir stands still from here
     dataset = scan(Path(cfg.data.dir).absolute())
-    folder = _new_folder(Path(cfg.run_dir))
+    folder = Path(cfg.run_dir)
+    _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     digest = dataset.digest()
@@ -84,8 +88,7 @@ def train(cfg: DictConfig) -> TrainResult:
         cfg.data.workers,
     )
     classifier = Classifier(model, len(dataset.classes), wanted, **cfg.optimizer)
-    (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
-    history, first = _fit(cfg, folder, classifier, data)
+    history = _fit(cfg, folder, classifier, data)
 
     validation, test = _evaluate(classifier, data)
     temperature = fit_temperature(validation.logits, validation.labels)
@@ -113,25 +116,32 @@ def train(cfg: DictConfig) -> TrainResult:
         git_dirty=dirty,
         seed=cfg.seed,
     )
-    if first:
-        write_weights(model, folder)
-        draw_curves(history, folder / "curves.png")
-        draw_confusion(test.confusion(), dataset.classes, folder / "confusion.png")
-        run.write()
-    return TrainResult(run, model.eval(), history)
+    result = TrainResult(run, model.eval(), history)
+    _write(result, test)
+    return result
 
 
-def _new_folder(folder: Path) -> Path:
+@rank_zero_only
+def _begin(folder: Path, cfg: DictConfig) -> None:
+    """Make the run's folder, and say in it what is about to run."""
     if (folder / RUN_FILE).exists():
         raise SettingError(f"{folder} already holds a finished run; give another folder, run_dir=FOLDER.")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
 
 
-def _fit(
-    cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesDataModule
-) -> tuple[list[dict[str, float]], bool]:
-    """Train, and take the best checkpoint's weights; give each epoch's figures, and whether this process writes."""
+@rank_zero_only
+def _write(result: TrainResult, test: Evaluation) -> None:
+    """Write what a finished run leaves; `run.json` last, as it says that the run is finished."""
+    folder = result.run.folder
+    write_weights(result.model, folder)
+    draw_curves(result.history, folder / "curves.png")
+    draw_confusion(test.confusion(), result.run.classes, folder / "confusion.png")
+    result.run.write()
+
+
+def _fit(cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesDataModule) -> list[dict[str, float]]:
+    """Train, and take the best checkpoint's weights; give each epoch's figures."""
     settings = dict(cfg.trainer)
     monitor, mode, patience = (settings.pop(name) for name in ("monitor", "mode", "patience"))
     history = History()
@@ -151,7 +161,7 @@ def _fit(
     trainer.fit(classifier, data)
     best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     classifier.load_state_dict(best["state_dict"])
-    return history.epochs, trainer.is_global_zero
+    return history.epochs
 
 
 def _evaluate(classifier: Classifier, data: LeavesDataModule) -> tuple[Evaluation, Evaluation]:
@@ -167,6 +177,11 @@ def main(cfg: DictConfig) -> None:
         result = train(cfg)
     except VinegrapeError as error:
         raise SystemExit(f"vinegrape train: {error}") from error
+    _report(result)
+
+
+@rank_zero_only
+def _report(result: TrainResult) -> None:
     metrics = result.run.metrics
     print(  # noqa: T201
         f"{result.run.folder}: validation accuracy {metrics['validation_accuracy']:.1%}, "
