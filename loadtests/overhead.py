@@ -1,12 +1,11 @@
 """What serving costs one client: the start of a server, and a request against the same work in this process.
 
-Starts `vinegrape serve` itself: .venv-serve/bin/python loadtests/overhead.py
+Starts `vinegrape serve` itself: .venv-serve/bin/python -m loadtests.overhead
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import statistics
 import subprocess
@@ -24,10 +23,11 @@ from vinegrape_handler.errors import RequestError
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 
+from loadtests.server import starting
+
 HEAD = (
     b"POST /predictions/vinegrape HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
 )
-PORTS = ("rest", "grpc", "metrics", "management", "grpc-management")
 START_TIMEOUT_S = 60
 RUN = 20
 
@@ -38,18 +38,18 @@ RUN = 20
 @click.option("--starts", type=click.IntRange(1, 20), default=5, show_default=True, help="Servers to start in turn.")
 @click.option("--pairs", type=click.IntRange(1, 10_000), default=25, show_default=True, help=f"Of runs of {RUN} calls.")
 @click.option("--warm-up", type=click.IntRange(0, 100_000), default=1500, show_default=True, help="Calls not counted.")
-@click.option("--first-port", type=click.IntRange(1024, 65000), default=18080, show_default=True)
-def main(archive: Path, image: Path, starts: int, pairs: int, warm_up: int, first_port: int) -> None:
+def main(archive: Path, image: Path, starts: int, pairs: int, warm_up: int) -> None:
     """Time starts to the first answer, then short runs in turn: over one connection, and in this process."""
-    data = image.read_bytes()
+    data, options = image.read_bytes(), ("--archive", str(archive))
     start_seconds = []
     with click.progressbar(range(starts - 1), label="starting", file=sys.stderr) as bar:
         for _ in bar:
-            with serving(archive, first_port) as port:
-                start_seconds.append(first_answer(port, data))
-    with serving(archive, first_port) as port, unpacked(archive) as folder:
-        start_seconds.append(first_answer(port, data))
-        served, in_process = client(port), work(folder)
+            with starting(*options, stdout=subprocess.DEVNULL) as server:
+                start_seconds.append(first_answer(server.ports["rest_port"], data))
+    with starting(*options, stdout=subprocess.DEVNULL) as server, unpacked(archive) as folder:
+        start_seconds.append(first_answer(server.ports["rest_port"], data))
+        server.wait_until_ready()
+        served, in_process = client(server.ports["rest_port"]), work(folder)
         for _ in range(warm_up):
             served(data)
         differences, insides = [], []
@@ -63,19 +63,6 @@ def main(archive: Path, image: Path, starts: int, pairs: int, warm_up: int, firs
     click.echo(f"served / in process: {1 + difference / inside:.2f}   (one connection, {pairs} pairs of runs of {RUN})")
     click.echo(f"in process {inside:.2f} ms, served {difference:.2f} ms more")
     click.echo(f"from `vinegrape serve` to the first answer: {start:.1f} s   (median of {starts})")
-
-
-@contextlib.contextmanager
-def serving(archive: Path, first_port: int) -> Iterator[int]:
-    """A server with its defaults; gives its REST port."""
-    ports = [part for number, name in enumerate(PORTS) for part in (f"--{name}-port", str(first_port + number))]
-    command = [str(Path(sys.executable).with_name("vinegrape")), "serve", "--archive", str(archive), *ports]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
-    try:
-        yield first_port
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
 
 
 def first_answer(port: int, data: bytes) -> float:

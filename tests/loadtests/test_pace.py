@@ -1,0 +1,61 @@
+import itertools
+
+import gevent
+import pytest
+from vinegrape_handler.errors import SettingError
+
+from loadtests.pace import ClosedLoop, Ended, OpenLoop
+
+
+def test_a_closed_loop_never_waits_and_ends():
+    loop = ClosedLoop()
+    loop.start()
+    assert loop.next() <= loop.next()
+    assert loop.end() == []
+    with pytest.raises(Ended):
+        loop.next()
+
+
+def test_arrivals_are_a_constant_time_apart_whoever_takes_them():
+    loop = OpenLoop(rate=100)
+    loop.start()
+    due = [loop.next() for _ in range(5)]
+    assert [late - early for early, late in itertools.pairwise(due)] == pytest.approx([0.01] * 4)
+
+
+def test_processes_share_the_arrivals():
+    loops = [OpenLoop(100, process, 2) for process in range(2)]
+    starts = []
+    for loop in loops:
+        loop.start()
+        starts.append([loop.next() for _ in range(3)])
+    for due in starts:
+        assert [late - early for early, late in itertools.pairwise(due)] == pytest.approx([0.02] * 2)
+
+
+def test_what_nobody_took_is_unsent():
+    loop = OpenLoop(rate=1000)
+    loop.start()
+    first = loop.next()
+    while loop.waiting < 3:
+        gevent.sleep(0)
+    unsent = loop.end()
+    assert len(unsent) >= 3
+    assert unsent[0] == pytest.approx(first + 0.001)
+    assert loop.end() == []
+
+
+def test_who_waits_for_an_arrival_learns_of_the_end():
+    loop = OpenLoop(rate=0.001)
+    loop.start()
+    loop.next()
+    waiting = gevent.spawn(loop.next)
+    gevent.sleep(0)
+    assert loop.end() == []
+    with pytest.raises(Ended):
+        waiting.get()
+
+
+def test_more_processes_than_expected_are_refused():
+    with pytest.raises(SettingError, match=r"process 3 of 2.*--expect-workers"):
+        OpenLoop(10, process=2, processes=2)
