@@ -5,11 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 from vinegrape_server.cli import vinegrape
+from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import ROOT
 from tests.serving.live import Live
@@ -17,13 +19,14 @@ from tests.serving.live import Live
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
-REST, GRPC = "http://127.0.0.1:8080", "127.0.0.1:7070"
+PORTS = {"rest_port": "127.0.0.1:8080", "grpc_port": "127.0.0.1:7070", "operations_port": "127.0.0.1:8083"}
 
 
 def with_ports(text: str, server: Live) -> str:
     """README's text for a server on other ports."""
-    rest, grpc = server.ports["rest_port"], server.ports["grpc_port"]
-    return text.replace(REST, f"http://127.0.0.1:{rest}").replace(GRPC, f"127.0.0.1:{grpc}")
+    for name, address in PORTS.items():
+        text = text.replace(address, f"127.0.0.1:{server.ports[name]}")
+    return text
 
 
 def run(command: list[str]) -> str:
@@ -49,9 +52,30 @@ def test_the_server_answers_what_readme_shows(command, shown, server):
     assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("curl")])
-def test_every_curl_gets_json(command, server):
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("curl") and "/predictions/" in c])
+def test_every_question_gets_json(command, server):
     json.loads(run(shlex.split(with_ports(command, server))))
+
+
+def test_the_metrics_that_are_listed_are_there(server):
+    (command,) = (command for command in COMMANDS if command.endswith("/metrics"))
+    said = run(shlex.split(with_ports(command, server)))
+    listed = re.findall(r"`(vinegrape_\w+?)(?:\{(.*?)\})?`", README)
+    assert len(listed) > 10
+    for name, labels in listed:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"# TYPE {name} ")]
+        sample = next(row for row in said.splitlines() if row.startswith(name))
+        assert all(f'{label}="' in sample for label in filter(None, labels.split(","))), line
+
+
+def test_ports_and_the_containers_are_as_they_are_said():
+    default = ServeSettings()
+    assert {name: f"127.0.0.1:{default.ports[name]}" for name in PORTS} == PORTS
+    (docker,) = (command for command in COMMANDS if "vinegrape-serve:" in command)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert docker.endswith(f"vinegrape-serve:{version}")
+    published = set(re.findall(r"-p (?:127\.0\.0\.1:)?(\d+):\1 ", docker))
+    assert published == {address.partition(":")[2] for address in PORTS.values()}
 
 
 def test_the_grpc_example_prints_the_same_answer_as_rest(server, leaf):
@@ -63,12 +87,12 @@ def test_the_grpc_example_prints_the_same_answer_as_rest(server, leaf):
 def test_every_make_target_exists():
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"serve", "test", "model"} <= targets <= rules
+    assert {"serve", "test", "model", "images", "loadtest"} <= targets <= rules
 
 
 def test_make_help_lists_every_target():
     helped = run(["make", "help"])
-    for target in ("serve", "test", "lint", "model", "clean"):
+    for target in ("serve", "test", "lint", "model", "images", "loadtest", "clean"):
         assert f"make {target}" in helped
 
 
