@@ -1,4 +1,4 @@
-"""What an answer must be: whole, consistent in itself, and the same as the first to the same picture."""
+"""What an answer must be: whole, consistent in itself, the same as the first to this picture, and to no other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ class WrongAnswer(Exception):
 class Answers:
     """The first answer to each picture, by the version of the model, and a check of each further one."""
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: float, versions: int = 1) -> None:
+        """Begin without answers.
+
+        Args:
+            tolerance: by which a probability may differ from the first.
+            versions: of the model that may answer.
+        """
         self._tolerance = tolerance
-        self._first: dict[tuple[str, str], dict[str, float]] = {}
+        self._versions = versions
+        self._first: dict[str, dict[str, dict[str, float]]] = {}  # by version, then by picture
 
     def check(self, question: Question, body: bytes, status: int | None) -> None:
         """Check one answer.
@@ -56,7 +63,11 @@ class Answers:
             return
         _expect(status in (200, None), f"status {status}, not 200{_reason(answer)}")
         probabilities, version = _read_prediction(answer)
-        first = self._first.setdefault((expected, version), probabilities)
+        _expect(version in self._first or len(self._first) < self._versions, "another version of the model")
+        pictures = self._first.setdefault(version, {})
+        same = [name for name, each in pictures.items() if name != expected and each == probabilities]
+        _expect(not same, f"the same answer to {expected} as to {' and '.join(same)}")
+        first = pictures.setdefault(expected, probabilities)
         _expect(first.keys() == probabilities.keys(), f"other classes than the first answer to {expected}")
         difference = max(abs(first[name] - probability) for name, probability in probabilities.items())
         _expect(difference <= self._tolerance, f"another answer than the first to {expected}")

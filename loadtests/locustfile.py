@@ -3,7 +3,7 @@
 From the repository's root, with the extra `loadtest`:
 
     locust -f loadtests/locustfile.py --headless -H http://127.0.0.1:8080              4 users, 10 s
-    locust -f loadtests/locustfile.py -H http://127.0.0.1:8080                         Locust's page, on port 8089
+    locust -f loadtests/locustfile.py -H http://127.0.0.1:8080 --web-host 127.0.0.1    Locust's page, on port 8089
     ... --users 16 --arrival-rate 20 --run-time 1m     open loop: 20 requests a second, at most 16 in flight
     ... --processes 2                                  for more load than one core of the generator makes
     ... --html report.html --csv report                reports
@@ -27,10 +27,11 @@ import click
 import gevent
 import grpc
 import grpc.experimental.gevent
+from geventhttpclient._parser import HTTPParseError
 from locust import FastHttpUser, LoadTestShape, User, events, tag, task
 from locust.env import Environment
 from locust.exception import StopTest, StopUser
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 from vinegrape_handler.errors import SettingError
 
@@ -76,11 +77,18 @@ def prepare(environment: Environment, **_: Any) -> None:
     """
     try:
         Run.settings = LoadSettings.from_options(environment.parsed_options)
+        check_host(environment.host)
     except SettingError as error:
         sys.exit(f"locust: {error}")
     if not isinstance(environment.runner, MasterRunner):
         grpc.experimental.gevent.init_gevent()
         environment.runner.register_message(END, end)
+
+
+def check_host(host: str | None) -> None:
+    """Refuse a host that every request would fail at."""
+    if host and (not host.startswith(("http://", "https://")) or host.endswith("/")):
+        raise SettingError(f"The host is {host!r}; it must be of the form http://127.0.0.1:8080, without a path.")
 
 
 @events.test_start.add_listener
@@ -89,7 +97,7 @@ def start(environment: Environment, **_: Any) -> None:
     try:
         Run.settings = LoadSettings.from_options(environment.parsed_options)
         if not isinstance(environment.runner, MasterRunner):
-            Run.answers = Answers(Run.settings.tolerance)
+            Run.answers = Answers(Run.settings.tolerance, Run.settings.model_versions)
             Run.pace = make_pace(environment, Run.settings.arrival_rate)
             Run.pace.start()
     except SettingError as error:
@@ -122,9 +130,20 @@ def end(environment: Environment, **_: Any) -> None:
 def set_exit_code(environment: Environment, **_: Any) -> None:
     """The verdict becomes the exit code, whatever Locust would say to a failure that was allowed."""
     if not isinstance(environment.runner, WorkerRunner):
-        thresholds = judge(environment.stats.total, len(environment.runner.exceptions), Run.settings)
+        thresholds = judge(
+            environment.stats.total,
+            count_errors(environment.runner),
+            Run.settings,
+            environment.parsed_options.run_time,
+        )
         environment.process_exit_code = 0 if all(each.held for each in thresholds) else 1
         environment.events.quit.add_listener(lambda **_: click.echo(table(thresholds)))
+
+
+def count_errors(runner: Runner) -> int:
+    """What went wrong with the load test itself: exceptions, and processes that died."""
+    lost = len(runner.clients.missing) if isinstance(runner, MasterRunner) else 0
+    return len(runner.exceptions) + lost
 
 
 class Course(LoadTestShape):
@@ -233,8 +252,10 @@ class RestUser(Asking, FastHttpUser):
             ) as response,
         ):
             response.request_meta["response_time"] = self.milliseconds()
-            if response.request_meta["exception"] and not response.status_code:
-                return  # Locust counts it: no connection, or no answer in time
+            problem = response.request_meta["exception"]
+            if problem and (not response.status_code or isinstance(problem, HTTPParseError)):
+                response.failure(problem)  # no connection, no answer in time, or half of one
+                return
             try:
                 Run.answers.check(question, response.content or b"", response.status_code)
             except WrongAnswer as error:

@@ -20,7 +20,8 @@ class LoadSettings:
     """Every field is an option of the locustfile, and a key of a file given to Locust's `--config`.
 
     The limits hold for `make loadtest`, whose machine computes the load as well as the answers and may have others
-    on it: they find a server that is broken or several times too slow. Set your own for a machine that you know.
+    on it: they find a server that is broken or slower by an order of magnitude. Set your own for a machine that you
+    know.
     """
 
     grpc_host: str = setting("", "HOST:PORT of gRPC; empty: the host's name, port 7070")
@@ -33,6 +34,7 @@ class LoadSettings:
     p99_ms: float = setting(5000.0, "most milliseconds of 99 % of all requests")
     max_failure_ratio: float = setting(0.0, "share of requests, 0 to 1, that may fail, answer wrong or not be sent")
     min_right_answers: int = setting(50, "right answers without which a run proves nothing")
+    model_versions: int = setting(1, "versions of the model that may answer; 2 while one replaces another")
     tolerance: float = setting(
         0.0, "by which probabilities of the same picture may differ; 0 for int8 on CPU, 0.005 for fp16 on a GPU"
     )
@@ -42,7 +44,8 @@ class LoadSettings:
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise SettingError(f"{field.name} is {value}; it must be a finite number.")
-        check_at_least(self, arrival_rate=0, max_requests=1, max_failure_ratio=0, min_right_answers=1, tolerance=0)
+        check_at_least(self, arrival_rate=0, max_requests=1, max_failure_ratio=0, min_right_answers=1)
+        check_at_least(self, model_versions=1, tolerance=0)
         for name in ("timeout_s", "p95_ms", "p99_ms"):
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be more than 0.")

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from locust.stats import StatsEntry
 
 
+# Of what is due; a process of the load test that died sends nothing more, and says nothing either
+_ARRIVED = 0.95
+
+
 @dataclass(frozen=True)
 class Threshold:
     """One threshold, as it came out."""
@@ -21,16 +25,24 @@ class Threshold:
     held: bool
 
 
-def judge(total: StatsEntry, exceptions: int, settings: LoadSettings) -> list[Threshold]:
+def judge(total: StatsEntry, exceptions: int, settings: LoadSettings, run_time_s: float) -> list[Threshold]:
     """Hold a run against its thresholds.
 
     Args:
         total: Locust's statistics of all requests; its percentiles have two significant digits.
         exceptions: raised by the load test itself.
         settings: the limits.
+        run_time_s: seconds of asking.
     """
     right = total.num_requests - total.num_failures
+    due = min(settings.arrival_rate * run_time_s, settings.max_requests)
+    arrivals = [
+        Threshold(
+            "arrivals", f"at least {_ARRIVED * due:.0f}", str(total.num_requests), total.num_requests >= _ARRIVED * due
+        )
+    ]
     return [
+        *(arrivals if due else []),
         _percentile("p95", 0.95, total, settings.p95_ms),
         _percentile("p99", 0.99, total, settings.p99_ms),
         Threshold(

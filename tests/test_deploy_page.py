@@ -40,7 +40,8 @@ def commands(program: str) -> list[str]:
     text = "\n".join(BLOCKS).replace("\\\n", " ") + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", PAGE))
     values = {**variables(), "IMAGE": "europe-docker.pkg.dev/a/b/c"}
     found = re.findall(rf"(?:^|\$\(|: |one of: )({program} (?:'[^']*'|\"[^\"]*\"|[^\n)>|;'\"])*)", text, re.MULTILINE)
-    return [re.sub(r"\$(\w+)", lambda name: values.get(name[1], name[0]), command).strip() for command in found]
+    filled = (re.sub(r"\$(\w+)", lambda name: values.get(name[1], name[0]), command) for command in found)
+    return [" ".join(command.split()) for command in filled]
 
 
 @pytest.fixture
@@ -157,9 +158,11 @@ def test_the_load_balancer_lets_in_who_is_named_and_to_what_is_public(folder):
     manifests = render(folder / "deploy")
     check(manifests)
     service = one(manifests, "Service")["spec"]
-    assert (service["type"], service["loadBalancerSourceRanges"]) == ("LoadBalancer", ["192.0.2.1/32"])
+    assert (service["type"], service["loadBalancerSourceRanges"]) == ("LoadBalancer", ["198.51.100.7/32"])
     (opened,) = [each for each in of_kind(manifests, "NetworkPolicy") if each["metadata"]["name"] == "load-balancer"]
-    assert {port["port"] for port in opened["spec"]["ingress"][0]["ports"]} == {"rest", "grpc"}
+    (rule,) = opened["spec"]["ingress"]
+    assert rule["from"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
+    assert {port["port"] for port in rule["ports"]} == {"rest", "grpc"}
 
 
 def test_cloud_runs_file_is_valid(folder):

@@ -96,4 +96,14 @@ def test_what_make_tells_the_builder_is_asked_for():
     result = subprocess.run(["make", "-n", "images"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in (SERVE, TRAIN):
         given = set(re.findall(r"--build-arg (\w+)=", result.stdout))
+        assert given
         assert given <= {rest.partition("=")[0] for rest in arguments(name, "ARG")}
+
+
+@BOTH
+def test_no_mode_of_a_file_becomes_that_of_its_folder(name):
+    """Since Docker 28.1 `COPY --chmod` gives it to the folders that it makes, which nobody could enter then."""
+    made = set(arguments(name, "WORKDIR"))
+    for rest in arguments(name, "COPY"):
+        if "--chmod=" in rest:
+            assert f"/srv/{rest.split()[-1]}".rstrip("/") in made

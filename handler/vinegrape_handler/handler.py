@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -86,6 +87,7 @@ class Handler:
 
     def _load(self, folder: Path, gpu: int | None) -> None:
         self.settings = WorkerSettings.from_environment()
+        self._self_check_token = os.environ.get(request.SELF_CHECK_VARIABLE, "")
         self.metadata = Metadata.read(folder)
         if gpu is None and self.settings.device == "cuda":
             raise SettingError(
@@ -109,7 +111,7 @@ class Handler:
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:
         try:
-            read = request.read(row, headers, self.settings.max_instances)
+            read = request.read(row, headers, self.settings.max_instances, self._self_check_token)
             if read.instances:
                 self._check_total(read)
             return read

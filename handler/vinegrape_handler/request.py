@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 import re
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 # A raw REST body arrives as `body`; the others are names of form fields and of gRPC inputs.
 IMAGE_FIELDS = ("body", "data", "image", "file")
 
-# On a GET, whatever its value: the worker asks its model about a picture that it knows the answer to
+# On a GET, with the value that `vinegrape serve` gave its workers in the variable: the worker asks its model about a
+# picture that it knows the answer to. It is counted nowhere, and so not for everybody.
 SELF_CHECK_HEADER = "x-vinegrape-self-check"
+SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 
 # No image format begins like this
 _JSON_OBJECT = re.compile(rb"\s*\{")
@@ -39,13 +42,14 @@ class Request:
     self_check: bool = False
 
 
-def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int) -> Request:
+def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int, self_check: str = "") -> Request:
     """Read one request.
 
     Args:
         row: TorchServe's input map: a raw body, form fields or gRPC inputs, by name.
         headers: the request's headers, in any case; none over gRPC.
         max_instances: images accepted in one JSON request.
+        self_check: the header's value that asks for a self-check; empty: nobody may.
 
     Raises:
         BadRequest, NoImage, TooLarge: the request as a whole is wrong.
@@ -59,7 +63,7 @@ def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int)
         return Request(images=_read_instances(value, max_instances), instances=True)
     if value is not None:  # JSON that is no object, or a text that TorchServe decoded
         raise BadRequest('The body is no image, nor JSON of the form {"instances": [{"b64": "..."}]}.')
-    if SELF_CHECK_HEADER in _lower(headers):
+    if self_check and hmac.compare_digest(_lower(headers).get(SELF_CHECK_HEADER, "").encode(), self_check.encode()):
         return Request(self_check=True)
     if _asks_for_description(headers):
         return Request(describe=True)

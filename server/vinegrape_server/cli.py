@@ -17,6 +17,7 @@ from vinegrape_server import settings as server_settings
 from vinegrape_server.errors import NotReady
 from vinegrape_server.http_get import get
 from vinegrape_server.settings import ServeSettings
+from vinegrape_server.signals import stop_signals
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -63,10 +64,12 @@ def serve(config: Path | None, **options: Any) -> None:
     vinegrape serve --rest-port 9080 --workers 4
     vinegrape serve --archive other.mar --backend torchscript
     """
-    from vinegrape_server.serve import serve as run
-
     given = {name: value for name, value in options.items() if value is not None}
-    run(ServeSettings.load(given, config))
+    settings = ServeSettings.load(given, config)
+    with stop_signals() as stop:  # before what takes time: the kernel drops a signal that process 1 does not handle
+        from vinegrape_server.serve import serve as run
+
+        run(settings, stop)
 
 
 @vinegrape.command()

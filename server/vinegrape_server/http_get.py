@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str,
         headers: to send.
 
     Raises:
-        OSError: nobody answers.
+        OSError: nobody answers, or only in part.
     """
     request = urllib.request.Request(f"http://{reachable(host)}:{port}{path}", headers=dict(headers or {}))
     try:
@@ -41,6 +42,8 @@ def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str,
     except urllib.error.HTTPError as error:
         with error:
             return Answer(error.code, error.read())
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"half an answer: {error!r}") from error
 
 
 def reachable(host: str) -> str:

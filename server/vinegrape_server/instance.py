@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_PREFIX, _LOCK = "vinegrape-", "lock"
+_PREFIX, _LOCK = "vinegrape-", ".vinegrape-serve.lock"
 
 
 @contextlib.contextmanager
@@ -27,6 +29,22 @@ def instance_folder() -> Iterator[Path]:
 def remove_abandoned() -> None:
     """Remove the folders of servers that were killed: a container's temporary folder outlives its restarts."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError), lock.open() as file:  # held, or somebody else's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with contextlib.suppress(OSError), _opened(lock) as file:
+            if _is_ours(file):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its server lives
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file descriptor; anybody may write to the temporary folder, so no link is followed and no pipe waited for."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _is_ours(file: int) -> bool:
+    status = os.fstat(file)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from http import HTTPStatus
 
 import psutil
 from prometheus_client import CollectorRegistry, Metric
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from vinegrape_server.http_get import LOOPBACK, get
 from vinegrape_server.plan import Plan
-from vinegrape_server.process import TorchServe
+from vinegrape_server.process import TorchServe, find_workers
 from vinegrape_server.torchserve_metrics import TorchServeMetrics
 
 _FETCH_S = 2
@@ -64,7 +65,7 @@ class ResidentMemory(Collector):
         )
         for name, process in self._processes.items():
             metric.add_metric([name], _resident(process))
-        metric.add_metric(["workers"], sum(map(_resident, _children(self._processes["frontend"]))))
+        metric.add_metric(["workers"], sum(map(_resident, find_workers(self._processes["frontend"]))))
         yield metric
 
 
@@ -76,13 +77,8 @@ def _resident(process: psutil.Process) -> int:
     return resident
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        children: list[psutil.Process] = process.children()
-    except psutil.Error:
-        return []
-    return children
-
-
 def _fetch(port: int) -> str:
-    return get(LOOPBACK, port, "/metrics", _FETCH_S).body.decode()
+    answer = get(LOOPBACK, port, "/metrics", _FETCH_S)
+    if answer.status != HTTPStatus.OK:
+        raise ConnectionError(f"TorchServe's metrics port answers with status {answer.status}")
+    return answer.body.decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import sys
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
@@ -10,6 +12,7 @@ from vinegrape_handler.errors import SettingError
 from vinegrape_server import plan as planning
 from vinegrape_server import torchserve
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.console import say
 from vinegrape_server.http_get import LOOPBACK, reachable
 from vinegrape_server.instance import instance_folder
 from vinegrape_server.java import find_java
@@ -18,11 +21,11 @@ from vinegrape_server.operations import operations
 from vinegrape_server.plan import Plan
 from vinegrape_server.process import TorchServe
 from vinegrape_server.settings import ServeSettings
-from vinegrape_server.signals import stop_signals
+from vinegrape_server.signals import Stop
 
 
-def serve(settings: ServeSettings) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP.
+def serve(settings: ServeSettings, stop: Stop) -> None:
+    """Serve until asked to stop.
 
     Raises:
         VinegrapeError: a setting, archive, Java or port that cannot work, or a server that ended by itself.
@@ -32,7 +35,7 @@ def serve(settings: ServeSettings) -> None:
     plan = planning.make_plan(settings, archive, planning.count_gpus(ask_torch=torch_installed), torch_installed)
     java = find_java()
     _check_ports(settings)
-    with stop_signals() as stop, instance_folder() as folder:
+    with instance_folder() as folder:
         torchserve.prepare(plan, folder)
         with (
             TorchServe(plan, java, folder) as server,
@@ -45,9 +48,9 @@ def serve(settings: ServeSettings) -> None:
             ),
         ):
             if server.wait_until_ready(stop):
-                print(banner(plan), flush=True)  # noqa: T201
+                say(banner(plan), sys.stdout)
                 server.watch(stop)
-            print("Stopping.", flush=True)  # noqa: T201
+            say("Stopping.\n", sys.stdout)
             server.stop(stop)
 
 
@@ -70,6 +73,7 @@ def banner(plan: Plan) -> str:
   Try:   curl -T docs/leaf.png {url}
   About: curl -H 'Accept: application/json' {url}
   Stop:  Ctrl-C
+
 """
 
 
@@ -82,7 +86,9 @@ def _check_ports(settings: ServeSettings) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
         except OSError as error:
-            option = name.replace("_", "-")
+            what = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+            option = name if what == "PORT" else "operations_host" if name == "operations_port" else "host"
             raise SettingError(
-                f"Cannot listen on {host}:{port} ({error.strerror}). Choose another: --{option} PORT"
+                f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). "
+                f"Choose another: --{option.replace('_', '-')} {what}"
             ) from error

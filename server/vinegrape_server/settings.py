@@ -23,8 +23,10 @@ from vinegrape_handler.settings import (
 
 from vinegrape_server.http_get import LOOPBACK
 
-# TorchServe holds a request's size in a Java int, and is told four times our own limit
-_MAX_IMAGE_BYTES = 2**31 // 4 - 1
+# TorchServe holds a request's size in a Java int, and the request in memory, several times over. So it is told little
+# more than our own limit, whose error says more than its empty 413: enough for the largest image in base64.
+_REQUEST_BYTES_AN_IMAGE_BYTE = 1.5
+_MAX_IMAGE_BYTES = int(2**31 / _REQUEST_BYTES_AN_IMAGE_BYTE) - 1
 
 _REST_PORT = f"{ENVIRONMENT_PREFIX}REST_PORT"
 
@@ -79,6 +81,11 @@ class ServeSettings:
     def ports(self) -> dict[str, int]:
         """Every port that is listened on, by the name of its setting."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.endswith("_port")}
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Bytes of one request's body, whatever is in it."""
+        return int(_REQUEST_BYTES_AN_IMAGE_BYTE * self.worker.max_image_bytes)
 
     def host_of(self, port: str) -> str:
         """The address that a port, given by its setting's name, is bound to."""

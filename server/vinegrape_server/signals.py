@@ -37,7 +37,8 @@ def stop_signals() -> Iterator[Stop]:
     def handle(_signal: int, _frame: FrameType | None) -> None:
         stop.ask()
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup asks for
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:

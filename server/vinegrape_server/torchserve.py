@@ -17,6 +17,8 @@ from vinegrape_server.plan import Plan
 
 METRICS = "metrics"  # where in an instance's folder the workers' numbers lie
 
+# A socket's name may have 107 bytes; TorchServe's is `.ts.sock.` and a number
+_LONGEST_FOLDER = 107 - len("/.ts.sock.65535")
 _STORE, _PROPERTIES = "store", "config.properties"
 _STAND_IN = Path(__file__).parent / "stand_in"
 _CONFIG = files("vinegrape_serve_config")
@@ -26,11 +28,19 @@ def prepare(plan: Plan, folder: Path) -> None:
     """Fill the folder of one instance: the configuration, and the archive under a name that TorchServe can take.
 
     Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`.
+
+    Raises:
+        SettingError: the temporary folder is full, or its name too long for the workers' sockets.
     """
-    (folder / METRICS).mkdir()
-    (folder / _STORE).mkdir()
-    shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
-    (folder / _PROPERTIES).write_text(properties(plan))
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise SettingError(f"{folder} is too long a name for TorchServe's sockets. Set TMPDIR to a shorter one.")
+    try:
+        (folder / METRICS).mkdir()
+        (folder / _STORE).mkdir()
+        shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
+        (folder / _PROPERTIES).write_text(properties(plan))
+    except OSError as error:
+        raise SettingError(f"Cannot write to {folder}: {error.strerror}. Set TMPDIR to another place.") from error
 
 
 def _archive_name(plan: Plan) -> str:
@@ -64,8 +74,7 @@ def properties(plan: Plan) -> str:
         "grpc_management_port": settings.grpc_management_port,
         "number_of_gpu": plan.gpus,
         "job_queue_size": settings.queue_size,
-        # well above our own limit, whose error says more than TorchServe's empty 413
-        "max_request_size": 4 * settings.worker.max_image_bytes,
+        "max_request_size": settings.max_request_bytes,
         "load_models": _archive_name(plan),
         "models": json.dumps(model),
     }

@@ -40,7 +40,7 @@ _GPU = {"DeviceId": "gpu"}
 _FAMILIES = {
     "ts_inference_requests": _Family(
         CounterMetricFamily,
-        "Requests that TorchServe queued for a worker, over REST and gRPC",
+        "Requests for the model that reached TorchServe over REST and gRPC, refused ones too",
         {"ts_inference_requests_total": _Source()},
     ),
     "ts_inference_latency_seconds": _Family(
@@ -124,10 +124,14 @@ class TorchServeMetrics(Collector):
 
 def _translate(name: str, family: _Family, said: dict[str, Metric]) -> Metric:
     (labels,) = {(*source.labels.values(), *source.fixed) for source in family.sources.values()}
-    metric = family.kind(name, family.help, labels=labels)
+    total: dict[tuple[str, ...], float] = {}
     for origin, source in family.sources.items():
         found = said.get(origin.removesuffix("_total"))
         for sample in found.samples if found else ():
-            values = [sample.labels[label] for label in source.labels]
-            metric.add_metric([*values, *source.fixed.values()], sample.value * source.unit)
+            values = (*(sample.labels[label] for label in source.labels), *source.fixed.values())
+            # by labels that are not kept, such as the version that a client named, there may be several
+            total[values] = total.get(values, 0) + sample.value * source.unit
+    metric = family.kind(name, family.help, labels=labels)
+    for values, value in total.items():
+        metric.add_metric(values, value)
     return metric

@@ -287,10 +287,11 @@ def test_a_batch_is_in_progress_while_the_network_runs(model_dir, monkeypatch):
     assert seen == [1]
 
 
-def test_a_self_check_asks_the_network_and_counts_nothing(model_dir):
+def test_a_self_check_asks_the_network_and_counts_nothing(model_dir, monkeypatch):
+    monkeypatch.setenv("VINEGRAPE_SELF_CHECK", "secret")
     handler = started(model_dir)
     assert value(handler, "vinegrape_workers_ready") == 1
-    (body,), (status,) = ask(handler, {}, headers={"X-Vinegrape-Self-Check": "1", "content-length": "0"})
+    (body,), (status,) = ask(handler, {}, headers={"X-Vinegrape-Self-Check": "secret", "content-length": "0"})
     assert status == 200
     assert body == {
         "worker": os.getpid(), "model": {"name": "vinegrape", "version": Metadata.read(model_dir).version},
@@ -300,7 +301,18 @@ def test_a_self_check_asks_the_network_and_counts_nothing(model_dir):
         assert value(handler, f"vinegrape_{name}_count") == 0
 
 
-def test_a_self_check_that_is_wrong_is_503(tampered):
+@pytest.mark.parametrize("given", ["", "secret"])
+def test_a_self_check_is_for_who_started_the_worker(model_dir, monkeypatch, given):
+    monkeypatch.setenv("VINEGRAPE_SELF_CHECK", given)
+    handler = started(model_dir)
+    for sent in ("", "1", "secrät"):
+        _, (status,) = ask(handler, {}, headers={"X-Vinegrape-Self-Check": sent})
+        assert status == 400
+    assert counted(handler) == {("rest", "400", "no_image"): 3}
+
+
+def test_a_self_check_that_is_wrong_is_503(tampered, monkeypatch):
+    monkeypatch.setenv("VINEGRAPE_SELF_CHECK", "1")
     handler = started(tampered)
     picture = tampered / SELF_CHECK_FOLDER / handler.metadata.self_check[0].file
     picture.write_bytes(b"no image")

@@ -9,8 +9,8 @@ IMAGE = b"\x89PNG and so on"
 B64 = base64.b64encode(IMAGE).decode()
 
 
-def images(row, headers=None, max_instances=32):
-    return read(row, headers or {}, max_instances)
+def images(row, headers=None, max_instances=32, self_check=""):
+    return read(row, headers or {}, max_instances, self_check)
 
 
 def instances(*values) -> bytes:
@@ -40,11 +40,14 @@ def test_bytes_that_are_no_json_object_are_left_to_the_decoder(body):
 
 @pytest.mark.parametrize("name", ["X-Vinegrape-Self-Check", "x-vinegrape-self-check"])
 def test_a_self_check_is_asked_for_by_a_header(name):
-    assert images({}, {name: "1", "content-length": "0"}) == Request(self_check=True)
+    assert images({}, {name: "secret", "content-length": "0"}, self_check="secret") == Request(self_check=True)
+    with pytest.raises(NoImage):
+        images({}, {name: "guessed", "content-length": "0"}, self_check="secret")
 
 
 def test_an_image_is_an_image_whatever_the_headers():
-    assert images({"body": IMAGE}, {"x-vinegrape-self-check": "1"}) == Request(images=(IMAGE,))
+    headers = {"x-vinegrape-self-check": "1"}
+    assert images({"body": IMAGE}, headers, self_check="1") == Request(images=(IMAGE,))
 
 
 def test_how_a_request_came():

@@ -117,6 +117,13 @@ def test_its_settings_are_known_and_fit_what_the_instance_has(server):
     assert mebibytes(server["resources"]["limits"]["memory"]) >= needed
 
 
+def test_labels_are_such_as_google_cloud_takes(service):
+    """Cloud Run makes them labels of the resource, whose rules are narrower than Kubernetes'."""
+    for name, value in service["metadata"]["labels"].items():
+        assert re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", name)
+        assert re.fullmatch(r"[a-z0-9_-]{0,63}", value)
+
+
 def test_it_scales_from_zero_to_a_bound_and_waits_no_longer_than_the_server(service):
     annotations, spec = service["spec"]["template"]["metadata"]["annotations"], service["spec"]["template"]["spec"]
     assert annotations["autoscaling.knative.dev/minScale"] == "0"

@@ -81,5 +81,8 @@ def test_only_the_gpu_overlay_asks_for_a_gpu_and_insists_on_it(rendered):
     assert requested == {"base": None, "overlays/cpu": None, "overlays/gpu": "1"}
     spec, server = pod(rendered["overlays/gpu"])["spec"], container(rendered["overlays/gpu"])
     assert environment(server)["VINEGRAPE_DEVICE"] == "cuda"
-    assert spec["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert spec["nodeSelector"] == {
+        "cloud.google.com/gke-accelerator": "nvidia-l4",
+        "cloud.google.com/gke-gpu-driver-version": "latest",
+    }
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

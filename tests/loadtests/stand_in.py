@@ -58,8 +58,8 @@ class StandIn:
 
 
 @contextlib.contextmanager
-def standing_in(answer: Callable[[], tuple[int, dict]]) -> Iterator[StandIn]:
-    """Answer every POST by what `answer` gives: a status and JSON."""
+def standing_in(answer: Callable[[], tuple[int, dict]], withheld: int = 0) -> Iterator[StandIn]:
+    """Answer every POST by what `answer` gives: a status and JSON; break off before bytes that are promised."""
     stand_in = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,9 +74,10 @@ def standing_in(answer: Callable[[], tuple[int, dict]]) -> Iterator[StandIn]:
             content = json.dumps(body).encode()
             with contextlib.suppress(ConnectionError):  # whoever asked may have given up
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Length", str(len(content) + withheld))
                 self.end_headers()
                 self.wfile.write(content)
+                self.close_connection = bool(withheld)
 
         def log_message(self, *_):
             pass

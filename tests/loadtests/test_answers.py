@@ -75,7 +75,26 @@ def test_the_same_picture_gets_the_same_answer():
     check(PNG, prediction(), answers=answers)
     with pytest.raises(WrongAnswer, match="another answer than the first to png"):
         check(PNG, OTHER, answers=answers)
-    check(PNG, OTHER | {"model": {"version": "2"}}, answers=answers)
+
+
+def test_a_second_version_of_the_model_answers_only_where_it_may():
+    other = OTHER | {"model": {"version": "2"}}
+    for versions in (1, 2):
+        answers = Answers(0, versions)
+        check(PNG, prediction(), answers=answers)
+        if versions == 2:
+            check(PNG, other, answers=answers)
+            continue
+        with pytest.raises(WrongAnswer, match="another version of the model"):
+            check(PNG, other, answers=answers)
+
+
+def test_two_pictures_do_not_get_one_answer():
+    """Of a server that looks at none of them."""
+    answers = Answers(0)
+    check(PNG, prediction(), answers=answers)
+    with pytest.raises(WrongAnswer, match="the same answer to jpeg as to png"):
+        check(Question("jpeg", b"", "image/jpeg", ("jpeg",)), prediction(), answers=answers)
 
 
 def test_a_tolerance_is_tolerated():
@@ -91,7 +110,7 @@ def test_instances_are_answered_in_their_order():
     answers = Answers(0)
     check(THREE, {"predictions": [prediction(), BROKEN, OTHER]}, answers=answers)
     check(PNG, prediction(), answers=answers)
-    with pytest.raises(WrongAnswer, match="instance 0: another answer than the first to png"):
+    with pytest.raises(WrongAnswer, match="instance 0: the same answer to png as to jpeg"):
         check(THREE, {"predictions": [OTHER, BROKEN, prediction()]}, answers=answers)
 
 

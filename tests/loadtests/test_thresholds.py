@@ -33,7 +33,15 @@ class Total:
     ],
 )
 def test_only_what_did_not_hold_is_broken(total, exceptions, broken):
-    assert [each.name for each in judge(total, exceptions, SETTINGS) if not each.held] == broken
+    assert [each.name for each in judge(total, exceptions, SETTINGS, 10) if not each.held] == broken
+
+
+@pytest.mark.parametrize(("requests", "held"), [(94, False), (95, True), (101, True)])
+def test_arrivals_of_an_open_loop_that_were_never_made(requests, held):
+    """10 a second for 10 s; a process that died would else only make the run shorter."""
+    settings = LoadSettings(arrival_rate=10, min_right_answers=1)
+    (arrivals,) = [each for each in judge(Total([50] * requests), 0, settings, 10) if each.name == "arrivals"]
+    assert arrivals.held == held
 
 
 def test_the_table_names_what_held_and_what_did_not():

@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from vinegrape_server.instance import _LOCK as LOCK
 from vinegrape_server.instance import instance_folder
 
 
@@ -62,6 +64,19 @@ def test_a_killed_servers_folder_is_removed_by_the_next_and_a_living_ones_is_not
 
 def test_what_is_not_a_servers_is_left_alone(temporary):
     (temporary / "vinegrape-notes").mkdir()
+    (temporary / "vinegrape-notes" / "lock").touch()
     with instance_folder():
         pass
-    assert (temporary / "vinegrape-notes").exists()
+    assert (temporary / "vinegrape-notes" / "lock").exists()
+
+
+def test_traps_in_a_folder_that_everybody_may_write_to(temporary):
+    """A pipe would be waited for, a link followed; neither is a lock of ours."""
+    for name in ("pipe", "link"):
+        (temporary / f"vinegrape-{name}").mkdir()
+    (temporary / "mine").touch()
+    os.mkfifo(temporary / "vinegrape-pipe" / LOCK)
+    (temporary / "vinegrape-link" / LOCK).symlink_to(temporary / "mine")
+    with instance_folder():
+        pass
+    assert {path.name for path in temporary.iterdir()} == {"vinegrape-pipe", "vinegrape-link", "mine"}

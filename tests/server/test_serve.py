@@ -1,5 +1,6 @@
 """What of `serve` needs no running TorchServe; tests/serving has the rest."""
 
+import re
 import socket
 
 import pytest
@@ -35,8 +36,14 @@ def test_free_ports_are_free():
 
 
 def test_a_host_that_is_not_this_machine():
-    with pytest.raises(SettingError, match=r"Cannot listen on 192\.0\.2\.1:\d+ \(Cannot assign requested address\)"):
+    with pytest.raises(SettingError) as raised:
         module._check_ports(settings(host="192.0.2.1"))
+    assert re.fullmatch(
+        r"Cannot listen on 192\.0\.2\.1:\d+ \(Cannot assign requested address\)\. Choose another: --host HOST",
+        str(raised.value),
+    )
+    with pytest.raises(SettingError, match=r"Choose another: --operations-host HOST"):
+        module._check_ports(settings(operations_host="no.such.host.invalid"))
 
 
 def test_the_management_port_is_looked_for_on_loopback_whatever_the_host():

@@ -145,9 +145,9 @@ def test_the_largest_batch():
 
 
 def test_more_bytes_than_torchserve_can_be_told():
-    assert load({"max_image_bytes": 536_870_911}).worker.max_image_bytes * 4 < 2**31
-    with pytest.raises(SettingError, match="at most 536870911"):
-        load({"max_image_bytes": 536_870_912})
+    assert load({"max_image_bytes": 1_431_655_764}).max_request_bytes < 2**31
+    with pytest.raises(SettingError, match="at most 1431655764"):
+        load({"max_image_bytes": 1_431_655_765})
 
 
 def test_a_workers_setting_is_checked_too():

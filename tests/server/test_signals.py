@@ -15,3 +15,14 @@ def test_a_signal_asks_to_stop_and_a_second_one_to_stop_now(number):
         os.kill(os.getpid(), number)
         assert stop.now.is_set()
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As nohup asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)

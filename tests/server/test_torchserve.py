@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import vinegrape_server
+from vinegrape_handler.errors import SettingError
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_server import torchserve
 from vinegrape_server.plan import Plan, make_plan
@@ -76,7 +77,7 @@ def test_the_model():
 
 
 def test_torchserves_own_limit_is_well_above_ours():
-    assert properties(max_image_bytes=1000)["max_request_size"] == "4000"
+    assert properties(max_image_bytes=1000)["max_request_size"] == "1500"
 
 
 def test_the_queue():
@@ -132,3 +133,16 @@ def test_the_workers_read_back_what_was_settled():
     assert WorkerSettings.from_environment(made) == WorkerSettings("onnx_int8", "cpu", threads=2, max_instances=5)
     assert made["OMP_NUM_THREADS"] == "2"
     assert made["HOME"] == "/home/someone"
+
+
+# What stands in the way
+
+
+def test_a_temporary_folder_whose_name_is_too_long_for_a_socket(tmp_path):
+    with pytest.raises(SettingError, match="too long a name for TorchServe's sockets"):
+        torchserve.prepare(plan(), tmp_path / ("x" * 100))
+
+
+def test_a_temporary_folder_that_cannot_be_written():
+    with pytest.raises(SettingError, match=r"Cannot write to .*: No such file or directory. Set TMPDIR"):
+        torchserve.prepare(plan(), Path("/tmp/none"))

@@ -12,6 +12,7 @@ Requests2XX{Level="Host",Hostname="vm",} 4.0
 # HELP ts_inference_requests_total Torchserve prometheus counter metric with unit: Count
 # TYPE ts_inference_requests_total counter
 ts_inference_requests_total{model_name="vinegrape",model_version="default",hostname="vm",} 3.0
+ts_inference_requests_total{model_name="vinegrape",model_version="1b75607327bf",hostname="vm",} 2.0
 # HELP ts_queue_latency_microseconds Torchserve prometheus counter metric with unit: Microseconds
 # TYPE ts_queue_latency_microseconds counter
 ts_queue_latency_microseconds{model_name="vinegrape",model_version="default",hostname="vm",} 2500000.0
@@ -42,7 +43,7 @@ def registry() -> CollectorRegistry:
     ("name", "labels", "value"),
     [
         ("ts_http_responses_total", {"status": "2xx"}, 4),
-        ("ts_inference_requests_total", {}, 3),
+        ("ts_inference_requests_total", {}, 5),
         ("ts_queue_latency_seconds_total", {}, 2.5),
         ("ts_worker_load_time_seconds", {"worker": "W-9000"}, 0.75),
         ("ts_worker_load_time_seconds", {"worker": "W-9001"}, 0.5),
@@ -68,3 +69,8 @@ def test_a_torchserve_that_does_not_answer_has_no_metrics():
     registry = CollectorRegistry()
     registry.register(TorchServeMetrics(refuse))
     assert generate_latest(registry) == b""
+
+
+def test_no_series_comes_twice(registry):
+    series = [line.rpartition(" ")[0] for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    assert len(series) == len(set(series))

@@ -85,8 +85,8 @@ def test_workers_add_up_and_the_dead_stay_counted(tmp_path, start):
     second.count("Ak")
     assert values(tmp_path) == expected(3, 2, ready=1)
     second.kill()
-    assert values(tmp_path) == expected(3, 2, ready=None)
-    assert values(tmp_path) == expected(3, 2, ready=None)  # counted once, however often it is asked
+    assert values(tmp_path) == expected(3, 2, ready=0)
+    assert values(tmp_path) == expected(3, 2, ready=0)  # counted once, however often it is asked
 
 
 def test_files_of_the_dead_do_not_pile_up(tmp_path, start):
@@ -95,7 +95,7 @@ def test_files_of_the_dead_do_not_pile_up(tmp_path, start):
         worker.count("Ak")
         worker.kill()
         values(tmp_path)
-    assert values(tmp_path) == expected(3, 0, ready=None)
+    assert values(tmp_path) == expected(3, 0, ready=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_dead.db", "histogram_dead.db"]
 
 
@@ -108,3 +108,34 @@ def test_a_gauge_is_of_the_living(tmp_path, start):
     assert metrics.gauge("vinegrape_workers_ready") == 2
     first.kill()
     assert metrics.gauge("vinegrape_workers_ready") == 1
+
+
+def test_deaths_are_counted(tmp_path, start):
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(tmp_path))
+    for deaths in range(3):
+        assert registry.get_sample_value("vinegrape_worker_deaths_total") == deaths
+        worker = start()
+        worker.count("Ak")
+        worker.kill()
+
+
+def test_a_file_that_is_only_just_made(tmp_path, start):
+    """prometheus_client makes it empty; its process may be killed before it has grown."""
+    worker, dead = start(), start()
+    worker.count("Ak")
+    dead.kill()
+    values(tmp_path)
+    for pid in (os.getpid(), dead.process.pid):
+        (tmp_path / f"counter_{pid}.db").touch()
+        (tmp_path / f"gauge_livesum_{pid}.db").touch()
+    assert values(tmp_path) == expected(1, 0, ready=1)
+    assert (tmp_path / f"counter_{os.getpid()}.db").exists()
+    assert not (tmp_path / f"counter_{dead.process.pid}.db").exists()
+
+
+def test_gauges_of_nobody_are_0(tmp_path):
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(tmp_path))
+    assert registry.get_sample_value("vinegrape_workers_ready") == 0
+    assert registry.get_sample_value("vinegrape_batches_in_progress") == 0

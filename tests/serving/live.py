@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,16 +89,32 @@ class Live:
             return list(pool.map(ask, contents))
 
 
+def with_entry(archive: Path, folder: Path, code: str) -> Path:
+    """A copy of an archive in a folder, whose handler is this code."""
+    path = folder / "other.mar"
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, code if name == "vinegrape_entry.py" else source.read(name))
+    return path
+
+
 @contextlib.contextmanager
-def starting(archive: Path, log: Path, **settings) -> Iterator[Live]:
-    """Start to serve an archive, until the block ends; settings as on the command line, with underscores."""
+def starting(archive: Path, log: Path, output: int | None = None, **settings) -> Iterator[Live]:
+    """Start to serve an archive, until the block ends.
+
+    Args:
+        archive: to serve.
+        log: where its words go.
+        output: a file descriptor where they go instead.
+        settings: as on the command line, with underscores.
+    """
     settings = {**free_ports(), "workers": 1, **settings}
     options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
-    with log.open("w") as output:
+    with log.open("w") as file:
         process = subprocess.Popen(
             command("serve", "--archive", str(archive), *options),
-            stdout=output,
+            stdout=file if output is None else output,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,

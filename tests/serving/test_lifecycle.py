@@ -1,9 +1,11 @@
 """A server's start, its end, and what happens when a part of it dies."""
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -20,7 +22,7 @@ import pytest
 from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 
 from tests.conftest import program
-from tests.serving.live import Live, command, free_ports, serving, wait_for_banner, wait_until
+from tests.serving.live import Live, command, free_ports, serving, starting, wait_for_banner, wait_until, with_entry
 
 STOP_S = 30  # far more than it takes; a bound, so that a test that fails also ends
 
@@ -213,31 +215,53 @@ def test_a_second_server_on_the_same_ports_is_refused(server, archive):
 # How it ends
 
 
-def test_what_is_in_flight_at_a_stop_is_answered(small_archive, tmp_path):
-    """Requests wait in the queue and one is with the worker when the signal comes: each gets its answer."""
-    _, (picture, *_) = read_self_check(small_archive)
-    with serving(small_archive, tmp_path / "log", batch_size=1) as live, futures.ThreadPoolExecutor(40) as pool:
-        large = many_instances(picture)
-        answers = [pool.submit(live.post, large) for _ in range(20)]
-        answers += [pool.submit(live.call, large) for _ in range(20)]
-        wait_until(lambda: pending(live) > 10)
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_what_is_in_flight_at_a_stop_is_answered(archive, leaf, tmp_path, batch_size):
+    """Requests wait in the queue, are on their way to the worker and with it when the signal comes.
+
+    Each has megabytes, so that the way takes time.
+    """
+    large = many_instances(leaf)
+    settings = {"batch_size": batch_size, "drain_timeout_s": 200}
+    with serving(archive, tmp_path / "log", **settings) as live, futures.ThreadPoolExecutor(20) as pool:
+        before = received(live)
+        over_rest = [pool.submit(live.post, large) for _ in range(10)]
+        over_grpc = [pool.submit(live.call, large) for _ in range(10)]
+        wait_until(lambda: received(live) == before + 20)
         live.process.send_signal(signal.SIGTERM)
         wait_until(lambda: live.operations("/readyz").text == "stopping\n")
-        bodies = [answer.result().json() for answer in answers[:20]]
-        bodies += [json.loads(answer.result()) for answer in answers[20:]]
+        bodies = [answer.result().json() for answer in over_rest]
+        bodies += [json.loads(answer.result()) for answer in over_grpc]
         assert {len(body["predictions"]) for body in bodies} == {32}
+        assert live.process.wait(STOP_S) == 0
+
+
+def test_a_closed_terminal_is_no_reason_to_drop_what_is_in_flight(archive, leaf, tmp_path):
+    """Nobody reads its last words any more."""
+    ours, theirs = pty.openpty()
+    large = many_instances(leaf)
+    with starting(archive, tmp_path / "log", output=theirs) as live, futures.ThreadPoolExecutor(8) as pool:
+        os.close(theirs)
+        wait_until(lambda: is_ready(live))
+        before = received(live)
+        answers = [pool.submit(live.post, large) for _ in range(8)]
+        wait_until(lambda: received(live) == before + 8)
+        os.close(ours)
+        live.process.send_signal(signal.SIGHUP)
+        assert {answer.result().status_code for answer in answers} == {200}
         assert live.process.wait(STOP_S) == 0
 
 
 def test_a_second_signal_does_not_wait(small_archive, tmp_path):
     """A worker that hangs would be waited for; who is in a hurry says so again."""
     _, (picture, *_) = read_self_check(small_archive)
-    with serving(small_archive, tmp_path / "log", batch_size=1, drain_timeout_s=1000) as live:
+    with serving(small_archive, tmp_path / "log", drain_timeout_s=1000) as live:
         held = workers(live.process)[0]
         held.suspend()  # no answer will ever come
         with futures.ThreadPoolExecutor(4) as pool:
+            before = received(live)
             answers = [pool.submit(live.post, picture) for _ in range(4)]
-            wait_until(lambda: pending(live) > 0)
+            wait_until(lambda: received(live) == before + 4)
             live.process.send_signal(signal.SIGTERM)
             wait_until(lambda: live.operations("/readyz").text == "stopping\n")
             live.process.send_signal(signal.SIGTERM)
@@ -249,10 +273,15 @@ def many_instances(picture) -> bytes:
     return json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}] * 32}).encode()
 
 
-def pending(live) -> int:
-    """Requests in TorchServe's queue."""
-    management = f"http://127.0.0.1:{live.ports['management_port']}/models/vinegrape"
-    return live.client.get(management).json()[0]["jobQueueStatus"]["pendingRequests"]
+def received(live) -> float:
+    """Requests that have arrived whole: TorchServe counts each before it queues it."""
+    return live.metrics()[("ts_inference_requests_total",)]
+
+
+def is_ready(live) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return live.operations("/readyz").status_code == 200
+    return False
 
 
 def test_a_server_that_is_killed_takes_all_it_started_with_it(small_archive, tmp_path):
@@ -268,37 +297,91 @@ def test_a_server_that_is_killed_takes_all_it_started_with_it(small_archive, tmp
 
 
 def test_without_a_worker_for_as_long_as_a_start_may_take_it_ends(small_archive, tmp_path):
-    """TorchServe would refuse every request for ever. A Java that is held still starts no worker."""
-    with serving(small_archive, tmp_path / "log", startup_timeout_s=15) as live:
-        frontend, (worker,) = java(live.process), workers(live.process)
-        frontend.suspend()
+    """TorchServe would give up, and then refuse every request for ever. Here no worker starts a second time."""
+    started = tmp_path / "started"
+    code = f"""
+from pathlib import Path
+from vinegrape_handler.handler import Handler
+
+class FailsTheSecondTime(Handler):
+    def initialize(self, context):
+        Path({str(started)!r}).mkdir()
+        super().initialize(context)
+"""
+    with serving(with_entry(small_archive, tmp_path, code), tmp_path / "log", startup_timeout_s=15) as live:
+        (worker,) = workers(live.process)
         worker.kill()
+        wait_until(lambda: live.operations("/readyz").text == "no worker runs\n")
+        assert live.operations("/readyz").status_code == 503
+        assert live.operations("/livez").status_code == 200
+        assert live.metrics()[("vinegrape_workers_ready",)] == 0
         assert live.process.wait(15 + STOP_S) == 1
         assert last_line(live.log).startswith("vinegrape: No worker has run for 15 s (startup_timeout_s)")
-        _, alive = psutil.wait_procs([frontend, worker], timeout=STOP_S)
+
+
+def test_a_torchserve_that_hangs_is_noticed_and_ended(small_archive, tmp_path):
+    with serving(small_archive, tmp_path / "log", startup_timeout_s=15) as live:
+        frontend = java(live.process)
+        frontend.suspend()
+        wait_until(lambda: live.operations("/readyz").text == "TorchServe does not answer\n")
+        assert live.operations("/livez").status_code == 503
+        assert live.process.wait(15 + STOP_S) == 1
+        assert last_line(live.log).startswith("vinegrape: TorchServe has not answered for 15 s (startup_timeout_s)")
+        _, alive = psutil.wait_procs([frontend], timeout=STOP_S)
         assert not alive
 
 
-def test_as_the_first_process_of_a_container(small_archive, tmp_path):
-    """Process 1 of its own process namespace, where the kernel ignores signals that nobody handles."""
+def test_a_torchserve_that_hangs_is_not_waited_for_twice(small_archive, tmp_path):
+    """It would be asked for what is in flight for long, and then not end by itself."""
+    with serving(small_archive, tmp_path / "log", drain_timeout_s=1000) as live:
+        java(live.process).suspend()
+        live.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: live.operations("/readyz").text == "stopping\n")
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(8) == 0  # it would be killed after 10
+
+
+@pytest.fixture
+def first_process(small_archive, tmp_path):
+    """`vinegrape serve` as process 1 of its own process namespace, where the kernel drops signals nobody handles."""
     unshare, ports = program("unshare", "util-linux"), free_ports()
     if os.geteuid() != 0:
         pytest.skip("A process namespace needs root; run the tests as root")
     options = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
     arguments = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
     arguments += command("serve", "--archive", str(small_archive), "--workers=1", *options)
-    _, (picture, *_) = read_self_check(small_archive)
     with (tmp_path / "log").open("w") as log, subprocess.Popen(arguments, stdout=log, stderr=log) as process:
         try:
-            wait_for_banner(process, tmp_path / "log")
+            wait_until(lambda: psutil.Process(process.pid).children())
             (first,) = psutil.Process(process.pid).children()
             assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{first.pid}/status").read_text(), re.MULTILINE)
-            processes = first.children(recursive=True)
-            url = f"http://127.0.0.1:{ports['rest_port']}/predictions/vinegrape"
-            assert httpx.post(url, content=picture, timeout=60).status_code == 200
-            first.send_signal(signal.SIGTERM)
-            assert process.wait(STOP_S) == 0
-            _, alive = psutil.wait_procs(processes, timeout=STOP_S)
-            assert not alive
+            yield process, first, ports
         finally:
             process.kill()
+
+
+def test_as_the_first_process_of_a_container(first_process, small_archive, tmp_path):
+    process, first, ports = first_process
+    _, (picture, *_) = read_self_check(small_archive)
+    wait_for_banner(process, tmp_path / "log")
+    processes = first.children(recursive=True)
+    url = f"http://127.0.0.1:{ports['rest_port']}/predictions/vinegrape"
+    assert httpx.post(url, content=picture, timeout=60).status_code == 200
+    first.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_S) == 0
+    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+    assert not alive
+
+
+def test_a_signal_before_anything_has_started(first_process, tmp_path):
+    process, first, _ = first_process
+    wait_until(lambda: handles(first, signal.SIGTERM))
+    first.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_S) == 0
+    assert "Ctrl-C" not in (tmp_path / "log").read_text()
+
+
+def handles(process, number) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught[1], 16) >> (number - 1) & 1)

@@ -12,8 +12,8 @@ from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import program
 from tests.server.test_cli import run
-from tests.serving.live import PORTS, ROOT, Live, free_port, serving, starting, wait_until
-from tests.serving.test_lifecycle import java, read_self_check, workers
+from tests.serving.live import PORTS, ROOT, Live, free_port, serving, starting, wait_until, with_entry
+from tests.serving.test_lifecycle import read_self_check, workers
 
 CONFIG = ROOT / "serve_config" / "prometheus.yml"
 RIGHT, BROKEN, INSTANCES = 5, 3, 2  # of each over REST; over gRPC one fewer
@@ -133,21 +133,33 @@ def test_counts_outlive_a_worker(small_archive, tmp_path):
         live.post(picture)
         assert live.metrics()["vinegrape_requests_total", "", "200", "rest"] == 4
         assert live.metrics()[("vinegrape_workers_ready",)] == 1
+        assert live.metrics()[("vinegrape_worker_deaths_total",)] == 1
 
 
 def test_ready_means_that_every_worker_has_answered(small_archive, tmp_path):
-    """One worker is held still as soon as it is there: TorchServe says Healthy, and the service is not ready."""
-    with starting(small_archive, tmp_path / "log", workers=2) as live:
-        wait_until(lambda: len(workers(live.process)) == 2)
-        held, _ = workers(live.process)
-        held.suspend()
+    """Of two workers one waits before it loads: TorchServe says Healthy, and the service is not ready."""
+    first, go = tmp_path / "first", tmp_path / "go"
+    code = f"""
+import time
+from pathlib import Path
+from vinegrape_handler.handler import Handler
+
+class Waits(Handler):
+    def initialize(self, context):
         try:
-            wait_until(lambda: says(live, "/readyz") == (503, "starting: 1 of 2 workers have answered right\n"))
-            assert live.client.get("/ping").json() == {"status": "Healthy"}
-            assert says(live, "/livez") == (200, "ok\n")
-        finally:
-            held.resume()
+            Path({str(first)!r}).mkdir()
+        except FileExistsError:
+            while not Path({str(go)!r}).exists():
+                time.sleep(0.05)
+        super().initialize(context)
+"""
+    with starting(with_entry(small_archive, tmp_path, code), tmp_path / "log", workers=2) as live:
+        wait_until(lambda: says(live, "/readyz") == (503, "starting: 1 of 2 workers have answered right\n"))
+        assert live.client.get("/ping").json() == {"status": "Healthy"}
+        assert says(live, "/livez") == (200, "ok\n")
+        go.touch()
         wait_until(lambda: says(live, "/readyz") == (200, "ok\n"))
+        assert live.metrics()[("vinegrape_workers_ready",)] == 2
 
 
 def says(live, path) -> tuple[int, str] | None:
@@ -156,20 +168,6 @@ def says(live, path) -> tuple[int, str] | None:
     except httpx.TransportError:
         return None
     return answer.status_code, answer.text
-
-
-def test_without_a_worker_it_is_not_ready(small_archive, tmp_path):
-    """A Java that is held still starts no other worker."""
-    with serving(small_archive, tmp_path / "log") as live:
-        frontend, (worker,) = java(live.process), workers(live.process)
-        frontend.suspend()
-        try:
-            worker.kill()
-            wait_until(lambda: says(live, "/readyz") == (503, "no worker runs\n"))
-            assert says(live, "/livez") == (200, "ok\n")
-        finally:
-            frontend.resume()
-        wait_until(lambda: says(live, "/readyz") == (200, "ok\n"))
 
 
 def test_the_operations_port_stays_on_this_machine_by_default(server):
