@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from vinegrape_server.http_get import LOOPBACK, get
 from vinegrape_server.plan import Plan
-from vinegrape_server.process import TorchServe, find_workers
+from vinegrape_server.process import TorchServe
+from vinegrape_server.processes import find_workers
 from vinegrape_server.torchserve_metrics import TorchServeMetrics
 
 _FETCH_S = 2

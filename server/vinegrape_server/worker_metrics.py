@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import psutil
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from vinegrape_handler.metrics import BATCHES_IN_PROGRESS, WORKERS_READY
+
+from vinegrape_server.processes import lives
 
 _DEAD = "dead"  # in the place of a process id
 
@@ -61,15 +62,6 @@ class WorkerMetrics(Collector):
             elif folding.stat().st_size:
                 _add(folding, self._folder / f"{kind}_{_DEAD}.db")
             folding.unlink()
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits for its parent to notice its end does not."""
-    try:
-        running: bool = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    return running
 
 
 def _add(source: Path, target: Path) -> None:
