@@ -37,10 +37,15 @@ def stop_signals() -> Iterator[Stop]:
     def handle(_signal: int, _frame: FrameType | None) -> None:
         stop.ask()
 
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup asks for
+    heard = [number for number in _SIGNALS if not _is_nohup(number)]
     before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_nohup(number: int) -> bool:
+    """Whether a closed terminal shall not matter, as `nohup` says it."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -125,7 +125,16 @@ def test_size(capsys):
     total = int(result.stdout.splitlines()[-1].split()[0])
     assert 100 < total < LIMIT_MB
     with capsys.disabled():
-        print(f"\n{IMAGE}: {total} MB of packages, code, archive and bytecode")  # noqa: T201
+        print(f"\n{IMAGE}: {total} MB of packages, code, archive and bytecode, among them")  # noqa: T201
+        print("\n".join(biggest()))  # noqa: T201
+
+
+def biggest() -> list[str]:
+    """The largest packages: megabytes and folder."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folder = image.program(IMAGE, "python", "-c", code).stdout.strip()
+    result = image.program(IMAGE, "du", "--block-size=1000000", "--max-depth=1", folder)
+    return sorted(result.stdout.splitlines(), key=lambda line: int(line.split()[0]), reverse=True)[1:8]
 
 
 def bytecode() -> list[str]:

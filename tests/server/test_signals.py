@@ -17,8 +17,7 @@ def test_a_signal_asks_to_stop_and_a_second_one_to_stop_now(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
-    """As nohup asks for."""
+def test_nohup_is_heard():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as stop:
@@ -26,3 +25,14 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert not stop.asked.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_shell_that_starts_it_in_the_background_does_not_make_it_deaf():
+    """A script's `&` has SIGINT ignored; `kill -INT` still stops."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.asked.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
