@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from vinegrape_handler.metadata import BACKENDS
 from vinegrape_training import synthetic
+
+from tests.serving.live import Live, serving
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
@@ -118,3 +121,10 @@ def small_archive(export, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
     build(export, path, BACKENDS)
     return path
+
+
+@pytest.fixture(scope="session")
+def server(archive, tmp_path_factory) -> Iterator[Live]:
+    """The committed model, as `make serve` serves it, with one worker."""
+    with serving(archive, tmp_path_factory.mktemp("server") / "log") as live:
+        yield live

@@ -18,12 +18,12 @@ _SECONDS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
     0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10,
 )  # fmt: skip
-# Of the workers that live; where none does, who adds them up says 0
-WORKERS_READY = ("vinegrape_workers_ready", "Workers that run and have answered their self-check")
-BATCHES_IN_PROGRESS = ("vinegrape_batches_in_progress", "Batches that workers are at")
-
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+
+# Name and meaning of what is of the workers that live; where none does, who adds them up says 0
+WORKERS_READY = ("vinegrape_workers_ready", "Workers that run and have answered their self-check")
+BATCHES_IN_PROGRESS = ("vinegrape_batches_in_progress", "Batches that workers are at")
 
 
 class Metrics:

@@ -75,7 +75,7 @@ def read(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int,
 
 def transport(headers: Mapping[str, Any]) -> str:
     """How a request came, "rest" or "grpc": TorchServe hands over the headers of HTTP, and none of gRPC."""
-    return "rest" if _lower(headers) else "grpc"
+    return "rest" if any(isinstance(value, str) for value in headers.values()) else "grpc"
 
 
 def _asks_for_description(headers: Mapping[str, Any]) -> bool:

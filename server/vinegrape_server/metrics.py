@@ -13,14 +13,14 @@ from prometheus_client.registry import Collector
 
 from vinegrape_server.http_get import LOOPBACK, get
 from vinegrape_server.plan import Plan
-from vinegrape_server.process import TorchServe
 from vinegrape_server.processes import find_workers
+from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve_metrics import TorchServeMetrics
 
 _FETCH_S = 2
 
 
-def make_registry(plan: Plan, server: TorchServe) -> CollectorRegistry:
+def make_registry(plan: Plan, server: Supervisor) -> CollectorRegistry:
     """The workers' metrics, TorchServe's, the model's and the processes'."""
     registry = CollectorRegistry()
     registry.register(server.worker_metrics)

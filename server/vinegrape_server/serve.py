@@ -19,9 +19,9 @@ from vinegrape_server.java import find_java
 from vinegrape_server.metrics import make_registry
 from vinegrape_server.operations import operations
 from vinegrape_server.plan import Plan
-from vinegrape_server.process import TorchServe
 from vinegrape_server.settings import ServeSettings
 from vinegrape_server.signals import Stop
+from vinegrape_server.supervisor import Supervisor
 
 
 def serve(settings: ServeSettings, stop: Stop) -> None:
@@ -38,7 +38,7 @@ def serve(settings: ServeSettings, stop: Stop) -> None:
     with instance_folder() as folder:
         torchserve.prepare(plan, folder)
         with (
-            TorchServe(plan, java, folder) as server,
+            Supervisor(plan, java, folder) as server,
             operations(
                 settings.operations_host,
                 settings.operations_port,

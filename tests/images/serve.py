@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loadtests.server import free_ports
 from tests.conftest import ROOT
 from tests.images import image
-from tests.serving.live import Live, free_ports, wait_until
+from tests.serving.live import Live, wait_until
 from tests.serving.test_lifecycle import listens, read_self_check
 
 IMAGE = os.environ["SERVE_IMAGE"]

@@ -12,8 +12,9 @@ from vinegrape_server import settings as server_settings
 from vinegrape_server.cli import main, vinegrape
 from vinegrape_training.data_cli import data
 
+from loadtests.server import free_ports
 from tests.server import archives
-from tests.serving.live import command, free_ports
+from tests.serving.live import command
 
 
 def run(*arguments, **variables) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,9 @@ from vinegrape_server import serve as module
 from vinegrape_server.plan import make_plan
 from vinegrape_server.settings import ServeSettings
 
+from loadtests.server import free_ports
 from tests.server.archives import info
-from tests.serving.live import PORTS, free_ports
+from tests.serving.live import PORTS
 
 
 def settings(**options) -> ServeSettings:

@@ -1,4 +1,4 @@
-"""Servers that the tests of this folder share."""
+"""A server that the tests of this folder share."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,8 @@ from tests.serving.live import Live, serving
 
 
 @pytest.fixture(scope="session")
-def server(archive, tmp_path_factory) -> Iterator[Live]:
-    """The committed model, as `make serve` serves it, with one worker."""
-    with serving(archive, tmp_path_factory.mktemp("server") / "log") as live:
-        yield live
-
-
-@pytest.fixture(scope="session")
 def batching_server(archive, tmp_path_factory) -> Iterator[Live]:
-    """The same, waiting a second for batches of 4: four requests at once are one batch."""
+    """The committed model, waiting a second for batches of 4: four requests at once are one batch."""
     log = tmp_path_factory.mktemp("batching") / "log"
     with serving(archive, log, batch_size=4, max_batch_delay_ms=1000) as live:
         yield live

@@ -16,11 +16,14 @@ from pathlib import Path
 import grpc
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from vinegrape_server.settings import ServeSettings
+
+from loadtests.server import free_ports
 
 ROOT = Path(__file__).parents[2]
 PROTOS, SERVICES = grpc.protos_and_services("clients/inference.proto")
 
-PORTS = ("rest_port", "grpc_port", "operations_port", "metrics_port", "management_port", "grpc_management_port")
+PORTS = tuple(ServeSettings().ports)
 
 
 def free_port() -> int:
@@ -29,15 +32,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-def free_ports() -> dict[str, int]:
-    """A port that nobody listens on for every port that a server needs."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in zip(PORTS, sockets, strict=True)}
 
 
 def command(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One running TorchServe with its workers: its start, its health, its end."""
+"""Starts TorchServe with its workers, watches them, and ends them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _HUNG_S = 10  # without an answer of the frontend
 _STOP_S = 10  # until a TorchServe that was asked to end is killed
 
 
-class TorchServe:
-    """One running TorchServe, with its workers; a context manager that leaves none of them behind."""
+class Supervisor:
+    """Of one TorchServe and its workers; a context manager that leaves none of them behind."""
 
     def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
         self._plan = plan
@@ -58,7 +58,7 @@ class TorchServe:
         )
         self._log = TorchServeLog(self._process.stdout or ())
 
-    def __enter__(self) -> TorchServe:
+    def __enter__(self) -> Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
