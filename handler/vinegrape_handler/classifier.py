@@ -1,4 +1,4 @@
-"""Encoded images to probabilities: decode and resize each, run the network once over all that are good."""
+"""Encoded images to probabilities: decode and resize each, run the network over all that are good."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class Classifier:
         limits: Limits,
         decode_threads: int = 1,
         metrics: Metrics | None = None,
+        call_size: int = MAX_BATCH_SIZE,
     ) -> None:
         self.metadata = metadata
+        self._call_size = call_size
         self._network = network
         self._limits = limits
         self._metrics = metrics
@@ -78,9 +80,9 @@ class Classifier:
             return error
 
     def _infer(self, images: list[NDArray[np.uint8]]) -> Iterator[Probabilities | RequestError]:
-        """One call of the network for up to MAX_BATCH_SIZE images, each uint8 [S,S,3]."""
-        for start in range(0, len(images), MAX_BATCH_SIZE):
-            batch = np.stack(images[start : start + MAX_BATCH_SIZE])  # uint8 [N,S,S,3]
+        """One call of the network for up to `call_size` images, each uint8 [S,S,3]."""
+        for start in range(0, len(images), self._call_size):
+            batch = np.stack(images[start : start + self._call_size])  # uint8 [N,S,S,3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:

@@ -19,7 +19,7 @@ from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.request import Request
-from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 
 # Between processors and precisions the same weights differ in the third decimal at most; a wrong preprocessing
 # or wrong weights differ in the first.
@@ -106,7 +106,8 @@ class Handler:
         self._check(self.metadata.self_check)
         self.metrics = Metrics(self.metadata.classes)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
-        self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics)
+        call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
+        self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)
         self.metrics.workers_ready.set(1)
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:

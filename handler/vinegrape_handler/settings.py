@@ -14,9 +14,11 @@ from vinegrape_handler.metadata import Backend
 
 ENVIRONMENT_PREFIX = "VINEGRAPE_"
 
-# The most images in one call of the network. It bounds a worker's memory (about 20 MB of activations an image for
-# MobileNetV2 at 256 px), whatever the number of instances in a request.
+# The most images in one call of the network, whatever the number of instances in a request. On a GPU it bounds the
+# memory. On a CPU, where activations take about 22 MB an image (MobileNetV2 at 320 px), a call of 4 takes as long an
+# image as of 1, and one of 64 a fifth longer: they leave the cache.
 MAX_BATCH_SIZE = 64
+CPU_CALL_SIZE = 4
 
 # Where Pillow itself gives up with a decompression-bomb error
 PILLOW_MAX_PIXELS = 178_956_970

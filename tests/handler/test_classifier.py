@@ -31,8 +31,8 @@ class Fails:
         raise RuntimeError("out of memory")
 
 
-def classifier(network, decode_threads=1) -> Classifier:
-    return Classifier(dataclasses.replace(METADATA, input_size=4), network, LIMITS, decode_threads)
+def classifier(network, decode_threads=1, **options) -> Classifier:
+    return Classifier(dataclasses.replace(METADATA, input_size=4), network, LIMITS, decode_threads, **options)
 
 
 def values(results) -> list:
@@ -87,6 +87,9 @@ def test_more_than_a_call_of_the_network_holds():
     greys = list(range(MAX_BATCH_SIZE + 2))
     assert values(classifier(network).classify([grey(each) for each in greys])) == [2 * each + 1 for each in greys]
     assert [len(batch) for batch in network.batches] == [MAX_BATCH_SIZE, 2]
+    network.batches.clear()
+    assert len(classifier(network, call_size=2).classify([grey(1)] * 5)) == 5
+    assert [len(batch) for batch in network.batches] == [2, 2, 1]
 
 
 def test_a_network_that_fails_fails_its_images_only(caplog):

@@ -19,7 +19,7 @@ from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler, check_answers
 from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
-from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.settings import CPU_CALL_SIZE, WorkerSettings
 
 from tests.handler.pictures import encode, gradient, grey
 from tests.handler.test_classifier import Fails
@@ -245,6 +245,15 @@ def counted(handler) -> dict[tuple[str, ...], float]:
         for each in family.samples
         if each.name.endswith("_total") and each.value
     }
+
+
+def test_on_a_cpu_a_call_of_the_network_is_small(model_dir):
+    handler = started(model_dir)
+    picture = pictures(model_dir)[0]
+    ask(handler, *[{"data": picture}] * (CPU_CALL_SIZE + 1))
+    assert value(handler, "vinegrape_inference_seconds_count") == 2
+    assert value(handler, "vinegrape_batch_size_bucket", le="1.0") == 1
+    assert value(handler, "vinegrape_batch_size_sum") == CPU_CALL_SIZE + 1
 
 
 def test_every_request_and_image_is_counted_once(model_dir):
