@@ -1,10 +1,11 @@
 # Sets up and calls; every target is a plain command that can be run without make.
 PYTHON ?= python3
-# For `make serve`, further options of `vinegrape serve`; for `make test`, of pytest; for `make loadtest`, of Locust
+# Further options of what `make serve`, `make test`, `make evaluate` or `make loadtest` calls
 ARGS ?=
-# For `make model`: the images, and the weights to start from (a file, or timm's hub)
+# For `make evaluate` and `make model`: the images, the weights to start from (a file, or timm's hub), where folds go
 DATA ?=
 WEIGHTS ?= imagenet
+EVALUATION ?= runs/evaluation
 # For `make images`: what builds as `docker build` does, what runs as `docker run` does, and further options to build.
 # With podman: IMAGE_BUILDER='podman build --format docker' IMAGE_RUNNER='podman run'; its own format has no HEALTHCHECK
 IMAGE_BUILDER ?= docker build
@@ -18,7 +19,7 @@ DEV := .venv
 ASK := .venv-images
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint model images loadtest clean
+.PHONY: help serve test lint evaluate model images loadtest clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,10 +35,13 @@ lint: $(DEV)/installed ## Check style and types
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
-model: $(DEV)/installed ## Train, export and archive: DATA=folder [WEIGHTS=file]; under an hour on two cores
-	@test -d '$(DATA)' || { echo "make model needs DATA=FOLDER, a folder a class. To get it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
+evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file]; an hour on two cores. Goes on where it was cut off
+	@$(need_data)
+	$(DEV)/bin/vinegrape evaluate $(EVALUATION) $(recipe) $(ARGS)
+
+model: evaluate ## Then train on all images, export and archive; some minutes more
 	run=runs/$$(date +%Y-%m-%d_%H-%M-%S) && \
-	$(DEV)/bin/vinegrape train 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"' run_dir=$$run && \
+	$(DEV)/bin/vinegrape train evaluation=$(EVALUATION) run_dir=$$run $(recipe) && \
 	$(DEV)/bin/vinegrape export $$run $$run/export && \
 	$(DEV)/bin/vinegrape archive $$run/export model_store/vinegrape.mar
 
@@ -66,6 +70,8 @@ $(ASK)/installed: pyproject.toml constraints.txt
 	$(call venv,$(ASK),'.[loadtest$(comma)test]',about 650 MB and a minute)
 
 comma := ,
+recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"'
+need_data = test -d '$(DATA)' || { echo "make $@ needs DATA=FOLDER, a folder a class. To get it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
 define venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vinegrape needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Say which: make PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up $(1) with Python packages; $(3)"

@@ -11,7 +11,7 @@ import click
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.settings import ENVIRONMENT_PREFIX, choices
 from vinegrape_training.data_cli import data
-from vinegrape_training.model_cli import archive, export, train
+from vinegrape_training.model_cli import archive, compare, evaluate, export, train, tune
 
 from vinegrape_server import settings as server_settings
 from vinegrape_server.errors import NotReady
@@ -28,7 +28,7 @@ def vinegrape() -> None:
     \b
     Serve the archive at hand:         vinegrape serve
     Get, check or draw images:         vinegrape data --help
-    From images to a new archive:      vinegrape train, vinegrape export, vinegrape archive
+    From images to a new archive:      vinegrape train, tune, evaluate, compare, export, archive
     """
 
 
@@ -92,7 +92,7 @@ def ready(config: Path | None, **options: Any) -> None:
         raise NotReady(f"Not ready: {answer.body.decode().strip()}")
 
 
-for _command in (data, train, export, archive):
+for _command in (data, train, tune, evaluate, compare, export, archive):
     vinegrape.add_command(_command)
 
 

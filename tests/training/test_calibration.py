@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from vinegrape_training.calibration import calibration_error, fit_temperature, wilson_interval
+from vinegrape_training.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
 from vinegrape_training.evaluation import Evaluation
 
 
@@ -56,3 +56,14 @@ def test_evaluation_counts() -> None:
     assert metrics["test_images"] == 4
     confidence = math.exp(2) / (1 + math.exp(2))
     assert metrics["test_calibration_error"] == pytest.approx(abs(confidence - 0.75), abs=1e-6)
+
+
+def test_risk_coverage_by_hand() -> None:
+    # the surest is right, the next wrong, the least sure right
+    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]])
+    points = risk_coverage(probabilities, np.array([0, 0, 0]), [0.1, 2 / 3, 1.0])
+    assert points == [
+        {"coverage": pytest.approx(1 / 3), "risk": 0.0, "confidence": 0.9},
+        {"coverage": pytest.approx(2 / 3), "risk": 0.5, "confidence": 0.8},
+        {"coverage": 1.0, "risk": pytest.approx(1 / 3), "confidence": 0.6},
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vinegrape_training.dataset import DataError, load_images, scan, split
+from vinegrape_training.dataset import DataError, folds, load_dataset, load_images, scan, split
 
 
 def test_scan_sorts_classes_and_paths(colours: Path) -> None:
@@ -103,6 +103,43 @@ def test_too_few_images_to_split(colours: Path) -> None:
 def test_fractions_that_cannot_be(colours: Path, validation: float, test: float) -> None:
     with pytest.raises(DataError, match="together below 1"):
         split(scan(colours), 0, validation, test)
+
+
+def test_every_image_tests_in_one_fold_and_trains_in_the_others(colours: Path) -> None:
+    dataset = scan(colours)
+    parts = folds(dataset, seed=0, count=5)
+    assert sorted(path for part in parts for path in part.test) == list(dataset.paths)
+    for part in parts:
+        assert Counter(path.split("/")[0] for path in part.test) == {"blue": 2, "red": 2}
+        assert sorted(part.train + part.test) == list(dataset.paths)
+        assert part.validation == ()
+
+
+def test_folds_of_odd_sizes_differ_by_one_image(colours: Path) -> None:
+    sizes = [len(part.test) for part in folds(scan(colours), seed=0, count=4)]
+    assert sorted(sizes) == [4, 5, 5, 6]
+
+
+def test_folds_follow_the_seed_alone(colours: Path) -> None:
+    dataset = scan(colours)
+    backwards = replace(dataset, paths=dataset.paths[::-1], labels=dataset.labels[::-1])
+    first = [set(part.test) for part in folds(dataset, 7, 5)]
+    assert [set(part.test) for part in folds(backwards, 7, 5)] == first
+    assert [set(part.test) for part in folds(dataset, 8, 5)] != first
+
+
+@pytest.mark.parametrize("count", [1, 11])
+def test_folds_that_cannot_be(colours: Path, count: int) -> None:
+    with pytest.raises(DataError, match=f"Class blue has 10 images; that is no cross-validation of {count} folds"):
+        folds(scan(colours), 0, count)
+
+
+def test_a_data_set_is_decoded_once(colours: Path) -> None:
+    dataset = scan(colours)
+    first = load_dataset(dataset, 16, "bilinear")
+    assert load_dataset(dataset, 16, "bilinear") is first
+    assert not first.flags.writeable  # whoever changed it would change it for all
+    assert load_dataset(dataset, 8, "bilinear").shape == (20, 8, 8, 3)
 
 
 def test_images_come_decoded_resized_and_in_order(colours: Path) -> None:

@@ -8,7 +8,7 @@ import safetensors.torch
 import timm
 import torch
 from torch import nn
-from vinegrape_training.models import ModelError, classifier_parameters, create_model, preprocessing
+from vinegrape_training.models import ModelError, classifier_parameters, create_model, freeze_stages, preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,44 @@ def test_interpolation_is_the_callers_choice_and_checked() -> None:
     assert preprocessing(model, "bicubic").interpolation == "bicubic"
     with pytest.raises(ModelError, match=r"'lanczos', the server has bilinear, bicubic"):
         preprocessing(model, "lanczos")
+
+
+def test_frozen_stages_are_the_first_ones() -> None:
+    model = create_model("mobilenetv2_100", 5, "none")
+    freeze_stages(model, 4)
+    frozen = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"conv_stem", "bn1", "blocks"}
+    learning = [name for name, parameter in model.blocks.named_parameters() if parameter.requires_grad]
+    assert {name.split(".")[0] for name in learning} == {"3", "4", "5", "6"}
+    still = {
+        name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d) and not module.training
+    }
+    assert {name.rpartition(".")[0] for name in still} >= {"", "blocks.0.0", "blocks.2.2"}
+    assert not any(name.startswith("blocks.3") for name in still)
+
+
+def test_no_stage_frozen() -> None:
+    model = create_model("small_cnn", 5, "none")
+    freeze_stages(model, 0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("architecture", "count"), [("mobilenetv2_100", 9), ("mobilenetv2_100", 40)])
+def test_something_must_learn(architecture: str, count: int) -> None:
+    with pytest.raises(ModelError, match=f"model.frozen_stages is {count}; the network has 9"):
+        freeze_stages(create_model(architecture, 5, "none"), count)
+
+
+def test_a_network_that_names_no_stages() -> None:
+    with pytest.raises(ModelError, match=r"none can be frozen: model\.frozen_stages=0"):
+        freeze_stages(nn.Linear(2, 2), 1)
+
+
+def test_pooling_by_mean_and_maximum_doubles_the_features(mobilenet: nn.Module, tmp_path: Path) -> None:
+    torch.save(mobilenet.state_dict(), tmp_path / "w.pt")
+    model = create_model("mobilenetv2_100", 5, str(tmp_path / "w.pt"), pooling="catavgmax").eval()
+    assert model.classifier.weight.shape == (5, 2560)
+    torch.save(model.state_dict(), tmp_path / "own.pt")
+    again = create_model("mobilenetv2_100", 5, str(tmp_path / "own.pt"), pooling="catavgmax").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(torch.ones(1, 3, 64, 64)), model(torch.ones(1, 3, 64, 64)))

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from vinegrape_handler.errors import SettingError
-from vinegrape_training.dataset import DataError, load_images, scan
+from vinegrape_training.dataset import DataError, Split, folds, load_images, scan
+from vinegrape_training.evaluation import Evaluation
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier, warmup_cosine
 from vinegrape_training.run import Run, RunError
-from vinegrape_training.train import TrainResult, train
+from vinegrape_training.train import TrainResult, precision, train
 
 from tests.training.small_config import compose_config
 
@@ -79,6 +80,74 @@ def test_loaded_model_is_the_trained_one(result: TrainResult, drawn: Path) -> No
     assert right.mean() == pytest.approx(run.metrics["test_accuracy"])
 
 
+def test_frozen_stages_do_not_move_and_the_others_do(drawn: Path, tmp_path: Path) -> None:
+    """Nor do their batch norms' statistics, though Lightning sets networks to training again and again."""
+    overrides = ("model=mobilenetv2_100", "optimizer=adamw", "augmentation=light")
+    frozen, other = (
+        train_on(drawn, tmp_path / str(lr), *overrides, f"optimizer.backbone_lr={lr}").model.state_dict()
+        for lr in (0.01, 0.0)
+    )
+    changed = {name for name, value in frozen.items() if not torch.equal(value, other[name])}
+    assert not {name for name in changed if name.startswith(("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"))}
+    assert {"blocks.3.0.conv_pw.weight", "blocks.3.0.bn1.running_mean", "conv_head.weight"} <= changed
+    seen = other["bn1.num_batches_tracked"].item(), other["blocks.3.0.bn1.num_batches_tracked"].item()
+    assert seen == (0, 6)
+
+
+def test_without_validation_the_last_epoch_stays(drawn: Path, tmp_path: Path) -> None:
+    dataset = scan(drawn)
+    parts = folds(dataset, 0, 2)[0]
+    cfg = compose_config(
+        f"data.dir={drawn}", f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=3", "trainer.patience=1"
+    )
+    result = train(cfg, parts)
+    assert (len(result.history), result.run.temperature) == (3, 1.0)
+    assert "validation_accuracy" not in result.run.metrics
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    test = Evaluation.read(tmp_path / "run" / "test.npz")
+    assert test.accuracy == pytest.approx(result.run.metrics["test_accuracy"])
+    assert test.labels.tolist() == dataset.labels_of(parts.test).tolist()
+
+
+def test_without_test_images_nothing_is_measured(drawn: Path, tmp_path: Path) -> None:
+    cfg = compose_config(f"data.dir={drawn}", f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=1")
+    result = train(cfg, Split(scan(drawn).paths, (), ()))
+    assert result.test is None
+    assert not [name for name in result.run.metrics if name.startswith("test_acc")]
+    assert not (tmp_path / "run" / "test.npz").exists()
+
+
+def test_the_running_average_is_what_stays(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    """Where the average forgets everything at each step, it is the last step's weights; else it lags behind."""
+    parts = folds(scan(drawn), 0, 2)[0]
+    weights = {}
+    for decay in ("null", "1e-9", "0.9"):
+        steps = ("trainer.max_epochs=2", "data.batch_size=8", f"trainer.average_decay={decay}")
+        cfg = compose_config(f"data.dir={drawn}", f"run_dir={tmp_path / decay}", *steps)
+        weights[decay] = train(cfg, parts).model.state_dict()["head.fc.weight"]
+    torch.testing.assert_close(weights["1e-9"], weights["null"])
+    assert (weights["0.9"] - weights["null"]).abs().max() > 1e-4
+
+
+def test_mixed_images_and_a_teacher(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    overrides = ("optimizer.mixup=0.4", f"teacher={result.run.folder}")
+    student = train_on(drawn, tmp_path / "run", *overrides)
+    assert student.history[-1]["train/loss"] != result.history[-1]["train/loss"]
+    assert student.run.split == result.run.split
+
+
+def test_a_teacher_must_not_know_what_is_to_be_measured(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"was trained on \d+ of the images that are to measure"):
+        train_on(drawn, tmp_path / "run", "seed=1", f"teacher={result.run.folder}")
+
+
+def test_bfloat16_where_the_processor_has_it(result: TrainResult) -> None:
+    here = torch.cpu.get_capabilities()
+    native = bool(here.get("avx512_bf16") or here.get("amx_bf16"))
+    assert precision("cpu") == ("bf16-mixed" if native else "32-true")
+    assert {value.dtype for value in result.model.state_dict().values()} == {torch.float32, torch.int64}
+
+
 def test_best_epoch_is_kept(result: TrainResult) -> None:
     best = min(result.history, key=lambda epoch: epoch["validation/loss"])
     assert result.run.metrics["validation_accuracy"] == pytest.approx(best["validation/accuracy"])
@@ -101,6 +170,27 @@ def test_other_seed_other_split(result: TrainResult, drawn: Path, tmp_path: Path
 def test_finished_run_is_not_overwritten(result: TrainResult, drawn: Path) -> None:
     with pytest.raises(SettingError, match="already holds a finished run"):
         train_on(drawn, result.run.folder)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("input_size=big", r"input_size must be a whole number from 16 to 4096; it is 'big'\."),
+        ("input_size=64.5", "input_size must be a whole number"),
+        ("seed=true", "seed must be a whole number"),
+        ("data.batch_size=0", "data.batch_size must be a whole number from 1 to 65536; it is 0"),
+        ("trainer.max_epochs=null", "trainer.max_epochs must be a whole number from 1 to 100000; it is None"),
+        ("trainer.average_decay=2", "trainer.average_decay must be a number from 0 to 1; it is 2"),
+        ("optimizer.mixup=-1", "optimizer.mixup must be a number from 0 to 100; it is -1"),
+        ("augmentation.blur=much", "augmentation.blur must be a number"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_written(
+    override: str, message: str, drawn: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        train_on(drawn, tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_by_one_option(drawn: Path, tmp_path: Path) -> None:

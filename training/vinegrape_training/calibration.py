@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -66,7 +67,36 @@ def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.in
     return float(sum(gaps))
 
 
-def wilson_interval(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def risk_coverage(
+    probabilities: NDArray[np.floating], labels: NDArray[np.int64], coverages: Sequence[float]
+) -> list[dict[str, float]]:
+    """What answering only the surest part of the images would bring.
+
+    El-Yaniv and Wiener 2010, "On the Foundations of Noise-free Selective Classification", section 2.
+
+    Args:
+        probabilities: [N, classes].
+        labels: int64 [N].
+        coverages: parts of the images, above 0 to 1; rounded to whole images, at least one.
+
+    Returns:
+        For each of them its coverage, its risk, the part of those answers that is wrong, and the least confidence.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum((probabilities.argmax(axis=1) != labels)[order])
+    counts = [max(1, round(coverage * len(order))) for coverage in coverages]
+    return [
+        {
+            "coverage": count / len(order),
+            "risk": float(wrong[count - 1] / count),
+            "confidence": float(confidence[order[count - 1]]),
+        }
+        for count in counts
+    ]
+
+
+def wilson_interval(right: float, total: int, z: float = 1.959964) -> tuple[float, float]:
     """Give the interval in which an accuracy lies, of which `right` of `total` images are one sample.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference"; z = 1.96 is 95 %.

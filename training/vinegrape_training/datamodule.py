@@ -1,101 +1,59 @@
-"""The images of a split, decoded once and kept in memory, as batches."""
+"""Images that lie decoded in memory, as batches: training's are shuffled, and augmented on the device."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from vinegrape_handler.resize import Interpolation
+from torch.utils.data import DataLoader, TensorDataset
 
-from vinegrape_training import augmentation
-from vinegrape_training.augmentation import Augmentation
-from vinegrape_training.dataset import Dataset, Split, load_images
-
-
-class Leaves(TorchDataset[tuple[Tensor, int]]):
-    """Images in memory, uint8 [N, S, S, 3], as items: uint8 [3, S, S] and a label."""
-
-    def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], transform: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
-        self.labels = labels
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.images[index]
-        if self.transform is not None:
-            image = self.transform(image)
-        return image, int(self.labels[index])
+from vinegrape_training.augmentation import Augmentation, augment
+from vinegrape_training.dataset import Dataset, Split
 
 
 class LeavesDataModule(LightningDataModule):
-    """Batches of uint8 [N, 3, S, S] and int64 [N]: training augmented and shuffled, validation as it is.
+    """Batches of images, 0 to 255, [N, 3, S, S], and labels, int64 [N].
 
-    Args:
-        dataset: where the images are.
-        split: which of them train, validate and test.
-        side: pixels a side.
-        interpolation: how they are resized.
-        augmentation: of the training images.
-        batch_size: images a step; a last, smaller training batch is left out, for batch norm's sake.
-        workers: processes that augment; 0 augments in this one.
+    Attributes:
+        train, validation, test: uint8 images and labels, in the order of the split; any but training's may be empty.
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        split: Split,
-        side: int,
-        interpolation: Interpolation,
-        augmentation: Augmentation,
-        batch_size: int,
-        workers: int,
+        self, dataset: Dataset, images: NDArray[np.uint8], split: Split, augmentation: Augmentation, batch_size: int
     ) -> None:
+        """Take the parts out of all images.
+
+        Args:
+            dataset: its labels, and the order of its paths.
+            images: uint8 [len(dataset.paths), S, S, 3].
+            split: which of them train, validate and test.
+            augmentation: of the training images.
+            batch_size: images a step; a last, smaller training batch is left out, for batch norm's sake.
+        """
         super().__init__()
-        self.dataset = dataset
-        self.split = split
-        self.side = side
-        self.interpolation = interpolation
         self.augmentation = augmentation
         self.batch_size = batch_size
-        self.workers = workers
 
-    def setup(self, stage: str) -> None:
-        """Decode the images of a stage: "fit" those of training and validation, "test" those of the test."""
-        if stage == "fit":
-            self.train = self._leaves(self.split.train, "Decoding training", augmentation.build(self.augmentation))
-            self.validation = self._leaves(self.split.validation, "Decoding validation")
-        if stage == "test":
-            self.test = self._leaves(self.split.test, "Decoding test")
+        def part(paths: tuple[str, ...]) -> TensorDataset:
+            indices = dataset.indices_of(paths)
+            pixels = torch.from_numpy(np.ascontiguousarray(images[indices].transpose(0, 3, 1, 2)))
+            return TensorDataset(pixels, torch.tensor(dataset.labels)[indices])
 
-    def _leaves(
-        self, paths: Sequence[str], description: str, transform: Callable[[Tensor], Tensor] | None = None
-    ) -> Leaves:
-        images = load_images(self.dataset.folder, paths, self.side, self.interpolation, description)
-        return Leaves(images, self.dataset.labels_of(paths), transform)
+        self.train, self.validation, self.test = (part(paths) for paths in (split.train, split.validation, split.test))
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled by torch's global generator."""
-        drop_last = len(self.train) > self.batch_size
-        return DataLoader(
-            self.train,
-            self.batch_size,
-            shuffle=True,
-            drop_last=drop_last,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-        )
+        return DataLoader(self.train, self.batch_size, shuffle=True, drop_last=len(self.train) > self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """In the order of the split, in this process: there is nothing to compute."""
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """In the order of the split."""
         return DataLoader(self.validation, self.batch_size)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment a training batch where it is: on a GPU, the processor has nothing to do."""
+        images, labels = batch
+        if self.trainer is not None and self.trainer.training:
+            images = augment(images, self.augmentation)
+        return images, labels

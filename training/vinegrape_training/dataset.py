@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +51,22 @@ class Dataset:
             total.update(f"{path}\0{file_digest}\n".encode())
         return total.hexdigest()
 
+    def indices_of(self, paths: Sequence[str]) -> list[int]:
+        """Where some of its paths stand among all."""
+        position = {path: index for index, path in enumerate(self.paths)}
+        return [position[path] for path in paths]
+
     def labels_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """The labels of some of its paths, int64 [len(paths)]."""
-        label_of = dict(zip(self.paths, self.labels, strict=True))
-        return np.array([label_of[path] for path in paths], dtype=np.int64)
+        return np.array(self.labels, dtype=np.int64)[self.indices_of(paths)]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which images train, which choose the checkpoint and the temperature, and which only measure."""
+    """Which images train, which choose the checkpoint and the temperature, and which only measure.
+
+    The last two may be empty: then the last epoch stays, or nothing is measured.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -124,6 +132,41 @@ def split(dataset: Dataset, seed: int, validation_fraction: float, test_fraction
         validation += shuffled[test_count : test_count + validation_count]
         train += shuffled[test_count + validation_count :]
     return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def folds(dataset: Dataset, seed: int, count: int) -> tuple[Split, ...]:
+    """Deal each class's images to `count` parts of the same size, and let each part test what the others train.
+
+    The seed and the paths decide alone. An image is in the test of exactly one of the splits.
+
+    Args:
+        dataset: what to split.
+        seed: of numpy's default generator.
+        count: of splits, at least 2.
+
+    Raises:
+        DataError: a class with fewer images than splits.
+    """
+    generator = np.random.default_rng(seed)
+    dealt: list[list[str]] = [[] for _ in range(count)]
+    for label, name in enumerate(dataset.classes):
+        members = sorted(path for path, own in zip(dataset.paths, dataset.labels, strict=True) if own == label)
+        if count < 2 or len(members) < count:
+            raise DataError(f"Class {name} has {len(members)} images; that is no cross-validation of {count} folds.")
+        for position, index in enumerate(generator.permutation(len(members))):
+            # starting with another part for each class, so that odd sizes do not add up
+            dealt[(position + label) % count].append(members[index])
+    return tuple(
+        Split(tuple(path for path in dataset.paths if path not in set(test)), (), tuple(sorted(test))) for test in dealt
+    )
+
+
+@lru_cache(maxsize=1)
+def load_dataset(dataset: Dataset, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """All images of a data set, as `load_images` gives them; the folds of one evaluation decode them once."""
+    images = load_images(dataset.folder, dataset.paths, side, interpolation)
+    images.setflags(write=False)
+    return images
 
 
 def load_images(

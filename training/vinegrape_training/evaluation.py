@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import TensorDataset
 
 from vinegrape_training.calibration import calibration_error, wilson_interval
-from vinegrape_training.datamodule import Leaves
 from vinegrape_training.module import Classifier
 
 _BATCH_SIZE = 32
@@ -34,6 +34,16 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of right answers."""
         return float((self.logits.argmax(dim=1) == self.labels).double().mean())
+
+    def write(self, path: Path) -> None:
+        """Write both arrays as an npz file."""
+        np.savez(path, logits=self.logits.numpy(), labels=self.labels.numpy())
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        """Read what `write` wrote."""
+        with np.load(path) as arrays:
+            return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]))
 
     def confusion(self) -> NDArray[np.int64]:
         """Count images: int64 [classes, classes], a row a true class, a column an answer."""
@@ -64,10 +74,10 @@ class Evaluation:
         return figures | {f"test_recall_{name}": float(recall) for name, recall in zip(classes, recalls, strict=True)}
 
 
-def evaluate(classifier: Classifier, leaves: Leaves) -> Evaluation:
-    """Run the network in eval mode, on the device where it is, on images that are not augmented."""
+def evaluate(classifier: Classifier, images: TensorDataset) -> Evaluation:
+    """Run the network in eval mode, in float32, on the device where it is, on images that are not augmented."""
+    pixels, labels = images.tensors
     classifier.eval()
     with torch.inference_mode():
-        batches = DataLoader(leaves, _BATCH_SIZE)
-        logits = torch.cat([classifier(images.to(classifier.device)).float().cpu() for images, _ in batches])
-    return Evaluation(logits.clone(), torch.from_numpy(leaves.labels))
+        batches = [classifier(batch.to(classifier.device)).float().cpu() for batch in torch.split(pixels, _BATCH_SIZE)]
+    return Evaluation(torch.cat(batches).clone(), labels)

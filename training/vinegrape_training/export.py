@@ -84,15 +84,18 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
     with tempfile.TemporaryDirectory(prefix="vinegrape-export-") as temporary:
         made = Path(temporary) / "export"  # its own folder, with the permissions that folders have
         made.mkdir()
-        calibration = _indices(dataset, _spread(run.split.train, _CALIBRATION_IMAGES))
-        _write_weights(graph, run.input_size, images[calibration], made)
+        write_weights(graph, run, dataset, images, made)
         networks = {b: backends.load(made, b, WorkerSettings(), "cpu") for b in BACKENDS}
         reference = gate.run(_Eager(run, network), images, 8)
         parities = {b: gate.measure(network, images, reference) for b, network in networks.items()}
         gate.check(parities, limits or GateLimits())
-        test = _indices(dataset, run.split.test)
-        right = gate.run(networks["onnx_int8"], images[test], 1).argmax(1) == np.array(dataset.labels)[test]
-        metadata = _metadata(run, parities, float(right.mean()), _known_images(dataset))
+        metrics = {
+            **run.metrics,
+            **_int8_test(run, dataset, images, networks["onnx_int8"]),
+            "known_images": _known_images(dataset),
+            **gate.as_metrics(parities),
+        }
+        metadata = _metadata(run, metrics)
         metadata = _with_self_check(metadata, networks, made / SELF_CHECK_FOLDER)
         (made / METADATA_FILE).write_text(metadata.to_json())
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,15 +124,29 @@ def _dataset(run: Run, folder: Path) -> Dataset:
     return dataset
 
 
-def _indices(dataset: Dataset, paths: Sequence[str]) -> list[int]:
-    position = {path: index for index, path in enumerate(dataset.paths)}
-    return [position[path] for path in paths]
+def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArray[np.uint8], folder: Path) -> None:
+    """Write a file in every format.
 
-
-def _write_weights(graph: ServingGraph, side: int, calibration: NDArray[np.uint8], folder: Path) -> None:
+    Args:
+        graph: of the run's network.
+        run: its training images calibrate the int8 file.
+        dataset: that the run saw.
+        images: of the data set, uint8 [N, S, S, 3].
+        folder: to write into.
+    """
+    side = run.input_size
+    calibration = images[dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))]
     weights.write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
     weights.write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
     weights.write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
+
+
+def _int8_test(run: Run, dataset: Dataset, images: NDArray[np.uint8], network: Network) -> dict[str, float]:
+    """The int8 file's accuracy on the test images; without any, cross-validation has measured it."""
+    if not run.split.test:
+        return {}
+    answers = gate.run(network, images[dataset.indices_of(run.split.test)], 1).argmax(1)
+    return {"test_accuracy_onnx_int8": float((answers == dataset.labels_of(run.split.test)).mean())}
 
 
 class _Eager:
@@ -157,7 +174,7 @@ def _known_images(dataset: Dataset) -> int:
     return len(compare(dataset.folder, load_manifest()).matching)
 
 
-def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: float, known_images: int) -> Metadata:
+def _metadata(run: Run, metrics: dict[str, float]) -> Metadata:
     return Metadata(
         name=MODEL_NAME,
         version="",
@@ -168,15 +185,7 @@ def _metadata(run: Run, parities: dict[Backend, Parity], int8_test_accuracy: flo
         temperature=run.temperature,
         initial_weights=run.initial_weights,
         data_digest=run.data_digest,
-        metrics={
-            **run.metrics,
-            "train_images": len(run.split.train),
-            "validation_images": len(run.split.validation),
-            "test_images": len(run.split.test),
-            "known_images": known_images,
-            "test_accuracy_onnx_int8": int8_test_accuracy,
-            **gate.as_metrics(parities),
-        },
+        metrics=metrics,
         libraries={**run.libraries, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     )
 

@@ -19,8 +19,9 @@ def write_card(metadata: Metadata, archive: Path) -> Path:
 def render(metadata: Metadata, archive_bytes: int) -> str:
     """The card's text, in Markdown."""
     m = metadata.metrics
+    protocol, measured_on, last_row = _protocol(metadata)
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(metadata.libraries.items()))
-    known = m["known_images"] == _images(metadata)
+    known = m["known_images"] == m["images"]
     return f"""# {metadata.name} {metadata.version}
 
 Says which of {len(metadata.classes)} classes an image shows: {", ".join(metadata.classes)}.
@@ -38,27 +39,26 @@ Says which of {len(metadata.classes)} classes an image shows: {", ".join(metadat
 ## Data and protocol
 
 {_KNOWN_DATA if known else _OTHER_DATA}
-Digest of the {_images(metadata):.0f} images that this model saw, {m["known_images"]:.0f} of them known to this project:
+Digest of the {m["images"]:.0f} images that this model saw, {m["known_images"]:.0f} of them known to this project:
 `{metadata.data_digest}`.
 
-The images are split by a seed, class by class, before anything is augmented: {m["train_images"]:.0f} train,
-{m["validation_images"]:.0f} choose the epoch and the temperature, {m["test_images"]:.0f} measure at the end.
+{protocol}
 
 ## Figures
 
-On the {m["test_images"]:.0f} test images, which the model was not trained on and nothing was chosen by:
+{measured_on}
 
 | | |
 |---|---|
-| accuracy, the trained model | {m["test_accuracy"]:.1%} |
+| accuracy, as trained | {m["test_accuracy"]:.1%} |
 | its 95 % Wilson interval | {m["test_accuracy_low_95"]:.1%} to {m["test_accuracy_high_95"]:.1%} |
 | accuracy, int8 as served on CPU | {m["test_accuracy_onnx_int8"]:.1%} |
 {_recalls(metadata)}
 | expected calibration error, 15 bins | {m["test_calibration_error"]:.3f} |
 | the same without the temperature | {m["test_calibration_error_before"]:.3f} |
-| accuracy on the validation images | {m["validation_accuracy"]:.1%}; they chose the epoch, so this flatters |
+{last_row}
 
-Every exported file against the trained model, on all {_images(metadata):.0f} images:
+Every exported file against the trained model, on all {m["images"]:.0f} images:
 
 | weights | same top-1 | largest difference of a probability | between batches of 1 and 8 |
 |---|---|---|---|
@@ -66,7 +66,7 @@ Every exported file against the trained model, on all {_images(metadata):.0f} im
 
 {_KNOWN_USE if known else _OTHER_USE}
 - It always names one of its classes, whatever the image shows: also a sixth variety, another plant or a cat.
-- With {m["test_images"]:.0f} test images the interval above is wide, and a difference of one point means nothing.
+- With {m["test_images"]:.0f} images the interval above is wide, and a difference of one point means nothing.
 
 ## Licence and citation
 
@@ -126,8 +126,29 @@ def _recalls(metadata: Metadata) -> str:
     )
 
 
-def _images(metadata: Metadata) -> float:
-    return sum(metadata.metrics[f"{part}_images"] for part in ("train", "validation", "test"))
+def _protocol(metadata: Metadata) -> tuple[str, str, str]:
+    """How the images were used, what the figures were measured on, and the last row of their table."""
+    m = metadata.metrics
+    if "cross_validation_folds" in m:
+        folds, seeds = f"{m['cross_validation_folds']:.0f}", f"{m['cross_validation_seeds']:.0f}"
+        return (
+            f"""\
+Before anything is augmented, the images are dealt into {folds} parts, class by class, and each part is answered by a
+network that was trained on the others. That is done {seeds} times, with other deals than the one that the recipe was
+chosen by. The network in the archive was then trained by the same recipe on all {m["train_images"]:.0f} images; its
+temperature was fitted on those answers.""",
+            f"""\
+On the {m["test_images"]:.0f} images, each answered by networks that were not trained on it. They speak of the recipe:
+no image is left to measure the archive's own network, which had more images to learn from.""",
+            f"| expected calibration error, int8 | {m['test_calibration_error_onnx_int8']:.3f} |",
+        )
+    return (
+        f"""\
+The images are split by a seed, class by class, before anything is augmented: {m["train_images"]:.0f} train,
+{m["validation_images"]:.0f} choose the epoch and the temperature, {m["test_images"]:.0f} measure at the end.""",
+        f"On the {m['test_images']:.0f} test images, which the model was not trained on and nothing was chosen by:",
+        f"| accuracy on the validation images | {m['validation_accuracy']:.1%}; they chose the epoch: it flatters |",
+    )
 
 
 def _parities(metadata: Metadata) -> str:

@@ -32,6 +32,75 @@ def train(overrides: tuple[str, ...]) -> None:
 
 
 @click.command()
+@click.argument("folder", type=_PATH)
+@click.argument("overrides", nargs=-1)
+@click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True,
+              help="Of a deal into folds, and of training; may be given more than once.")  # fmt: skip
+@click.option("--folds", default=5, show_default=True, help="How many parts the images are dealt into.")
+@click.option("--int8/--no-int8", default=True, show_default=True, help="Also quantise and test each network.")
+@click.option("--leaky", is_flag=True,
+              help="Also print what dealing after the augmentation would have claimed.")  # fmt: skip
+def evaluate(
+    folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool, leaky: bool
+) -> None:
+    """Cross-validate a recipe, and write the figures, plots and answers to FOLDER.
+
+    OVERRIDES are those of `vinegrape train`. A fold that FOLDER already holds is kept: the same command goes on where
+    it was cut off. Compare recipes on one seed, and report another: what was chosen by a figure flatters it.
+
+    \b
+    Examples:
+        vinegrape evaluate runs/evaluation data.dir=data/grapevine_leaves
+        vinegrape evaluate runs/mixup --seed 0 --no-int8 data.dir=data/grapevine_leaves optimizer.mixup=0.2
+    """
+    from vinegrape_training.config import compose_config
+    from vinegrape_training.cross_validation import Deals, cross_validate
+
+    report = cross_validate(compose_config(overrides), folder, Deals(seeds, folds), int8=int8, leaky=leaky)
+    click.echo(report.table())
+    click.echo(f"Next: vinegrape train evaluation={folder}, with the same overrides, trains on all images.")
+
+
+@click.command()
+@click.argument("folder", type=_PATH)
+@click.argument("overrides", nargs=-1)
+@click.option("--trials", default=30, show_default=True, help="In total, with those that FOLDER already holds.")
+def tune(folder: Path, overrides: tuple[str, ...], trials: int) -> None:
+    """Search for better settings with Optuna, by the loss on the validation images; the test images stay unseen.
+
+    The space is that of training/vinegrape_training/sweep.yaml, less what OVERRIDES fix. FOLDER keeps the study: the
+    same command goes on where it was cut off, or with more --trials.
+
+    \b
+    Example:
+        vinegrape tune runs/tune --trials 30 data.dir=data/grapevine_leaves input_size=224 trainer.max_epochs=12
+    """
+    from vinegrape_training.tune import tune as search
+
+    found = search(overrides, folder, trials)
+    click.echo(f"Validation loss {found.value:.4f}, the best of {found.trials} trials: {' '.join(found.overrides)}")
+    click.echo("Next: vinegrape evaluate with these overrides says whether that is more than luck.")
+
+
+@click.command()
+@click.argument("folder", type=_PATH)
+@click.argument("evaluations", nargs=-1, required=True, type=_PATH)
+def compare(folder: Path, evaluations: tuple[Path, ...]) -> None:
+    """Put EVALUATIONS side by side, with what serving each would cost, and write a table and a plot to FOLDER.
+
+    Latency is that of the int8 file, one image on one thread of this machine. The first evaluation is the 1.00.
+
+    \b
+    Example:
+        vinegrape compare runs/comparison runs/at-224 runs/at-384
+    """
+    from vinegrape_training.comparison import compare as compare_evaluations
+    from vinegrape_training.comparison import table
+
+    click.echo(table(compare_evaluations(evaluations, folder)))
+
+
+@click.command()
 @click.argument("run", type=_PATH)
 @click.argument("folder", type=_PATH)
 @click.option("--data", "data_dir", type=_PATH, help="Where the run's images lie now, if they have moved.")

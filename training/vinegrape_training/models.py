@@ -10,12 +10,13 @@ from typing import Any, cast
 import timm
 from huggingface_hub import HfApi, try_to_load_from_cache
 from timm.data.config import resolve_model_data_config
-from timm.models import PretrainedCfg, load_state_dict
+from timm.models import PretrainedCfg, group_modules, load_state_dict
 from torch import Tensor, nn
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.resize import INTERPOLATIONS, Interpolation
 
-import vinegrape_training.small_cnn  # noqa: F401 - registers it with timm
+import vinegrape_training.narrow_head
+import vinegrape_training.small_cnn  # noqa: F401 - these two register networks with timm
 
 _HUB_TIMEOUT_SECONDS = 5.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -39,7 +40,9 @@ class Preprocessing:
     interpolation: Interpolation
 
 
-def create_model(architecture: str, num_classes: int, weights: str, input_size: int | None = None) -> nn.Module:
+def create_model(
+    architecture: str, num_classes: int, weights: str, input_size: int | None = None, pooling: str | None = None
+) -> nn.Module:
     """Create a network.
 
     Args:
@@ -48,6 +51,7 @@ def create_model(architecture: str, num_classes: int, weights: str, input_size: 
         weights: "imagenet" (from timm's hub, or its cache), "none", or the path of a file: a state dict, by
             torch.save or safetensors, of this architecture. Everything in it must fit, the classifier's size apart.
         input_size: pixels a side, for the networks (most transformers) that are built for one size alone.
+        pooling: timm's `global_pool`, such as "avg" or "catavgmax"; the network's own if None.
 
     Returns:
         The network: normalised float32 [N, 3, S, S] to logits [N, num_classes].
@@ -56,16 +60,18 @@ def create_model(architecture: str, num_classes: int, weights: str, input_size: 
         ModelError: an unknown architecture, weights that do not fit, a file or a hub that is not there.
     """
     config = _config(architecture)
-    size = {"img_size": input_size} if input_size and config.fixed_input_size else {}
+    options: dict[str, Any] = {"global_pool": pooling} if pooling else {}
+    if input_size and config.fixed_input_size:
+        options["img_size"] = input_size
     if weights == "none":
-        return _timm_model(architecture, num_classes=num_classes, **size)
+        return _timm_model(architecture, num_classes=num_classes, **options)
     if weights == "imagenet":
         _check_hub(architecture, config)
         try:
-            return _timm_model(architecture, pretrained=True, num_classes=num_classes, **size)
+            return _timm_model(architecture, pretrained=True, num_classes=num_classes, **options)
         except Exception as error:  # the hub's client has a different error for each way to fail
             raise _hub_error(architecture, error) from error
-    return _from_file(architecture, num_classes, Path(weights), config.classifier, size)
+    return _from_file(architecture, num_classes, Path(weights), config.classifier, options)
 
 
 def preprocessing(model: nn.Module, interpolation: str | None = None) -> Preprocessing:
@@ -94,6 +100,29 @@ def classifier_parameters(model: nn.Module) -> list[nn.Parameter]:
     classifier: Any = model.get_classifier()  # type: ignore[operator]
     layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     return [parameter for layer in layers for parameter in layer.parameters()]
+
+
+def freeze_stages(model: nn.Module, count: int) -> None:
+    """Leave the first stages as they are: no gradients, and batch norm with the statistics that it came with.
+
+    Args:
+        model: in training mode.
+        count: of stages as timm's `group_matcher` counts them, from the stem on: MobileNetV2 has the stem, seven
+            stages, and the last convolution.
+
+    Raises:
+        ModelError: a network without that many stages.
+    """
+    if not count:
+        return
+    if not hasattr(model, "group_matcher"):
+        raise ModelError("The network says nothing about its stages; none can be frozen: model.frozen_stages=0.")
+    stages = group_modules(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    if count >= len(stages):
+        raise ModelError(f"model.frozen_stages is {count}; the network has {len(stages)}, and one must learn.")
+    for stage in range(count):
+        for name in stages[stage]:
+            model.get_submodule(name).requires_grad_(False).eval()
 
 
 def _config(architecture: str) -> PretrainedCfg:
@@ -138,7 +167,7 @@ def _hub_error(architecture: str, error: Exception) -> ModelError:
 
 
 def _from_file(
-    architecture: str, num_classes: int, path: Path, classifier: str | tuple[str, ...] | None, size: dict[str, int]
+    architecture: str, num_classes: int, path: Path, classifier: str | tuple[str, ...] | None, options: dict[str, Any]
 ) -> nn.Module:
     """Fit the network to the file, load strictly, and only then replace the classifier.
 
@@ -150,16 +179,18 @@ def _from_file(
     weight = state.get(f"{name}.weight")
     file_classes = num_classes if weight is None else weight.shape[0]
     overlay = {"state_dict": state, "num_classes": file_classes, "custom_load": False}
+    # a classifier that will be replaced was made for the network's own pooling
+    pooling = options.pop("global_pool", None) if file_classes != num_classes else None
     try:
         model = _timm_model(
-            architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=file_classes, **size
+            architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=file_classes, **options
         )
     except Exception as error:  # timm's filters and torch's loader each raise in their own way
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path} does not hold weights of {architecture}: {reason}") from error
     model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]  # else the network keeps it for life
     if file_classes != num_classes:
-        model.reset_classifier(num_classes)  # type: ignore[operator]
+        model.reset_classifier(num_classes, pooling)  # type: ignore[operator]
     return model
 
 

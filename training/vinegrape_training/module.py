@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from lightning import LightningModule
@@ -12,12 +13,15 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms.v2 import MixUp  # type: ignore[import-untyped]
 
-from vinegrape_training.models import Preprocessing, classifier_parameters
+from vinegrape_training.models import Preprocessing, classifier_parameters, freeze_stages
+
+Teacher = Callable[[Tensor], Tensor]  # images, [N, 3, S, S], 0 to 255, to probabilities, [N, classes]
 
 
 class Classifier(LightningModule):
-    """A network in training: uint8 images in, logits out.
+    """A network in training: images from 0 to 255 in, logits out.
 
     Args:
         model: normalised float32 [N, 3, S, S] to logits [N, classes].
@@ -28,6 +32,10 @@ class Classifier(LightningModule):
         weight_decay: AdamW's.
         warmup_epochs: over which the learning rates rise from 0; then they fall as a cosine to 0 at the last epoch.
         label_smoothing: share of the target spread over all classes; of the training loss alone.
+        mixup: alpha of the Beta distribution by which two images and their labels are mixed; 0 mixes none.
+        frozen_stages: how many of the network's first stages stay as they were pretrained, batch norm too; the stem
+            is the first.
+        teacher: gives probabilities for the training batches, of which half the loss is the cross entropy.
     """
 
     mean: Tensor
@@ -43,6 +51,9 @@ class Classifier(LightningModule):
         weight_decay: float,
         warmup_epochs: float,
         label_smoothing: float,
+        mixup: float = 0.0,
+        frozen_stages: int = 0,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         # channels last halves a step's time on CPU, and the result is the same network
@@ -52,31 +63,37 @@ class Classifier(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
         self.label_smoothing = label_smoothing
+        self.mix = MixUp(alpha=mixup, num_classes=num_classes) if mixup else None
+        self.teacher = teacher
+        freeze_stages(model, frozen_stages)
         self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(preprocessing.std).view(1, 3, 1, 1))
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.validation_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images, uint8 [N, 3, S, S], to logits, float32 [N, classes]."""
-        normalised = (images.float() - self.mean) / self.std
-        logits: Tensor = self.model(normalised.contiguous(memory_format=torch.channels_last))
+        """Images, [N, 3, S, S], 0 to 255, to logits, [N, classes]."""
+        normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
+        logits: Tensor = self.model(normalised)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of images, uint8 [N, 3, S, S], and labels, int64 [N]."""
+        """Loss of images, [N, 3, S, S], and labels, int64 [N]."""
         images, labels = batch
-        logits = self(images)
-        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        mixed, targets = self.mix(images, labels) if self.mix else (images, labels)
+        logits = self(mixed).float()
+        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        if self.teacher is not None:
+            loss = (loss + cross_entropy(logits, self.teacher(mixed))) / 2
         self.train_accuracy(logits, labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Measure images, uint8 [N, 3, S, S], and labels, int64 [N]."""
+        """Measure images, [N, 3, S, S], and labels, int64 [N]."""
         images, labels = batch
-        logits = self(images)
+        logits = self(images).float()
         self.validation_accuracy(logits, labels)
         loss = cross_entropy(logits, labels)
         self.log("validation/loss", loss, prog_bar=True, batch_size=len(labels), sync_dist=True)
@@ -86,7 +103,7 @@ class Classifier(LightningModule):
         """AdamW on two parameter groups, backbone and head, with a schedule that steps with every batch."""
         head = classifier_parameters(self.model)
         in_head = {id(parameter) for parameter in head}
-        backbone = [parameter for parameter in self.model.parameters() if id(parameter) not in in_head]
+        backbone = [p for p in self.model.parameters() if p.requires_grad and id(p) not in in_head]
         optimizer = AdamW(
             [
                 {"params": backbone, "lr": self.backbone_lr, "name": "backbone"},

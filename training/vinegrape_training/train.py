@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import hydra
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from vinegrape_handler.errors import SettingError, VinegrapeError
 
 from vinegrape_training.augmentation import Augmentation
 from vinegrape_training.calibration import fit_temperature
+from vinegrape_training.config import CONFIG_FOLDER, CONFIG_NAME, check
 from vinegrape_training.datamodule import LeavesDataModule
-from vinegrape_training.dataset import DataError, scan, split
+from vinegrape_training.dataset import DataError, Dataset, Split, load_dataset, scan, split
 from vinegrape_training.evaluation import Evaluation, evaluate
 from vinegrape_training.figures import draw_confusion, draw_curves
 from vinegrape_training.models import create_model, preprocessing
-from vinegrape_training.module import Classifier
-from vinegrape_training.run import CONFIG_FILE, RUN_FILE, Run, git_state, library_versions, write_weights
+from vinegrape_training.module import Classifier, Teacher
+from vinegrape_training.report import Report
+from vinegrape_training.run import (
+    CONFIG_FILE,
+    RUN_FILE,
+    TEST_FILE,
+    Run,
+    git_state,
+    library_versions,
+    write_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +45,15 @@ class TrainResult:
 
     Attributes:
         run: all facts on it, as in `run.json`; its folder and metrics among them.
-        model: the network with the best checkpoint's weights, in eval mode.
+        model: the network with the weights that were kept, in eval mode.
         history: each epoch's figures by name, such as "validation/accuracy".
+        test: the network's answers to the test images, None if there are none.
     """
 
     run: Run
     model: nn.Module
     history: list[dict[str, float]]
+    test: Evaluation | None
 
 
 class History(Callback):
@@ -52,46 +67,49 @@ class History(Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def train(cfg: DictConfig) -> TrainResult:
+def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     """Train, choose the best checkpoint, fit the temperature, measure the test images once, write the run's folder.
 
-    Of several processes that train together, the first alone writes; all need its folder to read the checkpoint.
+    Without validation images, the last epoch's weights stay, and the temperature is 1. Of several processes that train
+    together, the first alone writes; all need its folder to read the checkpoint.
 
     Args:
         cfg: `conf/train.yaml`, composed.
+        parts: which images train, validate and test, instead of those that the configuration deals.
 
     Raises:
         VinegrapeError: a folder, an image, weights or a setting that training cannot work with.
     """
     if OmegaConf.is_missing(cfg.data, "dir"):
         raise DataError("No images to train on: give data.dir=FOLDER, which holds a folder of images for each class.")
-    # Lightning's own use of torch, once a step
-    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else each fold prints what others sell
+    # Lightning's own use of torch, once a step, and stages that are frozen on purpose
+    for message in (r".*treespec, LeafSpec.*", r".*module\(s\) in eval mode at the start of training.*"):
+        warnings.filterwarnings("ignore", message=message)
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)  # the time in run_dir stands still from here
+    check(cfg)
+    augmentation = Augmentation(**cfg.augmentation)
     dataset = scan(Path(cfg.data.dir).absolute())
+    report = Report.read(Path(cfg.evaluation)) if cfg.evaluation else None
+    parts = parts or _parts(cfg, dataset, report)
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
-    digest = dataset.digest()
-    parts = split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
-    model = create_model(cfg.model.architecture, len(dataset.classes), str(cfg.weights), cfg.input_size)
+    weights = str(cfg.weights)
+    model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size, cfg.model.pooling)
     wanted = preprocessing(model, cfg.model.interpolation)
-    data = LeavesDataModule(
-        dataset,
-        parts,
-        cfg.input_size,
-        wanted.interpolation,
-        Augmentation(**cfg.augmentation),
-        cfg.data.batch_size,
-        cfg.data.workers,
+    images = load_dataset(dataset, cfg.input_size, wanted.interpolation)
+    data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
+    teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
+    classifier = Classifier(
+        model, len(dataset.classes), wanted, **cfg.optimizer, frozen_stages=cfg.model.frozen_stages, teacher=teacher
     )
-    classifier = Classifier(model, len(dataset.classes), wanted, **cfg.optimizer)
     history = _fit(cfg, folder, classifier, data)
 
-    validation, test = _evaluate(classifier, data)
-    temperature = fit_temperature(validation.logits, validation.labels)
+    temperature, test, figures = _measure(classifier, data, dataset, report)
+    counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
     commit, dirty = git_state()
     run = Run(
         folder=folder,
@@ -99,26 +117,65 @@ def train(cfg: DictConfig) -> TrainResult:
         classes=dataset.classes,
         input_size=cfg.input_size,
         interpolation=wanted.interpolation,
+        pooling=cfg.model.pooling,
         mean=wanted.mean,
         std=wanted.std,
         temperature=temperature,
         data_dir=dataset.folder,
-        data_digest=digest,
+        data_digest=dataset.digest(),
         split=parts,
-        metrics={
-            "epochs": float(len(history)),
-            "validation_accuracy": validation.accuracy,
-            "validation_images": float(len(validation.labels)),
-            **test.metrics(dataset.classes, temperature),
-        },
+        metrics={**counts, "images": float(len(dataset.paths)), "epochs": float(len(history)), **figures},
         libraries=library_versions(),
         git_commit=commit,
         git_dirty=dirty,
         seed=cfg.seed,
     )
-    result = TrainResult(run, model.eval(), history)
-    _write(result, test)
+    result = TrainResult(run, model.eval(), history, test)
+    _write(result)
     return result
+
+
+def _measure(
+    classifier: Classifier, data: LeavesDataModule, dataset: Dataset, report: Report | None
+) -> tuple[float, Evaluation | None, dict[str, float]]:
+    """The temperature, the answers to the test images, and the figures: of this training, or what the report found."""
+    temperature, test, figures = 1.0, None, {}
+    if len(data.validation):
+        validation = evaluate(classifier, data.validation)
+        temperature = fit_temperature(validation.logits, validation.labels)
+        figures["validation_accuracy"] = validation.accuracy
+    if len(data.test):
+        test = evaluate(classifier, data.test)  # for the first and only time
+        figures |= test.metrics(dataset.classes, temperature)
+    if report:
+        temperature = report.temperature
+        figures |= report.metrics()
+    return temperature, test, figures
+
+
+def _parts(cfg: DictConfig, dataset: Dataset, report: Report | None) -> Split:
+    """Which images train: all that an evaluation has spoken for, or what the fractions leave."""
+    if report is None:
+        return split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
+    report.check(cfg, dataset)
+    return Split(dataset.paths, (), ())
+
+
+def _teacher(folder: Path, parts: Split) -> Teacher:
+    """A finished run's network as the teacher of images that it may know."""
+    run = Run.read(folder)
+    if leaked := set(run.split.train) & {*parts.validation, *parts.test}:
+        raise SettingError(f"teacher={folder} was trained on {len(leaked)} of the images that are to measure.")
+    network = run.load_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (run.mean, run.std))
+
+    def teach(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            pixels = images.contiguous(memory_format=torch.channels_last)
+            logits = network.to(images.device)((pixels - mean.to(images)) / std.to(images))
+            return logits.float().softmax(dim=1)  # type: ignore[no-any-return]
+
+    return teach
 
 
 @rank_zero_only
@@ -131,46 +188,59 @@ def _begin(folder: Path, cfg: DictConfig) -> None:
 
 
 @rank_zero_only
-def _write(result: TrainResult, test: Evaluation) -> None:
+def _write(result: TrainResult) -> None:
     """Write what a finished run leaves; `run.json` last, as it says that the run is finished."""
     folder = result.run.folder
     write_weights(result.model, folder)
     draw_curves(result.history, folder / "curves.png")
-    draw_confusion(test.confusion(), result.run.classes, folder / "confusion.png")
+    if result.test:
+        result.test.write(folder / TEST_FILE)
+        draw_confusion(result.test.confusion(), result.run.classes, folder / "confusion.png")
     result.run.write()
 
 
 def _fit(cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesDataModule) -> list[dict[str, float]]:
-    """Train, and take the best checkpoint's weights; give each epoch's figures."""
+    """Train, and take the best checkpoint's weights, or the last; give each epoch's figures."""
     settings = dict(cfg.trainer)
-    monitor, mode, patience = (settings.pop(name) for name in ("monitor", "mode", "patience"))
+    monitor, mode, patience, decay = (settings.pop(name) for name in ("monitor", "mode", "patience", "average_decay"))
+    if settings["precision"] == "auto":
+        settings["precision"] = precision(settings["accelerator"])
     history = History()
+    callbacks: list[Callback] = [RichProgressBar(leave=True), history]
+    if decay:
+        callbacks.append(EMAWeightAveraging(decay=decay))
     checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode, save_weights_only=True)
+    validated = len(data.validation) > 0
+    if validated:
+        callbacks += [checkpoint, EarlyStopping(monitor, patience=patience, mode=mode)]
+    else:
+        settings["limit_val_batches"] = 0
     trainer = Trainer(
         default_root_dir=folder,
         logger=hydra.utils.instantiate(cfg.logger),
-        callbacks=[
-            checkpoint,
-            EarlyStopping(monitor, patience=patience, mode=mode),
-            RichProgressBar(leave=True),
-            history,
-        ],
+        callbacks=callbacks,
+        enable_checkpointing=validated,
         enable_model_summary=False,
         **settings,
     )
     trainer.fit(classifier, data)
-    best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-    classifier.load_state_dict(best["state_dict"])
+    if validated:
+        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(best["state_dict"])
     return history.epochs
 
 
-def _evaluate(classifier: Classifier, data: LeavesDataModule) -> tuple[Evaluation, Evaluation]:
-    """Measure the validation images, and the test images for the first and only time."""
-    data.setup("test")
-    return evaluate(classifier, data.validation), evaluate(classifier, data.test)
+def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
+    """bfloat16 where the hardware computes in it; elsewhere it would only be slower."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        here = torch.cpu.get_capabilities()
+        native = accelerator in ("cpu", "auto") and bool(here.get("avx512_bf16") or here.get("amx_bf16"))
+    return "bf16-mixed" if native else "32-true"
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=CONFIG_NAME)
 def main(cfg: DictConfig) -> None:
     """Train from the command line's overrides; one line says what is wrong, and the exit status is 1."""
     try:
@@ -183,11 +253,13 @@ def main(cfg: DictConfig) -> None:
 @rank_zero_only
 def _report(result: TrainResult) -> None:
     metrics = result.run.metrics
-    print(  # noqa: T201
-        f"{result.run.folder}: validation accuracy {metrics['validation_accuracy']:.1%}, "
-        f"test accuracy {metrics['test_accuracy']:.1%} "
-        f"({metrics['test_accuracy_low_95']:.1%} to {metrics['test_accuracy_high_95']:.1%})"
-    )
+    figures = [f"{result.run.folder}: {metrics['epochs']:.0f} epochs"]
+    if "validation_accuracy" in metrics:
+        figures.append(f"validation accuracy {metrics['validation_accuracy']:.1%}")
+    if "test_accuracy" in metrics:
+        interval = f"{metrics['test_accuracy_low_95']:.1%} to {metrics['test_accuracy_high_95']:.1%}"
+        figures.append(f"test accuracy {metrics['test_accuracy']:.1%} ({interval})")
+    print(", ".join(figures))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _INPUT, _OUTPUT = "images", "probabilities"
 
 # Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
 _QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
+_ACTIVATIONS = ("Clip", "Relu")
 
 
 def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
@@ -85,7 +86,7 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> N
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED_OPERATORS,
-            nodes_to_exclude=_stem(onnx.load(prepared)),
+            nodes_to_exclude=_first_blocks(onnx.load(prepared)),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -93,15 +94,19 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> N
         )
 
 
-def _stem(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes up to the second convolution, which stay float.
+def _first_blocks(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that stay float: up to the last convolution without an activation in the first quarter.
 
-    On a leaf before white, the first filters' sums over the white must cancel to the last digit, and a depthwise
-    convolution after them amplifies what is left: of MobileNetV2's error in int8, three quarters arise here.
+    On a leaf before white, the first filters' sums over the white must cancel to the last digit, and the depthwise
+    convolutions after them amplify what is left: most of MobileNetV2's error in int8 arises here (docs/model.md). A
+    convolution without an activation ends a block, and has few channels to convert.
     """
     nodes = list(model.graph.node)
+    activated = {node.input[0] for node in nodes if node.op_type in _ACTIVATIONS}
     convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    return [node.name for node in nodes[: convolutions[1] + 1]] if len(convolutions) > 1 else []
+    first = convolutions[: max(2, len(convolutions) // 4)]
+    ends = [index for index in first if nodes[index].output[0] not in activated] or first
+    return [node.name for node in nodes[: ends[-1] + 1]] if ends else []
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
