@@ -1,0 +1,67 @@
+"""What docs/model.md, README and the archive say of the model is what cross-validation wrote to docs/model/."""
+
+import json
+import re
+import zipfile
+
+import pytest
+from vinegrape_handler.metadata import METADATA_FILE, Metadata
+from vinegrape_training.comparison import COMPARISON_FILE, Candidate, table
+from vinegrape_training.report import OUT_OF_FOLD_FILE, OutOfFold, Report
+
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs" / "model"
+PAGE = (ROOT / "docs" / "model.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return Report.read(FOLDER)
+
+
+def test_the_figures_follow_from_the_answers(report: Report) -> None:
+    made = OutOfFold.read(FOLDER / OUT_OF_FOLD_FILE)
+    again = Report.of(made, report.classes, report.data_digest, report.recipe, report.leaky)
+    assert again.table() == report.table()
+
+
+def test_the_page_shows_the_figures_and_the_confusion(report: Report) -> None:
+    assert report.table() in PAGE
+    for name, counts in zip(report.classes, report.confusion, strict=True):
+        assert f"| {name} | {' | '.join(map(str, counts))} |" in PAGE
+
+
+def test_the_page_shows_the_comparison() -> None:
+    values = json.loads((FOLDER / COMPARISON_FILE).read_text())
+    candidates = [Candidate(**{**value, "accuracy_95": tuple(value["accuracy_95"])}) for value in values]
+    assert table(candidates) in PAGE
+
+
+def test_the_archive_quotes_the_evaluation(report: Report) -> None:
+    with zipfile.ZipFile(ROOT / "model_store" / "vinegrape.mar") as archive:
+        metadata = Metadata.from_json(archive.read(METADATA_FILE))
+    assert report.metrics().items() <= metadata.metrics.items()
+    assert metadata.temperature == report.temperature
+    assert metadata.data_digest == report.data_digest
+    assert (metadata.input_size, metadata.architecture) == (
+        report.recipe["input_size"],
+        report.recipe["model"]["architecture"],
+    )
+
+
+def test_the_model_is_good_enough(report: Report) -> None:
+    """What a model must reach to be shipped."""
+    assert report.accuracy >= 0.98
+    assert report.calibration_error <= 0.03
+    assert report.int8 is not None
+    assert max(report.int8["more_wrong"].values()) <= 2
+
+
+def test_readme_quotes_the_evaluation(report: Report) -> None:
+    assert f"{report.accuracy:.2%}".replace("%", " %") in (ROOT / "README.md").read_text()
+
+
+def test_the_page_names_only_files_that_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
