@@ -29,7 +29,7 @@ PRIVATE_PORTS = {DEFAULTS.management_port, DEFAULTS.grpc_management_port, DEFAUL
 # After draining: TorchServe is asked to end, and killed if it does not
 STOP_S = 10
 # loadtests/memory.py, run as k8s/base runs: the most that a worker took, and Java beside its heap and buffers, in MiB
-WORKER_MIB, JAVA_BESIDE_MIB = 1220, 350
+WORKER_MIB, JAVA_BESIDE_MIB = 800, 350
 # The same: what each further decoding thread of a worker adds. And what is kept for CUDA, which nobody has measured.
 DECODE_MIB, CUDA_MIB = 680, 2048
 # The temporary folder of a server that was started, and as much again

@@ -112,7 +112,7 @@ BROKEN = [
     (
         policies.memory_fits,
         lambda m: container(m)["env"].append({"name": "VINEGRAPE_DECODE_THREADS", "value": "4"}),
-        "8406 MiB",
+        "7566 MiB",
     ),
     (
         policies.only_tmp_can_be_written,

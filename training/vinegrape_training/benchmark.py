@@ -1,12 +1,16 @@
 """What makes a training step fast: `python -m vinegrape_training.benchmark`. It prints ratios, each to the line above.
 
-The steps of all variants take turns, so that what else runs on the machine meets all alike.
+Each variant has a process of its own, and their steps take turns: what else runs on the machine meets all alike.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import click
@@ -19,8 +23,10 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from vinegrape_training.augmentation import Augmentation, augment
 from vinegrape_training.config import compose_config
+from vinegrape_training.memory import keep_freed_memory
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier
+from vinegrape_training.train import precision
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -31,15 +37,38 @@ class Variant:
 
     Attributes:
         name: what it has that the one before has not.
-        augment: a batch, uint8 [N, 3, S, S].
+        together: whether a batch is augmented as a whole, instead of an image at a time.
+        keeps_memory: whether freed memory stays with the process.
         bfloat16: whether the network computes in mixed precision.
         frozen_stages: of the network.
     """
 
     name: str
-    augment: Augment
-    bfloat16: bool
-    frozen_stages: int
+    together: bool = False
+    keeps_memory: bool = False
+    bfloat16: bool = False
+    frozen_stages: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all variants share: `batch_size` images of `side` pixels a side, and how strongly they are changed."""
+
+    architecture: str
+    batch_size: int
+    side: int
+    augmentation: Augmentation
+
+
+def variants(frozen_stages: int) -> list[Variant]:
+    """From what a training would be without what makes it fast, one thing after the other."""
+    plain = Variant("an image at a time, float32, every stage")
+    together = dataclasses.replace(plain, name="augmentation of the whole batch", together=True)
+    keeping = dataclasses.replace(together, name="freed memory kept", keeps_memory=True)
+    made = [plain, together, keeping]
+    if precision("auto") == "bf16-mixed":
+        made.append(dataclasses.replace(keeping, name="bfloat16", bfloat16=True))
+    return [*made, dataclasses.replace(made[-1], name=f"{frozen_stages} stages frozen", frozen_stages=frozen_stages)]
 
 
 def one_by_one(augmentation: Augmentation) -> Augment:
@@ -65,28 +94,50 @@ def one_by_one(augmentation: Augmentation) -> Augment:
 class Stepper:
     """A network of its own for one variant, which it trains step by step."""
 
-    def __init__(self, variant: Variant, architecture: str, device: torch.device) -> None:
-        model = create_model(architecture, 5, "none")
-        self.variant, self.device = variant, device
+    def __init__(self, variant: Variant, setting: Setting) -> None:
+        if variant.keeps_memory:
+            keep_freed_memory()
+        torch.manual_seed(0)
+        self.variant = variant
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.augment: Augment = one_by_one(setting.augmentation)
+        if variant.together:
+            self.augment = lambda images: augment(images, setting.augmentation)
+        self.images = torch.randint(0, 256, (setting.batch_size, 3, setting.side, setting.side), dtype=torch.uint8)
+        self.labels = torch.arange(setting.batch_size) % 5
+        model = create_model(setting.architecture, 5, "none")
         self.classifier = Classifier(
             model, 5, preprocessing(model), 1e-4, 1e-3, 0.01, 0, 0.1, frozen_stages=variant.frozen_stages
-        ).to(device)
+        ).to(self.device)
         trained = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
-    def seconds(self, images: Tensor, labels: Tensor) -> float:
+    def seconds(self) -> float:
         """How long one step takes, from decoded images to changed weights."""
         begin = time.perf_counter()
-        batch = self.variant.augment(images.to(self.device))
+        batch = self.augment(self.images.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.bfloat16):
             logits = self.classifier(batch)
-        loss = cross_entropy(logits.float(), labels.to(self.device))
+        loss = cross_entropy(logits.float(), self.labels.to(self.device))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - begin
+
+
+def _begin(variant: Variant, setting: Setting) -> None:
+    """Make the stepper of this process, for `_step` to find."""
+    global _stepper
+    _stepper = Stepper(variant, setting)
+
+
+def _step() -> float:
+    return _stepper.seconds()
+
+
+_stepper: Stepper
 
 
 @click.command()
@@ -98,32 +149,24 @@ def main(rounds: int, overrides: tuple[str, ...]) -> None:
     OVERRIDES are those of `vinegrape train`; the images are random numbers.
     """
     cfg = compose_config(overrides)
-    augmentation = Augmentation(**cfg.augmentation)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    singly = one_by_one(augmentation)
-
-    def together(images: Tensor) -> Tensor:
-        return augment(images, augmentation)
-
-    frozen = cfg.model.frozen_stages
-    variants = [
-        Variant("an image at a time, float32, every stage", singly, bfloat16=False, frozen_stages=0),
-        Variant("augmentation of the whole batch", together, bfloat16=False, frozen_stages=0),
-        Variant("bfloat16", together, bfloat16=True, frozen_stages=0),
-        Variant(f"{frozen} stages frozen", together, bfloat16=True, frozen_stages=frozen),
-    ]
-    steppers = [Stepper(variant, cfg.model.architecture, device) for variant in variants]
-    size, side = cfg.data.batch_size, cfg.input_size
-    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
-    labels = torch.arange(size) % 5
-    steps = track(range(rounds + 1), "Stepping", console=Console(stderr=True), transient=True)
-    rows = [[stepper.seconds(images, labels) for stepper in steppers] for _ in steps]
+    setting = Setting(cfg.model.architecture, cfg.data.batch_size, cfg.input_size, Augmentation(**cfg.augmentation))
+    compared = variants(cfg.model.frozen_stages)
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and what malloc was told
+    with contextlib.ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(variant, setting)))
+            for variant in compared
+        ]
+        steps = track(range(rounds + 1), "Stepping", console=Console(stderr=True), transient=True)
+        rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
     times = torch.tensor(rows[1:], dtype=torch.float64)
-    click.echo(f"{size} images of {side} px on {device}, {torch.get_num_threads()} threads")
-    for number, variant in enumerate(variants):
-        rate = size / times[:, number].median().item()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"{setting.batch_size} images of {setting.side} px on {device}")
+    for number, variant in enumerate(compared):
+        rate = setting.batch_size / times[:, number].median().item()
         ratio = (times[:, max(0, number - 1)] / times[:, number]).median().item()
         click.echo(f"{rate:7.1f} images/s  x {ratio:4.2f}  {variant.name}")
+    click.echo(f"x {(times[:, 0] / times[:, -1]).median().item():.2f} from the first to the last")
 
 
 if __name__ == "__main__":

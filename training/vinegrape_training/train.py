@@ -25,6 +25,7 @@ from vinegrape_training.datamodule import LeavesDataModule
 from vinegrape_training.dataset import DataError, Dataset, Split, load_dataset, scan, split
 from vinegrape_training.evaluation import Evaluation, evaluate
 from vinegrape_training.figures import draw_confusion, draw_curves
+from vinegrape_training.memory import keep_freed_memory
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier, Teacher
 from vinegrape_training.report import Report
@@ -96,6 +97,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
+    keep_freed_memory()
 
     weights = str(cfg.weights)
     model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size, cfg.model.pooling)
