@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_figures_by_hand(report: Report) -> None:
     assert (report.images, report.seeds, report.folds) == (20, (7, 8), 2)
     # of 19.5 of 20 images: that of 39 of 40 would be narrower
     assert report.accuracy_95 == pytest.approx((0.7995, 0.9974), abs=1e-4)
+
+
+def test_wrong_images_are_named_the_wrongest_first(made: OutOfFold, report: Report) -> None:
+    first, last = made.paths[0], made.paths[-1]
+    assert report.wrong == {first: ["red"]}
+    assert f"{first}, taken for red" in report.table()
+    assert made.int8 is not None
+    worse = Report.of(dataclasses.replace(made, logits=made.int8), ("blue", "red"), "", {})
+    assert list(worse.wrong.items()) == [(last, ["blue", "blue"]), (first, ["red"])]
+
+
+def test_a_long_list_of_wrong_images_is_cut(made: OutOfFold) -> None:
+    nothing = Report.of(dataclasses.replace(made, logits=-made.logits), ("blue", "red"), "", {})
+    assert len(nothing.wrong) == 20
+    assert nothing.table().endswith("and 10 more images, in evaluation.json")
 
 
 def test_calibration_error_before_is_of_the_logits_as_they_are(report: Report) -> None:

@@ -70,6 +70,23 @@ def check(folder: Path, names: int = 10) -> None:
 
 
 @data.command()
+@click.argument("folder", type=_FOLDER)
+def describe(folder: Path) -> None:
+    """Count, for each class in FOLDER, images, the leaf's part of them, transparent edges, and the leaf's colour.
+
+    What differs between classes here is what a network could learn instead of the leaf's shape.
+
+    \b
+    Example:
+        vinegrape data describe data/grapevine_leaves
+    """
+    from vinegrape_training.description import describe as describe_images
+    from vinegrape_training.description import table
+
+    click.echo(table(describe_images(folder, _bar("Reading images"))))
+
+
+@data.command()
 @click.argument("path", type=_FOLDER)
 @click.option("--images-per-class", type=click.IntRange(min=1), default=20, show_default=True,
               help="Images of each of the five kinds.")  # fmt: skip

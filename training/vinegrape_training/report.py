@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ REPORT_FILE = "evaluation.json"
 OUT_OF_FOLD_FILE = "out_of_fold.npz"
 
 _COVERAGES = [*(step / 20 for step in range(1, 18)), 0.9, 0.92, 0.94, 0.96, 0.98, 1.0]
+_NAMED = 10  # wrong images that a table lists
 
 # Of the configuration, what makes no other network: where things lie, and what only decides how fast it goes
 _NOT_OF_THE_RECIPE = ("seed", "run_dir", "evaluation", "logger", "debug", "hydra")
@@ -77,10 +78,16 @@ class OutOfFold:
             int8 = torch.from_numpy(arrays["int8"]) if "int8" in arrays else None
             return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), int8=int8, **tensors)
 
-    def wrong(self) -> NDArray[np.int64]:
-        """How many wrong answers each image got, int64 [N]."""
-        counts: NDArray[np.int64] = (self.logits.argmax(dim=2) != self.labels).sum(dim=0).numpy()
-        return counts
+    def wrong(self, classes: Sequence[str]) -> dict[str, list[str]]:
+        """What images were taken for that they are not: a path to classes, the images that were wrong most first."""
+        answers = self.logits.argmax(dim=2)
+        taken_for = {
+            path: [classes[answer] for answer in answers[:, index] if answer != self.labels[index]]
+            for index, path in enumerate(self.paths)
+        }
+        return {
+            path: taken_for[path] for path in sorted(taken_for, key=lambda p: -len(taken_for[p])) if taken_for[path]
+        }
 
     def probabilities(self, logits: Tensor) -> NDArray[np.float64]:
         """The probabilities of `logits` or of `int8`, with each fold's temperature fitted on its seed's other folds.
@@ -112,6 +119,7 @@ class Report:
         accuracy_by_seed: a seed's name to its accuracy.
         recall: a class to its recall.
         confusion: [classes][classes] counts over all seeds, a row a true class.
+        wrong: an image to what it was taken for, once for each seed in which it was; the wrongest first.
         temperature: fitted on all answers: what the network that ships divides its logits by.
         log_loss: with the temperature fitted on the other folds.
         calibration_error_before: expected calibration error, 15 bins, of the logits as they are.
@@ -134,6 +142,7 @@ class Report:
     accuracy_by_seed: dict[str, float]
     recall: dict[str, float]
     confusion: list[list[int]]
+    wrong: dict[str, list[str]]
     temperature: float
     log_loss: float
     calibration_error_before: float
@@ -172,6 +181,7 @@ class Report:
             accuracy_by_seed={str(s): float(r.mean()) for s, r in zip(made.seeds, right, strict=True)},
             recall={name: float(recall) for name, recall in zip(classes, recalls, strict=True)},
             confusion=confusion.tolist(),
+            wrong=made.wrong(classes),
             temperature=fit_temperature(pooled, labels),
             log_loss=float(-np.log(probabilities[np.arange(len(flat)), flat]).mean()),
             calibration_error_before=calibration_error(pooled.double().softmax(dim=1).numpy(), flat),
@@ -254,6 +264,10 @@ class Report:
         if self.leaky:
             claimed = f"{self.leaky['accuracy']:.2%} of {self.leaky['images']:.0f} copies"
             rows.append(("leaky, not to be believed", claimed))
+        for path, classes in list(self.wrong.items())[:_NAMED]:
+            rows.append(("wrong", f"{path}, taken for {', '.join(classes)}"))
+        if len(self.wrong) > _NAMED:
+            rows.append(("", f"and {len(self.wrong) - _NAMED} more images, in {REPORT_FILE}"))
         return "\n".join(f"{name:26}{value}" for name, value in rows)
 
 
