@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from vinegrape_handler import backends
@@ -74,7 +75,7 @@ def compare(evaluations: Sequence[Path], folder: Path) -> list[Candidate]:
             raise SettingError(f"{evaluation} was evaluated without int8; run it again with --int8.")
     weights = [first_weights(evaluation, report) for evaluation, report in zip(evaluations, reports, strict=True)]
     networks = [backends.load(each, "onnx_int8", WorkerSettings(threads=1), "cpu") for each in weights]
-    times = _measure(networks, [report.recipe["input_size"] for report in reports])
+    times = take_times(networks, [report.recipe["input_size"] for report in reports])
     candidates = [
         Candidate(
             name=evaluation.name,
@@ -120,8 +121,16 @@ def table(candidates: Sequence[Candidate]) -> str:
     return "\n".join(lines)
 
 
-def _measure(networks: Sequence[Network], sides: Sequence[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Seconds for one image: [rounds, networks]."""
+def take_times(networks: Sequence[Network], sides: Sequence[int]) -> NDArray[np.float64]:
+    """Let networks answer one image each, round after round.
+
+    Args:
+        networks: as they are served, on one thread.
+        sides: pixels a side of what each takes.
+
+    Returns:
+        Seconds, [rounds, networks].
+    """
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for side in sides]
     for network, image in zip(networks, images, strict=True):

@@ -135,10 +135,15 @@ def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArr
         folder: to write into.
     """
     side = run.input_size
-    calibration = images[dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))]
+    calibration = images[calibration_images(run, dataset)]
     weights.write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
     weights.write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
     weights.write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
+
+
+def calibration_images(run: Run, dataset: Dataset) -> list[int]:
+    """Which images of the data set say what ranges int8 must hold: training images, evenly over all classes."""
+    return dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))
 
 
 def _int8_test(run: Run, dataset: Dataset, images: NDArray[np.uint8], network: Network) -> dict[str, float]:

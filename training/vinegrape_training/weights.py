@@ -20,6 +20,9 @@ from vinegrape_training.graph import ServingGraph
 
 _INPUT, _OUTPUT = "images", "probabilities"
 
+# Of the convolutions, the first: what more costs and less loses, vinegrape_training.quantisation measures
+FLOAT_SHARE = 0.25
+
 # Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
 _QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
 _ACTIVATIONS = ("Clip", "Relu")
@@ -66,7 +69,7 @@ def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
     onnx.save(model, path)
 
 
-def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> None:
+def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, float_share: float = FLOAT_SHARE) -> None:
     """Quantise an ONNX file statically: weights int8 per channel, activations uint8.
 
     Weights use 7 of their 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 would overflow, and
@@ -76,6 +79,7 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> N
         onnx_path: what `write_onnx` wrote.
         calibration: uint8 [N,S,S,3], training images; their activations set the ranges.
         path: of the file to write.
+        float_share: of the convolutions, the first, that stay float, but at least two; 0: none.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -86,7 +90,7 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> N
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_QUANTISED_OPERATORS,
-            nodes_to_exclude=_first_blocks(onnx.load(prepared)),
+            nodes_to_exclude=_first_blocks(onnx.load(prepared), float_share),
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -94,8 +98,8 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path) -> N
         )
 
 
-def _first_blocks(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that stay float: up to the last convolution without an activation in the first quarter.
+def _first_blocks(model: onnx.ModelProto, share: float) -> list[str]:
+    """Names of the nodes that stay float: up to the last convolution without an activation in the first share.
 
     On a leaf before white, the first filters' sums over the white must cancel to the last digit, and the depthwise
     convolutions after them amplify what is left: most of MobileNetV2's error in int8 arises here (docs/model.md). A
@@ -104,7 +108,8 @@ def _first_blocks(model: onnx.ModelProto) -> list[str]:
     nodes = list(model.graph.node)
     activated = {node.input[0] for node in nodes if node.op_type in _ACTIVATIONS}
     convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    first = convolutions[: max(2, len(convolutions) // 4)]
+    # the first filters and those that amplify their error, however few there are
+    first = convolutions[: max(2, int(share * len(convolutions)))] if share else []
     ends = [index for index in first if nodes[index].output[0] not in activated] or first
     return [node.name for node in nodes[: ends[-1] + 1]] if ends else []
 
