@@ -2,9 +2,11 @@
 PYTHON ?= python3
 # Further options of what `make serve`, `make test`, `make evaluate` or `make loadtest` calls
 ARGS ?=
-# For `make evaluate` and `make model`: the images, the weights to start from (a file, or timm's hub), where folds go
+# For `make evaluate` and `make model`: the images, the weights to start from (a file, or timm's hub), further overrides
+# of what is trained, where folds go
 DATA ?=
 WEIGHTS ?= imagenet
+RECIPE ?=
 EVALUATION ?= runs/evaluation
 # For `make images`: what builds as `docker build` does, what runs as `docker run` does, and further options to build.
 # With podman: IMAGE_BUILDER='podman build --format docker' IMAGE_RUNNER='podman run'; its own format has no HEALTHCHECK
@@ -37,11 +39,11 @@ lint: $(DEV)/installed ## Check style and types
 
 evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file]; an hour on two cores. Goes on where it was cut off
 	@$(need_data)
-	$(DEV)/bin/vinegrape evaluate $(EVALUATION) $(recipe) $(ARGS)
+	$(DEV)/bin/vinegrape evaluate '$(EVALUATION)' $(recipe) $(ARGS)
 
 model: evaluate ## Then train on all images, export and archive; some minutes more
 	run=runs/$$(date +%Y-%m-%d_%H-%M-%S) && \
-	$(DEV)/bin/vinegrape train evaluation=$(EVALUATION) run_dir=$$run $(recipe) && \
+	$(DEV)/bin/vinegrape train 'evaluation="$(EVALUATION)"' run_dir=$$run $(recipe) && \
 	$(DEV)/bin/vinegrape export $$run $$run/export && \
 	$(DEV)/bin/vinegrape archive $$run/export model_store/vinegrape.mar
 
@@ -70,7 +72,7 @@ $(ASK)/installed: pyproject.toml constraints.txt
 	$(call venv,$(ASK),'.[loadtest$(comma)test]',about 650 MB and a minute)
 
 comma := ,
-recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"'
+recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"' $(RECIPE)
 need_data = test -d '$(DATA)' || { echo "make $@ needs DATA=FOLDER, a folder a class. To get it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
 define venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vinegrape needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Say which: make PYTHON=python3.12" >&2; exit 2; }

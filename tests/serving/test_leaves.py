@@ -4,7 +4,7 @@ import json
 
 
 def test_real_leaves_get_their_variety(server, leaves):
-    """Ten of each; the model was trained on most of them, so this checks the way to it and not its accuracy."""
+    """Ten of each; the model was trained on them, so this checks the way to it and not its accuracy."""
     asked = [path for folder in sorted(leaves.iterdir()) for path in sorted(folder.iterdir())[:10]]
     right = [server.post(path.read_bytes()).json()["label"] == path.parent.name for path in asked]
     assert len(right) == 50

@@ -45,6 +45,11 @@ def test_wilson_interval_against_published_values() -> None:
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
+def test_wilson_interval_holds_what_was_seen() -> None:
+    assert {wilson_interval(total, total)[1] for total in range(1, 500)} == {1}
+    assert {wilson_interval(0, total)[0] for total in range(1, 500)} == {0}
+
+
 def test_evaluation_counts() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
     evaluation = Evaluation(logits, torch.tensor([0, 0, 0, 1]))

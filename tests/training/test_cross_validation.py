@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from omegaconf import DictConfig
 from vinegrape_handler import backends
-from vinegrape_handler.errors import SettingError
+from vinegrape_handler.errors import SettingError, VinegrapeError
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_server.cli import vinegrape
@@ -20,9 +20,11 @@ from vinegrape_training.dataset import load_images, scan
 from vinegrape_training.export import export
 from vinegrape_training.gate import GateLimits
 from vinegrape_training.model_card import render
+from vinegrape_training.models import ModelError
 from vinegrape_training.report import OutOfFold, Report
 from vinegrape_training.run import Run
 from vinegrape_training.train import train
+from vinegrape_training.tune import tune
 
 from tests.training.small_config import SMALL, compose_config
 
@@ -93,6 +95,55 @@ def test_another_recipe_does_not_mix_with_the_folds_that_are_there(evaluation: P
         cross_validate(recipe_of(drawn, "optimizer.mixup=0.2"), evaluation, DEALS)
 
 
+def test_a_recipe_that_could_not_begin_may_be_corrected(drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no weights file"):
+        cross_validate(recipe_of(drawn, "weights=nowhere.pth"), tmp_path / "evaluation", DEALS)
+    cross_validate(recipe_of(drawn, "trainer.max_epochs=1"), tmp_path / "evaluation", Deals((1,), 2), int8=False)
+
+
+def test_folds_of_another_number_do_not_mix(evaluation: Path, drawn: Path) -> None:
+    before = written(evaluation)
+    with pytest.raises(SettingError, match="fold-0 is a fold of another number than 5"):
+        cross_validate(recipe_of(drawn), evaluation, Deals((1, 2), 5))
+    assert written(evaluation) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.devices=2", "trains in one process: leave trainer.devices=2"),
+        ("evaluation=runs/x", "evaluation=runs/x is for the one training that follows it"),
+        ("input_size=8", "input_size must be"),
+        ("data.dir=???", "give data.dir=FOLDER"),
+    ],
+)
+def test_what_cannot_be_trained_again_and_again_is_refused_at_once(
+    override: str, message: str, drawn: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VinegrapeError, match=message):
+        cross_validate(recipe_of(drawn, override), tmp_path / "evaluation", DEALS)
+    with pytest.raises(VinegrapeError, match=message):
+        tune([f"data.dir={drawn}", *SMALL, override], tmp_path / "tune", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_finished_is_reported_though_nobody_asks_again(evaluation: Path, drawn: Path) -> None:
+    before = Report.read(evaluation)
+    assert before.int8
+    assert before.leaky
+    assert cross_validate(recipe_of(drawn), evaluation, DEALS, int8=False) == before
+
+
+def test_int8_is_tested_on_images_that_have_moved(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
+    moved, copy = tmp_path / "leaves", shutil.copytree(evaluation, tmp_path / "evaluation")
+    shutil.copytree(drawn, moved)
+    for path in copy.glob("seed-*/fold-*/run.json"):
+        path.write_text(path.read_text().replace(str(drawn), "/nowhere"))
+    (copy / "seed-1" / "fold-0" / "test_int8.npz").unlink()
+    again = cross_validate(recipe_of(moved), copy, DEALS)
+    assert again.int8 == Report.read(evaluation).int8
+
+
 def test_the_leaky_figure_comes_from_copies_of_what_was_learnt(evaluation: Path) -> None:
     run = Run.read(evaluation / "leaky" / "run")
     originals = {path.rpartition("-")[0] for path in run.split.train}
@@ -126,6 +177,8 @@ def test_what_ships_learns_from_all_images_and_quotes_the_evaluation(
 def test_what_ships_must_be_what_was_evaluated(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"trainer.max_epochs is 6, now 7"):
         train(recipe_of(drawn, f"evaluation={evaluation}", "trainer.max_epochs=7", f"run_dir={tmp_path / 'run'}"))
+    with pytest.raises(SettingError, match=r"leave trainer.devices=2 and trainer.num_nodes=1 at 1"):
+        train(recipe_of(drawn, f"evaluation={evaluation}", "trainer.devices=2", f"run_dir={tmp_path / 'run'}"))
     assert not (tmp_path / "run").exists()
 
 

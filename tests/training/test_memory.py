@@ -27,5 +27,5 @@ def faults(word: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's; there is nothing to set")
 def test_freed_memory_is_used_again() -> None:
-    assert faults("keep") < 2 * PAGES
-    assert faults("leave") > 10 * PAGES
+    # in ratio: where the system hands out huge pages, both counts are smaller
+    assert faults("leave") > 5 * faults("keep")

@@ -129,9 +129,37 @@ def test_the_running_average_is_what_stays(result: TrainResult, drawn: Path, tmp
     assert (weights["0.9"] - weights["null"]).abs().max() > 1e-4
 
 
-def test_mixed_images_and_a_teacher(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
-    overrides = ("optimizer.mixup=0.4", f"teacher={result.run.folder}")
-    student = train_on(drawn, tmp_path / "run", *overrides)
+def test_mixed_images(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    mixed = train_on(drawn, tmp_path / "run", "optimizer.mixup=0.4")
+    assert mixed.history[-1]["train/loss"] != result.history[-1]["train/loss"]
+    assert mixed.run.split == result.run.split
+
+
+def test_a_teacher_is_half_of_the_loss() -> None:
+    """Of a network that says nothing, whose logits are 0, each half is the log of the number of classes."""
+
+    class Mute(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(images), 2)
+
+    def loss(teacher: list[float], smoothing: float) -> float:
+        wanted = preprocessing(create_model("small_cnn", 2, "none"))
+        network = torch.nn.Sequential(Mute(), torch.nn.Linear(2, 2))
+        torch.nn.init.zeros_(network[1].weight)
+        network[1].bias.data = torch.tensor([1.0, 0.0])
+        answers = torch.tensor([teacher]).float()
+        classifier = Classifier(network, 2, wanted, 0.1, 0.1, 0, 0, smoothing, teacher=lambda images: answers)
+        classifier.log = lambda *args, **kwargs: None
+        return classifier.training_step((torch.zeros(1, 3, 4, 4), torch.tensor([0])), 0).item()
+
+    first, second = torch.tensor([1.0, 0.0]).log_softmax(dim=0).tolist()
+    assert loss([1, 0], 0) == pytest.approx(-first)
+    assert loss([0, 1], 0) == pytest.approx(-(first + second) / 2)
+    assert loss([0.5, 0.5], 0) == pytest.approx(-(3 * first + second) / 4)
+
+
+def test_a_student_learns_from_a_run(result: TrainResult, drawn: Path, tmp_path: Path) -> None:
+    student = train_on(drawn, tmp_path / "run", f"teacher={result.run.folder}")
     assert student.history[-1]["train/loss"] != result.history[-1]["train/loss"]
     assert student.run.split == result.run.split
 
@@ -148,9 +176,21 @@ def test_bfloat16_where_the_processor_has_it(result: TrainResult) -> None:
     assert {value.dtype for value in result.model.state_dict().values()} == {torch.float32, torch.int64}
 
 
-def test_best_epoch_is_kept(result: TrainResult) -> None:
-    best = min(result.history, key=lambda epoch: epoch["validation/loss"])
-    assert result.run.metrics["validation_accuracy"] == pytest.approx(best["validation/accuracy"])
+@pytest.mark.parametrize("decay", ["null", "0.9"])
+def test_best_epoch_is_kept(decay: str, drawn: Path, tmp_path: Path) -> None:
+    """Its running average, where there is one: what was validated is what stays."""
+    steps = ("trainer.max_epochs=4", "trainer.precision=32-true")
+    result = train_on(drawn, tmp_path / "run", f"trainer.average_decay={decay}", *steps)
+    run, dataset = result.run, scan(drawn)
+    images = torch.from_numpy(load_images(drawn, run.split.validation, run.input_size, run.interpolation))
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (run.mean, run.std))
+    labels = torch.from_numpy(dataset.labels_of(run.split.validation))
+    with torch.inference_mode():
+        loss = torch.nn.functional.cross_entropy(run.load_model()((pixels - mean) / std), labels).item()
+    losses = [epoch["validation/loss"] for epoch in result.history]
+    assert len(set(losses)) == 4
+    assert loss == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_same_seed_same_result(result: TrainResult, drawn: Path, tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_another_configuration_is_another_search(search: Path, drawn: Path) -> N
         tune([f"data.dir={drawn}", *STEPS, "optimizer.mixup=0.2"], search, trials=9)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.validation_fraction=0.3", r"fractions is \[0.15, 0.2\], now \[0.3, 0.2\]"),
+        ("augmentation.hue=0.1", r"within is \[\], now \['augmentation.hue=0.1'\]"),
+    ],
+)
+def test_other_images_or_another_space_are_another_search(
+    override: str, message: str, search: Path, drawn: Path
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        tune([f"data.dir={drawn}", *STEPS, override], search, trials=9)
+
+
 def test_a_trial_that_cannot_train_ends_it(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="brightness"):
         tune([f"data.dir={drawn}", *STEPS, "augmentation.brightness=2"], tmp_path / "tune", trials=2)

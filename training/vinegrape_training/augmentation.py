@@ -14,7 +14,7 @@ from vinegrape_handler.errors import SettingError
 # RGB to luma and two axes of colour, as NTSC has it: saturation scales those axes, hue turns them, grey stays grey
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
-_BLUR_SIGMA = (0.3, 1.2)  # pixels
+BLUR_SIGMA = (0.3, 1.2)  # pixels
 _ERASED_AREA = (0.02, 0.15)
 _ERASED_ASPECT = (0.3, 3.3)
 
@@ -132,7 +132,7 @@ def _blur(images: Tensor, probability: float) -> Tensor:
     chosen = (torch.rand(len(images)) < probability).nonzero().flatten()
     if not len(chosen):
         return images
-    sigma = _uniform(len(chosen), *_BLUR_SIGMA).view(-1, 1)
+    sigma = _uniform(len(chosen), *BLUR_SIGMA).view(-1, 1)
     line = torch.exp(-(torch.arange(-2, 3).float() ** 2) / (2 * sigma**2))
     line = line / line.sum(dim=1, keepdim=True)
     kernels = (line.unsqueeze(2) * line.unsqueeze(1)).repeat_interleave(3, dim=0).unsqueeze(1)  # [3 * chosen, 1, 5, 5]

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import click
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2  # type: ignore[import-untyped]
+from vinegrape_handler.decode import decode
+from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.resize import resize
 
-from vinegrape_training.augmentation import Augmentation, augment
-from vinegrape_training.config import compose_config
+from vinegrape_training import synthetic
+from vinegrape_training.augmentation import BLUR_SIGMA, Augmentation, augment
+from vinegrape_training.config import check, compose_config
+from vinegrape_training.dataset import LIMITS
 from vinegrape_training.memory import keep_freed_memory
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier
@@ -37,15 +45,21 @@ class Variant:
 
     Attributes:
         name: what it has that the one before has not.
+        decoded_once: whether images lie decoded in memory, instead of being decoded for each step.
         together: whether a batch is augmented as a whole, instead of an image at a time.
+        channels_last: the order in which the network computes.
         keeps_memory: whether freed memory stays with the process.
+        unfilled: whether new tensors are left as they come, which determinism alone would fill.
         bfloat16: whether the network computes in mixed precision.
         frozen_stages: of the network.
     """
 
     name: str
+    decoded_once: bool = False
     together: bool = False
+    channels_last: bool = False
     keeps_memory: bool = False
+    unfilled: bool = False
     bfloat16: bool = False
     frozen_stages: int = 0
 
@@ -62,13 +76,20 @@ class Setting:
 
 def variants(frozen_stages: int) -> list[Variant]:
     """From what a training would be without what makes it fast, one thing after the other."""
-    plain = Variant("an image at a time, float32, every stage")
-    together = dataclasses.replace(plain, name="augmentation of the whole batch", together=True)
-    keeping = dataclasses.replace(together, name="freed memory kept", keeps_memory=True)
-    made = [plain, together, keeping]
-    if precision("auto") == "bf16-mixed":
-        made.append(dataclasses.replace(keeping, name="bfloat16", bfloat16=True))
-    return [*made, dataclasses.replace(made[-1], name=f"{frozen_stages} stages frozen", frozen_stages=frozen_stages)]
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("images decoded once", {"decoded_once": True}),
+        ("augmentation of the whole batch", {"together": True}),
+        ("channels last", {"channels_last": True}),
+        ("freed memory kept", {"keeps_memory": True}),
+        ("new tensors not filled", {"unfilled": True}),
+        ("bfloat16", {"bfloat16": True}),
+        (f"{frozen_stages} stages frozen", {"frozen_stages": frozen_stages}),
+    ]
+    made = [Variant("decoded and augmented an image at a time, float32, every stage")]
+    for name, change in changes:
+        if name != "bfloat16" or precision("auto") == "bf16-mixed":
+            made.append(dataclasses.replace(made[-1], name=name, **change))
+    return made
 
 
 def one_by_one(augmentation: Augmentation) -> Augment:
@@ -85,39 +106,56 @@ def one_by_one(augmentation: Augmentation) -> Augment:
                 shear=augmentation.shear_degrees,
                 interpolation=v2.InterpolationMode.BILINEAR,
             ),
-            v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.3, 1.2))], augmentation.blur),
+            v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=BLUR_SIGMA)], augmentation.blur),
         ]
     )
     return lambda images: torch.stack([changes(image) for image in images])
 
 
 class Stepper:
-    """A network of its own for one variant, which it trains step by step."""
+    """A network of its own for one variant, which it trains step by step as `train` does."""
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
         if variant.keeps_memory:
             keep_freed_memory()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = not variant.unfilled  # type: ignore[attr-defined]
         torch.manual_seed(0)
-        self.variant = variant
+        self.variant, self.side = variant, setting.side
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.augment: Augment = one_by_one(setting.augmentation)
         if variant.together:
             self.augment = lambda images: augment(images, setting.augmentation)
-        self.images = torch.randint(0, 256, (setting.batch_size, 3, setting.side, setting.side), dtype=torch.uint8)
+        self.files = [_leaf(number) for number in range(setting.batch_size)]
+        self.images = self.decode()
         self.labels = torch.arange(setting.batch_size) % 5
         model = create_model(setting.architecture, 5, "none")
         self.classifier = Classifier(
             model, 5, preprocessing(model), 1e-4, 1e-3, 0.01, 0, 0.1, frozen_stages=variant.frozen_stages
         ).to(self.device)
+        if not variant.channels_last:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         trained = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
+    def decode(self) -> Tensor:
+        """All images, uint8 [N, 3, S, S]."""
+        pixels = np.stack([resize(decode(file, LIMITS, self.side), self.side, "bicubic") for file in self.files])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """The network's answers, its input in the order in which it computes."""
+        if self.variant.channels_last:
+            return self.classifier(batch)  # type: ignore[no-any-return]
+        return self.classifier.model((batch - self.classifier.mean) / self.classifier.std)  # type: ignore[no-any-return]
+
     def seconds(self) -> float:
-        """How long one step takes, from decoded images to changed weights."""
+        """How long one step takes, to changed weights."""
         begin = time.perf_counter()
-        batch = self.augment(self.images.to(self.device))
+        images = self.images if self.variant.decoded_once else self.decode()
+        batch = self.augment(images.to(self.device)).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.bfloat16):
-            logits = self.classifier(batch)
+            logits = self.logits(batch)
         loss = cross_entropy(logits.float(), self.labels.to(self.device))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -125,6 +163,15 @@ class Stepper:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - begin
+
+
+def _leaf(number: int) -> bytes:
+    """A drawn leaf as a PNG of 511 by 511 pixels, like those of the data set."""
+    file = io.BytesIO()
+    kinds = list(synthetic.KINDS)
+    kind = kinds[number % len(kinds)]
+    synthetic.draw_leaf(kind, np.random.default_rng(number), 511).save(file, "PNG")
+    return file.getvalue()
 
 
 def _begin(variant: Variant, setting: Setting) -> None:
@@ -146,10 +193,15 @@ _stepper: Stepper
 def main(rounds: int, overrides: tuple[str, ...]) -> None:
     """Time a training step as it would be without what makes it fast, and with one thing after the other.
 
-    OVERRIDES are those of `vinegrape train`; the images are random numbers.
+    OVERRIDES are those of `vinegrape train`; the images are drawn.
     """
-    cfg = compose_config(overrides)
-    setting = Setting(cfg.model.architecture, cfg.data.batch_size, cfg.input_size, Augmentation(**cfg.augmentation))
+    try:
+        cfg = compose_config(overrides)
+        check(cfg)
+        augmentation = Augmentation(**cfg.augmentation)
+    except VinegrapeError as error:
+        raise click.ClickException(str(error)) from error
+    setting = Setting(cfg.model.architecture, cfg.data.batch_size, cfg.input_size, augmentation)
     compared = variants(cfg.model.frozen_stages)
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and what malloc was told
     with contextlib.ExitStack() as stack:

@@ -107,4 +107,5 @@ def wilson_interval(right: float, total: int, z: float = 1.959964) -> tuple[floa
     share = right / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # at 0 and at 1, rounding would put the end of the interval a little inside
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

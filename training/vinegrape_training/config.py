@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from vinegrape_handler.errors import SettingError
 
+from vinegrape_training.dataset import DataError
+
 CONFIG_FOLDER = Path(__file__).parent / "conf"
 CONFIG_NAME = "train"
 
@@ -57,6 +59,43 @@ def check(cfg: DictConfig) -> None:
         if not fits or not number.least <= value <= number.most:
             kind = "a whole number" if number.kind is int else "a number"
             raise SettingError(f"{name} must be {kind} from {number.least} to {number.most}; it is {value!r}.")
+
+
+def data_dir(cfg: DictConfig) -> Path:
+    """Where the images lie, absolute.
+
+    Raises:
+        DataError: nobody has said.
+    """
+    if OmegaConf.is_missing(cfg.data, "dir"):
+        raise DataError("No images to train on: give data.dir=FOLDER, which holds a folder of images for each class.")
+    return Path(cfg.data.dir).absolute()
+
+
+def check_one_process(cfg: DictConfig) -> None:
+    """Refuse several processes, each of which would take `data.batch_size` images a step: that is another recipe.
+
+    Raises:
+        SettingError: there is to be more than one.
+    """
+    if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
+        raise SettingError(
+            "What is evaluated, searched or shipped after an evaluation trains in one process: leave "
+            f"trainer.devices={cfg.trainer.devices} and trainer.num_nodes={cfg.trainer.num_nodes} at 1."
+        )
+
+
+def check_repeated(cfg: DictConfig) -> None:
+    """Refuse what a command that trains again and again cannot work with; what folders hold is not looked at.
+
+    Raises:
+        VinegrapeError: says which setting, and what it may be.
+    """
+    data_dir(cfg)
+    check(cfg)
+    check_one_process(cfg)
+    if cfg.evaluation:
+        raise SettingError(f"evaluation={cfg.evaluation} is for the one training that follows it: leave it out here.")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vinegrape_handler.settings import WorkerSettings
 
 from vinegrape_training import gate
 from vinegrape_training.augmentation import Augmentation, augment
+from vinegrape_training.config import check_repeated, data_dir
 from vinegrape_training.dataset import Dataset, Split, folds, load_dataset, scan
 from vinegrape_training.evaluation import Evaluation
 from vinegrape_training.export import write_weights
@@ -52,7 +53,8 @@ class Deals:
 def cross_validate(cfg: DictConfig, folder: Path, deals: Deals, *, int8: bool = True, leaky: bool = False) -> Report:
     """Train and test once for each fold of each seed, and write what came of it.
 
-    A fold that stands finished in `folder` is kept; one that was cut off is done again.
+    What stands finished in `folder` is kept, and reported: folds, their int8 files, the leaky run. A fold that was cut
+    off is done again.
 
     Args:
         cfg: `conf/train.yaml`, composed; the recipe. Its seed and run_dir are each fold's own, and its teacher, if it
@@ -63,32 +65,26 @@ def cross_validate(cfg: DictConfig, folder: Path, deals: Deals, *, int8: bool = 
         leaky: whether the network is also tested as it should not be, on augmented copies of its training images.
 
     Raises:
-        SettingError: `folder` holds folds of another recipe or of other images.
+        SettingError: `folder` holds folds of another recipe, of other images or of another number; or the recipe is one
+            that cannot be trained again and again.
         VinegrapeError: whatever `train` cannot work with.
     """
-    dataset = scan(Path(cfg.data.dir).absolute())
-    _begin(folder, cfg, dataset)
-    logits, quantised, fold_of = [], [], []
-    for seed in deals.seeds:
-        splits = folds(dataset, seed, deals.folds)
-        for number, parts in enumerate(splits):
+    check_repeated(cfg)
+    dataset = scan(data_dir(cfg))
+    splits = {seed: folds(dataset, seed, deals.folds) for seed in deals.seeds}
+    _begin(folder, cfg, dataset, splits)
+    files = (RUN_FILE, _INT8_FILE) if int8 else (RUN_FILE,)
+    for seed, parts_of in splits.items():
+        for number, parts in enumerate(parts_of):
             fold = _fold_folder(folder, seed, number)
-            if not _finished(fold, int8=int8):
+            if not _finished(fold, *files):
                 _announce(f"Seed {seed}, fold {number + 1} of {deals.folds}")
-                _fold(cfg, fold, seed, parts, int8=int8)
-        folders = [_fold_folder(folder, seed, number) for number in range(deals.folds)]
-        logits.append(_collect(dataset, splits, folders, TEST_FILE))
-        quantised.append(_collect(dataset, splits, folders, _INT8_FILE) if int8 else None)
-        fold_of.append(_fold_of(dataset, splits))
-    made = OutOfFold(
-        deals.seeds,
-        dataset.paths,
-        torch.tensor(dataset.labels),
-        torch.stack(fold_of),
-        torch.stack(logits),
-        torch.stack([each for each in quantised if each is not None]) if int8 else None,
-    )
-    claimed = _leaky(cfg, folder, dataset, deals) if leaky else None
+                _fold(cfg, fold, dataset, seed, number, parts, int8=int8)
+    made = _collect(folder, dataset, splits)
+    leaky_run = folder / "leaky" / "run"
+    if leaky and not _finished(leaky_run, RUN_FILE):
+        _train_leaky(cfg, leaky_run, dataset, deals, Run.read(_fold_folder(folder, deals.seeds[0], 0)).interpolation)
+    claimed = _claimed(leaky_run) if _finished(leaky_run, RUN_FILE) else None
     report = Report.of(made, dataset.classes, dataset.digest(), recipe(cfg), claimed)
     report.write(folder)
     made.write(folder / OUT_OF_FOLD_FILE)
@@ -109,37 +105,42 @@ def _fold_folder(folder: Path, seed: int, number: int) -> Path:
     return folder / f"seed-{seed}" / f"fold-{number}"
 
 
-def _begin(folder: Path, cfg: DictConfig, dataset: Dataset) -> None:
-    """Say in the folder what is evaluated, or make sure that it is the same."""
-    wanted: dict[str, Any] = {"data_digest": dataset.digest(), **recipe(cfg)}
+def _begin(folder: Path, cfg: DictConfig, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> None:
+    """Say in the folder what is evaluated, or make sure that the folds that are finished are of the same."""
+    wanted: dict[str, Any] = {"data_digest": dataset.digest(), **recipe(cfg), "teacher": cfg.teacher}
     path = folder / RECIPE_FILE
-    if not path.is_file():
+    if path.is_file() and any(folder.glob(f"seed-*/fold-*/{RUN_FILE}")):
+        if differing := differences(json.loads(path.read_text(encoding="utf-8")), wanted):
+            raise SettingError(f"{folder} holds another recipe ({'; '.join(differing)}); give another folder.")
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    elif differing := differences(json.loads(path.read_text(encoding="utf-8")), wanted):
-        raise SettingError(f"{folder} holds another recipe ({'; '.join(differing)}); give another folder.")
+    for seed, parts_of in splits.items():
+        for number, parts in enumerate(parts_of):
+            fold = _fold_folder(folder, seed, number)
+            if _finished(fold, RUN_FILE) and Run.read(fold).split != parts:
+                raise SettingError(f"{fold} is a fold of another number than {len(parts_of)}; give another folder.")
 
 
-def _finished(folder: Path, *, int8: bool) -> bool:
-    return (folder / RUN_FILE).is_file() and (not int8 or (folder / _INT8_FILE).is_file())
+def _finished(folder: Path, *files: str) -> bool:
+    return all((folder / file).is_file() for file in files)
 
 
-def _fold(cfg: DictConfig, folder: Path, seed: int, parts: Split, *, int8: bool) -> None:
+def _fold(cfg: DictConfig, folder: Path, dataset: Dataset, seed: int, number: int, parts: Split, *, int8: bool) -> None:
     """Train and test a fold, as far as that is not done."""
-    if not (folder / RUN_FILE).is_file():
+    if not _finished(folder, RUN_FILE):
         shutil.rmtree(folder, ignore_errors=True)
         own = cfg.copy()
         own.seed, own.run_dir = seed, str(folder)
         if cfg.teacher:
-            own.teacher = str(_fold_folder(Path(cfg.teacher), seed, int(folder.name.rpartition("-")[2])))
+            own.teacher = str(_fold_folder(Path(cfg.teacher), seed, number))
         train(own, parts)
-    if int8 and not (folder / _INT8_FILE).is_file():
-        _test_int8(Run.read(folder))
+    if int8 and not _finished(folder, _INT8_FILE):
+        _test_int8(Run.read(folder), dataset)
 
 
-def _test_int8(run: Run) -> None:
+def _test_int8(run: Run, dataset: Dataset) -> None:
     """Quantise a fold's network as an export does, and let the file that would be served answer the fold's test."""
-    dataset = scan(run.data_dir)
     images = load_dataset(dataset, run.input_size, run.interpolation)
     graph = ServingGraph(run.load_model(), run.mean, run.std, temperature=1.0).eval()
     weights = run.folder / _WEIGHTS_FOLDER
@@ -151,19 +152,22 @@ def _test_int8(run: Run) -> None:
     Evaluation(logs, torch.from_numpy(dataset.labels_of(run.split.test))).write(run.folder / _INT8_FILE)
 
 
-def _collect(dataset: Dataset, splits: Sequence[Split], folders: Sequence[Path], file: str) -> torch.Tensor:
-    """Each image's logits, from the fold that tested it: [N, classes]."""
-    logits = torch.empty(len(dataset.paths), len(dataset.classes))
-    for parts, folder in zip(splits, folders, strict=True):
-        logits[dataset.indices_of(parts.test)] = Evaluation.read(folder / file).logits
-    return logits
-
-
-def _fold_of(dataset: Dataset, splits: Sequence[Split]) -> torch.Tensor:
-    fold_of = torch.empty(len(dataset.paths), dtype=torch.int64)
-    for number, parts in enumerate(splits):
-        fold_of[dataset.indices_of(parts.test)] = number
-    return fold_of
+def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> OutOfFold:
+    """All images' answers from the folds that tested them; int8's too, if every fold has them."""
+    shape = (len(splits), len(dataset.paths))
+    numbers = torch.empty(shape, dtype=torch.int64)
+    logits, int8 = (torch.empty(*shape, len(dataset.classes)) for _ in range(2))
+    quantised = True
+    for row, (seed, parts_of) in enumerate(splits.items()):
+        for number, parts in enumerate(parts_of):
+            fold, tested = _fold_folder(folder, seed, number), dataset.indices_of(parts.test)
+            numbers[row, tested] = number
+            logits[row, tested] = Evaluation.read(fold / TEST_FILE).logits
+            quantised = quantised and _finished(fold, _INT8_FILE)
+            if quantised:
+                int8[row, tested] = Evaluation.read(fold / _INT8_FILE).logits
+    labels = torch.tensor(dataset.labels)
+    return OutOfFold(tuple(splits), dataset.paths, labels, numbers, logits, int8 if quantised else None)
 
 
 def _draw(report: Report, made: OutOfFold, folder: Path) -> None:
@@ -176,25 +180,23 @@ def _draw(report: Report, made: OutOfFold, folder: Path) -> None:
     draw_risk_coverage(after, labels, folder / "risk_coverage.png")
 
 
-def _leaky(cfg: DictConfig, folder: Path, dataset: Dataset, deals: Deals) -> dict[str, float]:
-    """Test one fold as it should not be: the images are enlarged by augmented copies first, and dealt then."""
-    copies_dir, run_dir = folder / "leaky" / "images", folder / "leaky" / "run"
-    if not (run_dir / RUN_FILE).is_file():
-        _announce("One fold dealt after the augmentation, as it should not be")
-        shutil.rmtree(folder / "leaky", ignore_errors=True)
-        images = load_dataset(dataset, cfg.input_size, _interpolation(folder, deals))
-        _write_copies(dataset, images, Augmentation(**cfg.augmentation), copies_dir)
-        own = cfg.copy()
-        own.data.dir, own.run_dir, own.seed, own.teacher = str(copies_dir), str(run_dir), deals.seeds[0], None
-        # as many steps as the honest folds take
-        own.trainer.max_epochs = max(1, round(cfg.trainer.max_epochs / (1 + _LEAKY_COPIES)))
-        train(own, folds(scan(copies_dir), deals.seeds[0], deals.folds)[0])
-    run = Run.read(run_dir)
-    return {"accuracy": run.metrics["test_accuracy"], "images": run.metrics["test_images"]}
+def _train_leaky(cfg: DictConfig, run_dir: Path, dataset: Dataset, deals: Deals, interpolation: Interpolation) -> None:
+    """Train one fold as it should not be: the images are enlarged by augmented copies first, and dealt then."""
+    _announce("One fold dealt after the augmentation, as it should not be")
+    shutil.rmtree(run_dir.parent, ignore_errors=True)
+    copies_dir = run_dir.with_name("images")
+    images = load_dataset(dataset, cfg.input_size, interpolation)
+    _write_copies(dataset, images, Augmentation(**cfg.augmentation), copies_dir)
+    own = cfg.copy()
+    own.data.dir, own.run_dir, own.seed, own.teacher = str(copies_dir), str(run_dir), deals.seeds[0], None
+    # as many steps as the honest folds take
+    own.trainer.max_epochs = max(1, round(cfg.trainer.max_epochs / (1 + _LEAKY_COPIES)))
+    train(own, folds(scan(copies_dir), deals.seeds[0], deals.folds)[0])
 
 
-def _interpolation(folder: Path, deals: Deals) -> Interpolation:
-    return Run.read(_fold_folder(folder, deals.seeds[0], 0)).interpolation
+def _claimed(run_dir: Path) -> dict[str, float]:
+    metrics = Run.read(run_dir).metrics
+    return {"accuracy": metrics["test_accuracy"], "images": metrics["test_images"]}
 
 
 def _write_copies(dataset: Dataset, images: NDArray[np.uint8], augmentation: Augmentation, folder: Path) -> None:

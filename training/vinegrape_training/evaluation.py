@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from vinegrape_training.calibration import calibration_error, wilson_interval
+from vinegrape_training.files import written_whole
 from vinegrape_training.module import Classifier
 
 _BATCH_SIZE = 32
@@ -37,7 +38,8 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write both arrays as an npz file."""
-        np.savez(path, logits=self.logits.numpy(), labels=self.labels.numpy())
+        with written_whole(path) as partial:
+            np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy())
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

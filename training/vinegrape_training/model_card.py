@@ -130,13 +130,13 @@ def _protocol(metadata: Metadata) -> tuple[str, str, str]:
     """How the images were used, what the figures were measured on, and the last row of their table."""
     m = metadata.metrics
     if "cross_validation_folds" in m:
-        folds, seeds = f"{m['cross_validation_folds']:.0f}", f"{m['cross_validation_seeds']:.0f}"
+        names = ("cross_validation_folds", "cross_validation_seeds", "train_images")
+        folds, seeds, trained = (f"{m[name]:.0f}" for name in names)
         return (
             f"""\
 Before anything is augmented, the images are dealt into {folds} parts, class by class, and each part is answered by a
-network that was trained on the others. That is done {seeds} times, with other deals than the one that the recipe was
-chosen by. The network in the archive was then trained by the same recipe on all {m["train_images"]:.0f} images; its
-temperature was fitted on those answers.""",
+network that was trained on the others. That is done {seeds} times, each with another deal. The network in the archive
+was then trained by the same recipe on all {trained} images; its temperature was fitted on those answers.""",
             f"""\
 On the {m["test_images"]:.0f} images, each answered by networks that were not trained on it. They speak of the recipe:
 no image is left to measure the archive's own network, which had more images to learn from.""",

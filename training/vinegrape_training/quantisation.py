@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from vinegrape_handler import backends
 from vinegrape_handler.backends import Network
+from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.metadata import WEIGHTS_FILES
 from vinegrape_handler.settings import WorkerSettings
 
@@ -32,8 +33,13 @@ def main(run_folder: Path) -> None:
     RUN is a training run, or a fold of an evaluation. Differences are those of probabilities, on the run's test
     images, which set no range; times are of one image on one thread, taken in turns.
     """
-    run = Run.read(run_folder)
-    dataset = scan(run.data_dir)
+    try:
+        run = Run.read(run_folder)
+        dataset = scan(run.data_dir)
+    except VinegrapeError as error:
+        raise click.ClickException(str(error)) from error
+    if not run.split.test:
+        raise click.ClickException(f"{run_folder} kept no image aside to test with; give a fold of an evaluation.")
     images = load_dataset(dataset, run.input_size, run.interpolation)
     calibration = images[calibration_images(run, dataset)]
     test, labels = images[dataset.indices_of(run.split.test)], dataset.labels_of(run.split.test)

@@ -17,6 +17,7 @@ from torch import Tensor
 from vinegrape_handler.errors import SettingError
 
 from vinegrape_training.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
+from vinegrape_training.config import check_one_process
 from vinegrape_training.dataset import Dataset
 
 REPORT_FILE = "evaluation.json"
@@ -53,7 +54,7 @@ class OutOfFold:
         labels: int64 [N].
         folds: int64 [seeds, N], the fold in whose test an image was.
         logits: float32 [seeds, N, classes].
-        int8: the same from the int8 files, log probabilities; None where none were made.
+        int8: the same from the int8 files, log probabilities; None where they were not made for every fold.
     """
 
     seeds: tuple[int, ...]
@@ -217,12 +218,13 @@ class Report:
         """Refuse a training that this report does not speak of.
 
         Raises:
-            SettingError: another recipe, other images, or no figures of int8.
+            SettingError: another recipe, other images, several processes, or no figures of int8.
         """
         if dataset.digest() != self.data_digest:
             raise SettingError(f"The evaluation measured other images than those in {dataset.folder}: evaluate again.")
         if self.int8 is None:
             raise SettingError("The evaluation left out int8, which an archive serves: evaluate again with --int8.")
+        check_one_process(cfg)
         if differing := differences(self.recipe, recipe(cfg)):
             raise SettingError(
                 f"The evaluation measured another recipe: {'; '.join(differing)}. Train with that, or evaluate again."

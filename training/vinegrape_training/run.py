@@ -19,6 +19,7 @@ from vinegrape_handler.metadata import InitialWeights
 from vinegrape_handler.resize import Interpolation
 
 from vinegrape_training.dataset import Split
+from vinegrape_training.files import written_whole
 from vinegrape_training.models import create_model
 
 RUN_FILE = "run.json"
@@ -45,7 +46,7 @@ class Run:
         interpolation: how images are resized.
         pooling: timm's `global_pool`; None is the network's own.
         mean, std: of each channel of RGB, on a scale of 0 to 1.
-        temperature: what logits are divided by, fitted on the validation images.
+        temperature: what logits are divided by: fitted on the validation images, or by an evaluation; else 1.
         data_dir: the data set's folder, absolute.
         data_digest: `dataset.Dataset.digest` of it.
         split: paths relative to `data_dir`.
@@ -79,7 +80,8 @@ class Run:
         values = dataclasses.asdict(self)
         del values["folder"]
         values["data_dir"] = str(self.data_dir)
-        (self.folder / RUN_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        with written_whole(self.folder / RUN_FILE) as path:
+            path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Run:

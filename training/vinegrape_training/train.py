@@ -13,6 +13,7 @@ import hydra
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -20,9 +21,9 @@ from vinegrape_handler.errors import SettingError, VinegrapeError
 
 from vinegrape_training.augmentation import Augmentation
 from vinegrape_training.calibration import fit_temperature
-from vinegrape_training.config import CONFIG_FOLDER, CONFIG_NAME, check
+from vinegrape_training.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir
 from vinegrape_training.datamodule import LeavesDataModule
-from vinegrape_training.dataset import DataError, Dataset, Split, load_dataset, scan, split
+from vinegrape_training.dataset import Dataset, Split, load_dataset, scan, split
 from vinegrape_training.evaluation import Evaluation, evaluate
 from vinegrape_training.figures import draw_confusion, draw_curves
 from vinegrape_training.memory import keep_freed_memory
@@ -71,8 +72,8 @@ class History(Callback):
 def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     """Train, choose the best checkpoint, fit the temperature, measure the test images once, write the run's folder.
 
-    Without validation images, the last epoch's weights stay, and the temperature is 1. Of several processes that train
-    together, the first alone writes; all need its folder to read the checkpoint.
+    Without validation images, the last epoch's weights stay, and the temperature is the evaluation's, or 1. Of several
+    processes that train together, the first alone writes; all need its folder to read the checkpoint.
 
     Args:
         cfg: `conf/train.yaml`, composed.
@@ -81,8 +82,8 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     Raises:
         VinegrapeError: a folder, an image, weights or a setting that training cannot work with.
     """
-    if OmegaConf.is_missing(cfg.data, "dir"):
-        raise DataError("No images to train on: give data.dir=FOLDER, which holds a folder of images for each class.")
+    folder_of_images = data_dir(cfg)
+    commit, dirty = git_state()  # now, while the files are what was imported
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else each fold prints what others sell
     # Lightning's own use of torch, once a step, and stages that are frozen on purpose
     for message in (r".*treespec, LeafSpec.*", r".*module\(s\) in eval mode at the start of training.*"):
@@ -91,13 +92,15 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     OmegaConf.resolve(cfg)  # the time in run_dir stands still from here
     check(cfg)
     augmentation = Augmentation(**cfg.augmentation)
-    dataset = scan(Path(cfg.data.dir).absolute())
+    dataset = scan(folder_of_images)
     report = Report.read(Path(cfg.evaluation)) if cfg.evaluation else None
     parts = parts or _parts(cfg, dataset, report)
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     keep_freed_memory()
+    # Determinism also fills new tensors, in case somebody reads them before they are written: a sixth of a step's time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     weights = str(cfg.weights)
     model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size, cfg.model.pooling)
@@ -112,7 +115,6 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
 
     temperature, test, figures = _measure(classifier, data, dataset, report)
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
-    commit, dirty = git_state()
     run = Run(
         folder=folder,
         architecture=cfg.model.architecture,
@@ -211,7 +213,8 @@ def _fit(cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesData
     callbacks: list[Callback] = [RichProgressBar(leave=True), history]
     if decay:
         callbacks.append(EMAWeightAveraging(decay=decay))
-    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode, save_weights_only=True)
+    # Not the weights alone: of those, Lightning would keep what is not averaged
+    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode)
     validated = len(data.validation) > 0
     if validated:
         callbacks += [checkpoint, EarlyStopping(monitor, patience=patience, mode=mode)]
@@ -226,6 +229,8 @@ def _fit(cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesData
         **settings,
     )
     trainer.fit(classifier, data)
+    if isinstance(trainer.logger, WandbLogger):
+        trainer.logger.experiment.finish()  # else the next fold or trial would go on in the same run of W&B's
     if validated:
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
         classifier.load_state_dict(best["state_dict"])

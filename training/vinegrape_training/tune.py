@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from vinegrape_handler.errors import SettingError
 
-from vinegrape_training.config import compose_config
+from vinegrape_training.config import check_repeated, compose_config, data_dir
 from vinegrape_training.dataset import Split, scan, split
 from vinegrape_training.figures import draw_search
 from vinegrape_training.report import differences, recipe
@@ -60,7 +60,8 @@ def tune(overrides: Sequence[str], folder: Path, trials: int) -> TuneResult:
     if not space:
         raise SettingError(f"These overrides fix all that could be searched: {', '.join(load_space())}.")
     cfg = compose_config(overrides)
-    study = _open(folder, cfg, space)
+    check_repeated(cfg)
+    study = _open(folder, cfg, space, overrides)
     missing = trials - _finished(study)
     if missing > 0:
         # the sampler draws again after every start: from its seed alone, it would repeat its first trials
@@ -77,7 +78,7 @@ def tune(overrides: Sequence[str], folder: Path, trials: int) -> TuneResult:
     return TuneResult(tuple(_overrides(best.params)), study.best_value, _finished(study))
 
 
-def _open(folder: Path, cfg: DictConfig, space: dict[str, BaseDistribution]) -> optuna.Study:
+def _open(folder: Path, cfg: DictConfig, space: dict[str, BaseDistribution], overrides: Sequence[str]) -> optuna.Study:
     """The folder's study, new or gone on with; trials that were cut off count as failed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,11 +88,14 @@ def _open(folder: Path, cfg: DictConfig, space: dict[str, BaseDistribution]) -> 
     wanted: dict[str, Any] = {
         **{name: value for name, value in recipe(cfg).items() if name not in space},
         "seed": cfg.seed,
-        "data_digest": scan(Path(cfg.data.dir).absolute()).digest(),
+        "fractions": [cfg.data.validation_fraction, cfg.data.test_fraction],
+        # of a group that is searched, such as augmentation, what a trial may not choose
+        "within": sorted(override for override in overrides if override.partition(".")[0] in space),
+        "data_digest": scan(data_dir(cfg)).digest(),
         "space": {name: str(distribution) for name, distribution in space.items()},
     }
     known = study.user_attrs.get("settings")
-    if known is None:
+    if known is None or not _completed(study):
         study.set_user_attr("settings", wanted)
     elif differing := differences(known, wanted):
         raise SettingError(f"{folder} holds another search ({'; '.join(differing)}); give another folder.")
@@ -107,7 +111,7 @@ def _run_trial(study: optuna.Study, overrides: Sequence[str], space: dict[str, B
     try:
         cfg = compose_config([*overrides, *chosen])
         cfg.run_dir = str(folder / f"trial-{trial.number:03}")
-        dataset = scan(Path(cfg.data.dir).absolute())
+        dataset = scan(data_dir(cfg))
         parts = split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
         result = train(cfg, Split(parts.train, parts.validation, ()))
     except BaseException:  # Ctrl-C too: the trial is over, and the study goes on another time
