@@ -66,10 +66,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all variants share: `batch_size` images of `side` pixels a side, and how strongly they are changed."""
+    """What all variants share.
+
+    Attributes:
+        architecture: timm's name.
+        files: the encoded images of a batch.
+        side: pixels a side of what the network gets.
+        augmentation: how strongly images are changed.
+    """
 
     architecture: str
-    batch_size: int
+    files: tuple[bytes, ...]
     side: int
     augmentation: Augmentation
 
@@ -121,14 +128,13 @@ class Stepper:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = not variant.unfilled  # type: ignore[attr-defined]
         torch.manual_seed(0)
-        self.variant, self.side = variant, setting.side
+        self.variant, self.setting = variant, setting
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.augment: Augment = one_by_one(setting.augmentation)
         if variant.together:
             self.augment = lambda images: augment(images, setting.augmentation)
-        self.files = [_leaf(number) for number in range(setting.batch_size)]
         self.images = self.decode()
-        self.labels = torch.arange(setting.batch_size) % 5
+        self.labels = torch.arange(len(self.images)) % 5
         model = create_model(setting.architecture, 5, "none")
         self.classifier = Classifier(
             model, 5, preprocessing(model), 1e-4, 1e-3, 0.01, 0, 0.1, frozen_stages=variant.frozen_stages
@@ -140,8 +146,9 @@ class Stepper:
 
     def decode(self) -> Tensor:
         """All images, uint8 [N, 3, S, S]."""
-        pixels = np.stack([resize(decode(file, LIMITS, self.side), self.side, "bicubic") for file in self.files])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        side = self.setting.side
+        pixels = [resize(decode(file, LIMITS, side), side, "bicubic") for file in self.setting.files]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def logits(self, batch: Tensor) -> Tensor:
         """The network's answers, its input in the order in which it computes."""
@@ -167,10 +174,10 @@ class Stepper:
 
 def _leaf(number: int) -> bytes:
     """A drawn leaf as a PNG of 511 by 511 pixels, like those of the data set."""
-    file = io.BytesIO()
     kinds = list(synthetic.KINDS)
-    kind = kinds[number % len(kinds)]
-    synthetic.draw_leaf(kind, np.random.default_rng(number), 511).save(file, "PNG")
+    leaf = synthetic.draw_leaf(kinds[number % len(kinds)], np.random.default_rng(number), 511)
+    file = io.BytesIO()
+    leaf.save(file, "PNG")
     return file.getvalue()
 
 
@@ -201,7 +208,8 @@ def main(rounds: int, overrides: tuple[str, ...]) -> None:
         augmentation = Augmentation(**cfg.augmentation)
     except VinegrapeError as error:
         raise click.ClickException(str(error)) from error
-    setting = Setting(cfg.model.architecture, cfg.data.batch_size, cfg.input_size, augmentation)
+    leaves = tuple(_leaf(number) for number in range(cfg.data.batch_size))
+    setting = Setting(cfg.model.architecture, leaves, cfg.input_size, augmentation)
     compared = variants(cfg.model.frozen_stages)
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and what malloc was told
     with contextlib.ExitStack() as stack:
@@ -213,9 +221,9 @@ def main(rounds: int, overrides: tuple[str, ...]) -> None:
         rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
     times = torch.tensor(rows[1:], dtype=torch.float64)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    click.echo(f"{setting.batch_size} images of {setting.side} px on {device}")
+    click.echo(f"{len(leaves)} images of {setting.side} px on {device}")
     for number, variant in enumerate(compared):
-        rate = setting.batch_size / times[:, number].median().item()
+        rate = len(leaves) / times[:, number].median().item()
         ratio = (times[:, max(0, number - 1)] / times[:, number]).median().item()
         click.echo(f"{rate:7.1f} images/s  x {ratio:4.2f}  {variant.name}")
     click.echo(f"x {(times[:, 0] / times[:, -1]).median().item():.2f} from the first to the last")
