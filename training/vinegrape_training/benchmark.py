@@ -1,6 +1,7 @@
 """What makes a training step fast: `python -m vinegrape_training.benchmark`. It prints ratios, each to the line above.
 
-Each variant has a process of its own, and their steps take turns: what else runs on the machine meets all alike.
+Each variant has a process of its own, and its steps and those of the one before take turns: what else runs on the
+machine meets both alike.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -210,23 +212,31 @@ def main(rounds: int, overrides: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from error
     leaves = tuple(_leaf(number) for number in range(cfg.data.batch_size))
     setting = Setting(cfg.model.architecture, leaves, cfg.input_size, augmentation)
-    compared = variants(cfg.model.frozen_stages)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"{len(leaves)} images of {setting.side} px on {device}")
+    total = 1.0
+    for before, after in pairwise(variants(cfg.model.frozen_stages)):
+        times = take_turns(before, after, setting, rounds)
+        rates = len(leaves) / times.median(dim=0).values
+        ratio = (times[:, 0] / times[:, 1]).median().item()
+        if total == 1:
+            click.echo(f"{rates[0]:7.1f} images/s  x 1.00  {before.name}")
+        click.echo(f"{rates[1]:7.1f} images/s  x {ratio:4.2f}  {after.name}")
+        total *= ratio
+    click.echo(f"x {total:.2f} from the first to the last")
+
+
+def take_turns(before: Variant, after: Variant, setting: Setting, rounds: int) -> Tensor:
+    """Seconds of each step, float64 [rounds, 2]."""
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and what malloc was told
     with contextlib.ExitStack() as stack:
         pools = [
             stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(variant, setting)))
-            for variant in compared
+            for variant in (before, after)
         ]
-        steps = track(range(rounds + 1), "Stepping", console=Console(stderr=True), transient=True)
+        steps = track(range(rounds + 1), after.name, console=Console(stderr=True), transient=True)
         rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
-    times = torch.tensor(rows[1:], dtype=torch.float64)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    click.echo(f"{len(leaves)} images of {setting.side} px on {device}")
-    for number, variant in enumerate(compared):
-        rate = len(leaves) / times[:, number].median().item()
-        ratio = (times[:, max(0, number - 1)] / times[:, number]).median().item()
-        click.echo(f"{rate:7.1f} images/s  x {ratio:4.2f}  {variant.name}")
-    click.echo(f"x {(times[:, 0] / times[:, -1]).median().item():.2f} from the first to the last")
+    return torch.tensor(rows[1:], dtype=torch.float64)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def draw_tradeoff(
     """Draw accuracy over latency, with the accuracies' intervals.
 
     Args:
-        names: stands beside each point.
+        names: of the points, in the legend.
         latencies_ms: of one image.
         accuracies: 0 to 1.
         intervals: their lower and upper ends.
@@ -116,10 +116,10 @@ def draw_tradeoff(
     axes = figure.subplots()
     for name, latency, accuracy, (low, high) in zip(names, latencies_ms, accuracies, intervals, strict=True):
         below, above = 100 * (accuracy - low), 100 * (high - accuracy)
-        axes.errorbar(latency, 100 * accuracy, yerr=[[below], [above]], fmt="o", capsize=3)
-        axes.annotate(name, (latency, 100 * accuracy), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.errorbar(latency, 100 * accuracy, yerr=[[below], [above]], fmt="o", capsize=3, label=name)
     axes.set(xlabel="one image, int8, one thread, ms", ylabel="accuracy by cross-validation, %")
-    axes.margins(x=0.15)
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
