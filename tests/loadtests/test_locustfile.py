@@ -118,7 +118,8 @@ def test_what_was_due_and_never_sent_has_failed(tmp_path):
 
 def test_two_processes_count_together(tmp_path):
     with stand_in.standing_in(stand_in.right) as server:
-        load = ("--users", "4", "--processes", "2", "--arrival-rate", "20", "--run-time", "2")
+        # of so many arrivals, those that were due before the second process began are too few to break a threshold
+        load = ("--users", "4", "--processes", "2", "--arrival-rate", "20", "--run-time", "6")
         result = run(tmp_path, server.url, *PNG_OVER_REST, *PATIENT, *load)
     assert result.code == 0, result.output
     assert "to 2 ready workers" in result.output

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError, VinegrapeError
@@ -196,7 +197,8 @@ def load_images(
 
     images = np.empty((len(paths), side, side, 3), dtype=np.uint8)
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter's lock while it decodes
-        decoded = track(pool.map(load, paths), description, total=len(paths), transient=True)
+        console = Console(stderr=True)
+        decoded = track(pool.map(load, paths), description, total=len(paths), console=console, transient=True)
         for index, image in enumerate(decoded):
             images[index] = image
     return images
