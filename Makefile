@@ -37,7 +37,7 @@ lint: $(DEV)/installed ## Check style and types
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
-evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file]; an hour on two cores. Goes on where it was cut off
+evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file] [RECIPE=overrides]; an hour on two cores. Goes on where it was cut off
 	@$(need_data)
 	$(DEV)/bin/vinegrape evaluate '$(EVALUATION)' $(recipe) $(ARGS)
 

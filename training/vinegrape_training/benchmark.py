@@ -215,11 +215,11 @@ def main(rounds: int, overrides: tuple[str, ...]) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     click.echo(f"{len(leaves)} images of {setting.side} px on {device}")
     total = 1.0
-    for before, after in pairwise(variants(cfg.model.frozen_stages)):
+    for number, (before, after) in enumerate(pairwise(variants(cfg.model.frozen_stages))):
         times = take_turns(before, after, setting, rounds)
         rates = len(leaves) / times.median(dim=0).values
         ratio = (times[:, 0] / times[:, 1]).median().item()
-        if total == 1:
+        if number == 0:
             click.echo(f"{rates[0]:7.1f} images/s  x 1.00  {before.name}")
         click.echo(f"{rates[1]:7.1f} images/s  x {ratio:4.2f}  {after.name}")
         total *= ratio

@@ -84,6 +84,7 @@ def describe(
 
 
 def _count(path: Path) -> _Counts:
+    # Not through the server's decode: that has laid on white what is to be counted here
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGBA"))  # uint8 [H, W, 4]
