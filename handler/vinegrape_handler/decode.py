@@ -106,7 +106,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGB", image.size, WHITE)
-        canvas.paste(image, mask=image.getchannel("A"))
+        canvas.paste(image, mask=image)  # its alpha; half the time of naming the channel
         return canvas
     return image.convert("RGB")
 

@@ -16,6 +16,7 @@ import numpy as np
 from vinegrape_handler import answer, backends, request
 from vinegrape_handler.classifier import Classifier, Probabilities
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
+from vinegrape_handler.memory import keep_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.request import Request
@@ -56,6 +57,7 @@ class Handler:
             VinegrapeError: wrong settings, or an archive that cannot be served; the worker does not start.
         """
         _set_up_logging()
+        keep_freed_memory(all_of_it=False)
         try:
             self._load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
         except Exception as error:

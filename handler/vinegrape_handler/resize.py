@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,16 +14,17 @@ from vinegrape_handler.decode import WHITE
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
-# Above three times the wanted size, Pillow first shrinks by whole factors; its documentation calls the result
-# of 3.0 hardly distinguishable from a full resampling. Pictures below that are resampled in full.
-_REDUCING_GAP = 3.0
+# Pillow's filters of the same names. Pillow's bicubic is the cubic of parameter -0.5, which is Catmull-Rom's.
+_FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
+_OPTIONS = {name: ResizeOptions(ResizeAlg.convolution(kind), use_alpha=False) for name, kind in _FILTERS.items()}
 
 
 def resize(image: Image.Image, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
     """Scale the longer side to `side` and lay the image centred on a white square, so that nothing is cut off.
 
     White is what `decode` lays transparency on: a bar beside a leaf looks like the light box. A square image fills
-    the square, and the result is that of timm's `Resize` with antialiasing.
+    the square, and the result is that of timm's `Resize` with antialiasing but for rounding, which is done between
+    the two directions: about 3 % of the values differ, nearly all by 1.
 
     Args:
         image: mode RGB, any size.
@@ -35,8 +37,10 @@ def resize(image: Image.Image, side: int, interpolation: Interpolation) -> NDArr
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     if (width, height) != image.size:
-        resample = Image.Resampling[interpolation.upper()]
-        image = image.resize((width, height), resample, reducing_gap=_REDUCING_GAP)
+        resized = Image.new("RGB", (width, height))
+        # With SIMD, which Pillow does not use: a sixth of its time. A resizer is no thread's but its own.
+        Resizer().resize_pil(image, resized, _OPTIONS[interpolation])
+        image = resized
     if width == height:
         return np.asarray(image)
     square = Image.new("RGB", (side, side), WHITE)

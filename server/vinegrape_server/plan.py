@@ -29,7 +29,7 @@ class Plan:
         archive: to serve.
         settings: as given, with the workers' settled.
         workers: processes.
-        batch_size: images that wait together.
+        batch_size: requests that go to a worker together.
         gpus: of this machine that are used; 0 on CPU.
     """
 
@@ -75,7 +75,7 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
         archive,
         dataclasses.replace(settings, worker=settled),
         workers=settings.workers or gpus or count_cores(),
-        batch_size=settings.batch_size or (32 if gpus else 8),
+        batch_size=settings.batch_size or (32 if gpus else 1),
         gpus=gpus,
     )
 

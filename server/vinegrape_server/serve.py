@@ -59,11 +59,14 @@ def banner(plan: Plan) -> str:
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
     url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
-    device, delay = f"{plan.gpus} GPU" if plan.gpus else "CPU", settings.max_batch_delay_ms
+    device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
+    batches = f"batches of {plan.batch_size} within {settings.max_batch_delay_ms} ms"
+    if plan.batch_size == 1:
+        batches = "one request at a time"
     workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     return f"""
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
-  {plan.worker.backend} on {device}, {workers}, batches of {plan.batch_size} within {delay} ms
+  {plan.worker.backend} on {device}, {workers}, {batches}
 
     REST        http://{host}:{settings.rest_port}
     gRPC        {host}:{settings.grpc_port}

@@ -45,8 +45,10 @@ class ServeSettings:
     management_port: int = setting(8081, "port of TorchServe's management, REST, on 127.0.0.1")
     grpc_management_port: int = setting(7071, "port of TorchServe's management, gRPC, on 127.0.0.1")
     workers: int = setting(0, "worker processes; 0: one a core, or one a GPU")
-    batch_size: int = setting(0, f"images that wait together, at most {MAX_BATCH_SIZE}; 0: 8 on CPU, 32 on a GPU")
-    max_batch_delay_ms: int = setting(1, "milliseconds that a batch waits to fill")
+    batch_size: int = setting(
+        0, f"requests that go to a worker together, at most {MAX_BATCH_SIZE}; 0: 1 on CPU, 32 on a GPU"
+    )
+    max_batch_delay_ms: int = setting(1, "milliseconds that a batch of more than one waits to fill")
     queue_size: int = setting(100, "requests that may wait before more are refused with 503")
     response_timeout_s: int = setting(120, "seconds after which a worker that does not answer is replaced")
     startup_timeout_s: int = setting(120, "seconds until all workers answer right, else serving fails")

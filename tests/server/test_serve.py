@@ -64,7 +64,7 @@ def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
     assert max(map(len, text.splitlines())) <= 100
     for said in (
         "vinegrape 0123456789ab: small_cnn, 2 classes",
-        "onnx_int8 on CPU, 2 workers, batches of 8 within 1 ms",
+        "onnx_int8 on CPU, 2 workers, one request at a time",
         "REST        http://0.0.0.0:9080",
         "gRPC        0.0.0.0:7070",
         "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",

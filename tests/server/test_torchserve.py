@@ -103,10 +103,18 @@ def test_the_command(tmp_path):
     assert command[command.index("--python") + 1] == sys.executable
     assert command[command.index("--ts-config-file") + 1] == str(tmp_path / "config.properties")
     assert f"-Djava.io.tmpdir={tmp_path}" in command
+    assert Path(command[1].removeprefix("@")).name == "jvm.options"
+    assert Path(command[1].removeprefix("@")).is_file()
     jars = Path(command[command.index("-cp") + 1])
     assert list(jars.parent.glob("*.jar"))
     (log4j,) = [part for part in command if part.startswith("-Dlog4j.configurationFile=file://")]
     assert Path(log4j.partition("file://")[2]).is_file()
+
+
+@pytest.mark.parametrize(("gpus", "quick"), [(0, True), (2, False)])
+def test_java_compiles_quickly_where_a_cpu_is_busy_with_the_network(tmp_path, gpus, quick):
+    command = torchserve.command(plan(gpus=gpus), Path("java"), tmp_path)
+    assert ("-XX:TieredStopAtLevel=1" in command) == quick
 
 
 def environment(inherited=None, **options) -> dict[str, str]:

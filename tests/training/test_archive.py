@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -6,9 +7,9 @@ import zipfile
 
 import pytest
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.metadata import METADATA_FILE, Metadata
+from vinegrape_handler.metadata import METADATA_FILE, Metadata, SelfCheck
 from vinegrape_training import archive as archiving
-from vinegrape_training.archive import build
+from vinegrape_training.archive import build, opened
 from vinegrape_training.model_card import write_card
 
 from tests.conftest import ROOT
@@ -50,6 +51,23 @@ def test_an_archive_packed_again_is_the_same_archive(export, tmp_path):
     build(export, tmp_path / "first.mar")
     build(tmp_path / "first.mar", tmp_path / "again.mar")
     assert (tmp_path / "first.mar").read_bytes() == (tmp_path / "again.mar").read_bytes()
+
+
+def test_new_answers_are_recorded_only_when_asked_for(export, tmp_path):
+    built = build(export, tmp_path / "built.mar", ["onnx_int8"])
+    with opened(export) as folder:
+        metadata = Metadata.read(folder)
+    wrong = dataclasses.replace(
+        metadata, self_check=tuple(SelfCheck(c.file, {"onnx_int8": [0.5, 0.5]}) for c in metadata.self_check)
+    )
+    shutil.copytree(export, tmp_path / "wrong")
+    (tmp_path / "wrong" / METADATA_FILE).write_text(wrong.to_json())
+    kept = build(tmp_path / "wrong", tmp_path / "kept.mar", ["onnx_int8"])
+    recorded = build(tmp_path / "wrong", tmp_path / "recorded.mar", ["onnx_int8"], record_self_check=True)
+    assert kept.self_check == wrong.self_check
+    assert [c.probabilities["onnx_int8"] for c in recorded.self_check] == [
+        c.probabilities["onnx_int8"] for c in built.self_check
+    ]
 
 
 def test_weights_that_the_export_does_not_hold_are_refused(export, tmp_path):

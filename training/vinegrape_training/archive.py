@@ -28,6 +28,9 @@ from vinegrape_handler.metadata import (
     Backend,
     Metadata,
 )
+from vinegrape_handler.settings import WorkerSettings
+
+from vinegrape_training import self_check
 
 MAX_BYTES = 15_000_000
 
@@ -36,13 +39,16 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
 
-def build(source: Path, target: Path, weights: Sequence[Backend] = DEFAULT_WEIGHTS) -> Metadata:
+def build(
+    source: Path, target: Path, weights: Sequence[Backend] = DEFAULT_WEIGHTS, *, record_self_check: bool = False
+) -> Metadata:
     """Make an archive of this installation's handler code and an export's weights.
 
     Args:
         source: an export's folder, or an archive whose weights are to be packed with the present code.
         target: the `.mar` to write; its folder is made, a file there replaced.
         weights: which files go in.
+        record_self_check: ask the weights for new answers to the self-check's pictures, instead of those of the source.
 
     Returns:
         The archive's metadata, with the version made from its content.
@@ -54,7 +60,7 @@ def build(source: Path, target: Path, weights: Sequence[Backend] = DEFAULT_WEIGH
         content, made = Path(temporary) / "content", Path(temporary) / "made"
         made.mkdir()
         with opened(source) as export:
-            metadata = _lay_out(export, content, weights)
+            metadata = _lay_out(export, content, weights, record_self_check)
         _import_entry(content)
         archive = _call_archiver(metadata, content, made)
         _fix_times(archive)
@@ -82,7 +88,7 @@ def opened(source: Path) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _lay_out(export: Path, content: Path, weights: Sequence[Backend]) -> Metadata:
+def _lay_out(export: Path, content: Path, weights: Sequence[Backend], record_self_check: bool) -> Metadata:
     """Copy what the archive will carry, and give it its version."""
     metadata = Metadata.read(export)
     missing = set(weights) - set(backends.available(export))
@@ -91,6 +97,9 @@ def _lay_out(export: Path, content: Path, weights: Sequence[Backend]) -> Metadat
             f"{export} does not hold the weights {', '.join(sorted(missing))}; it holds "
             f"{', '.join(backends.available(export)) or 'none'}."
         )
+    if record_self_check:
+        networks = {backend: backends.load(export, backend, WorkerSettings(), "cpu") for backend in weights}
+        metadata = self_check.record(metadata, networks, export / SELF_CHECK_FOLDER)
     ignore = shutil.ignore_patterns("__pycache__")
     package = Path(vinegrape_handler.__file__).parent
     shutil.copytree(package, content / package.name, ignore=ignore)

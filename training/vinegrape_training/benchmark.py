@@ -27,13 +27,13 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 from vinegrape_handler.decode import decode
 from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.memory import keep_freed_memory
 from vinegrape_handler.resize import resize
 
 from vinegrape_training import synthetic
 from vinegrape_training.augmentation import BLUR_SIGMA, Augmentation, augment
 from vinegrape_training.config import check, compose_config
 from vinegrape_training.dataset import LIMITS
-from vinegrape_training.memory import keep_freed_memory
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier
 from vinegrape_training.train import precision
@@ -126,7 +126,7 @@ class Stepper:
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
         if variant.keeps_memory:
-            keep_freed_memory()
+            keep_freed_memory(all_of_it=True)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = not variant.unfilled  # type: ignore[attr-defined]
         torch.manual_seed(0)

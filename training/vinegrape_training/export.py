@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from vinegrape_handler import backends
 from vinegrape_handler.backends import Network
-from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.errors import RequestError, VinegrapeError
+from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.metadata import (
     BACKENDS,
     METADATA_FILE,
@@ -25,11 +23,10 @@ from vinegrape_handler.metadata import (
     WEIGHTS_FILES,
     Backend,
     Metadata,
-    SelfCheck,
 )
 from vinegrape_handler.settings import WorkerSettings
 
-from vinegrape_training import gate, synthetic, weights
+from vinegrape_training import gate, self_check, weights
 from vinegrape_training.dataset import DataError, Dataset, load_images, scan
 from vinegrape_training.gate import GateLimits, Parity
 from vinegrape_training.graph import ServingGraph
@@ -39,7 +36,6 @@ from vinegrape_training.run import Run
 MODEL_NAME = "vinegrape"
 
 _CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
-_SELF_CHECK_SIDE = 256
 
 
 class ExportError(VinegrapeError):
@@ -96,7 +92,8 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
             **gate.as_metrics(parities),
         }
         metadata = _metadata(run, metrics)
-        metadata = _with_self_check(metadata, networks, made / SELF_CHECK_FOLDER)
+        self_check.draw(made / SELF_CHECK_FOLDER)
+        metadata = self_check.record(metadata, networks, made / SELF_CHECK_FOLDER)
         (made / METADATA_FILE).write_text(metadata.to_json())
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made, folder)
@@ -193,24 +190,3 @@ def _metadata(run: Run, metrics: dict[str, float]) -> Metadata:
         metrics=metrics,
         libraries={**run.libraries, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     )
-
-
-def _with_self_check(metadata: Metadata, networks: dict[Backend, Network], folder: Path) -> Metadata:
-    """Draw the self-check's pictures into `folder` and add what the model answers to them."""
-    folder.mkdir()
-    limits = WorkerSettings().limits
-    classifiers = {backend: Classifier(metadata, network, limits) for backend, network in networks.items()}
-    checks = []
-    for number, kind in enumerate(synthetic.KINDS):
-        picture = folder / f"{number}.png"
-        synthetic.draw_leaf(kind, np.random.default_rng(number), _SELF_CHECK_SIDE).save(picture)
-        answers = {b: _answer(classifier, picture.read_bytes()) for b, classifier in classifiers.items()}
-        checks.append(SelfCheck(picture.name, answers))
-    return dataclasses.replace(metadata, self_check=tuple(checks))
-
-
-def _answer(classifier: Classifier, picture: bytes) -> list[float]:
-    (result,) = classifier.classify([picture])
-    if isinstance(result, RequestError):
-        raise result
-    return [round(float(probability), 6) for probability in result]

@@ -129,7 +129,12 @@ def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: f
 @click.argument("target", type=_PATH)
 @click.option("--weights", multiple=True, type=click.Choice(BACKENDS), default=DEFAULT_WEIGHTS,
               show_default=True, help="Which weights to carry; may be given more than once.")  # fmt: skip
-def archive(source: Path, target: Path, weights: tuple[Backend, ...]) -> None:
+@click.option(
+    "--record-self-check",
+    is_flag=True,
+    help="Ask the weights for new answers to the self-check's pictures; after a change to how images are read.",
+)
+def archive(source: Path, target: Path, weights: tuple[Backend, ...], record_self_check: bool) -> None:
     """Pack SOURCE into the model archive TARGET, with its model card, MODEL_CARD.md, beside it.
 
     SOURCE is the folder of an export, or another archive, whose weights are then packed with the handler's code as
@@ -143,7 +148,7 @@ def archive(source: Path, target: Path, weights: tuple[Backend, ...]) -> None:
     from vinegrape_training.archive import build
     from vinegrape_training.model_card import write_card
 
-    metadata = build(source, target, weights)
+    metadata = build(source, target, weights, record_self_check=record_self_check)
     card = write_card(metadata, target)
     click.echo(f"{target}: {metadata.name} {metadata.version}, {target.stat().st_size / 1e6:.1f} MB; card in {card}.")
     click.echo(f"Next: vinegrape serve --archive {target}")

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from vinegrape_handler.errors import SettingError, VinegrapeError
+from vinegrape_handler.memory import keep_freed_memory
 
 from vinegrape_training.augmentation import Augmentation
 from vinegrape_training.calibration import fit_temperature
@@ -26,7 +27,6 @@ from vinegrape_training.datamodule import LeavesDataModule
 from vinegrape_training.dataset import Dataset, Split, load_dataset, scan, split
 from vinegrape_training.evaluation import Evaluation, evaluate
 from vinegrape_training.figures import draw_confusion, draw_curves
-from vinegrape_training.memory import keep_freed_memory
 from vinegrape_training.models import create_model, preprocessing
 from vinegrape_training.module import Classifier, Teacher
 from vinegrape_training.report import Report
@@ -98,7 +98,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    keep_freed_memory()
+    keep_freed_memory(all_of_it=True)
     # Determinism also fills new tensors, in case somebody reads them before they are written: a sixth of a step's time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
