@@ -1,6 +1,6 @@
 # Sets up and calls; every target is a plain command that can be run without make.
 PYTHON ?= python3
-# Further options of what `make serve`, `make test`, `make evaluate` or `make loadtest` calls
+# Further options of what `make serve`, `make test`, `make evaluate`, `make loadtest` or `make bench` calls
 ARGS ?=
 # For `make evaluate` and `make model`: the images, the weights to start from (a file, or timm's hub), further overrides
 # of what is trained, where folds go
@@ -21,7 +21,7 @@ DEV := .venv
 ASK := .venv-images
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint evaluate model images loadtest clean
+.PHONY: help serve test lint evaluate model images loadtest bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ images: $(ASK)/installed ## Build the images that serve and train, start both an
 loadtest: $(DEV)/installed ## Load a server that it starts, or HOST=http://...; thresholds decide. ARGS: Locust's options
 	$(DEV)/bin/python -m loadtests.local_run $(if $(HOST),--host '$(HOST)') $(ARGS)
 
+bench: $(DEV)/installed ## Measure what serving costs, and others beside it; half an hour. Needs wrk and h2load. ARGS: its options
+	$(DEV)/bin/vinegrape bench $(ARGS)
+
 clean: ## Remove the environments and what tests wrote; runs/ stays
 	rm -rf $(SERVE) $(DEV) $(ASK) .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
 
@@ -66,7 +69,7 @@ $(SERVE)/installed: pyproject.toml constraints.txt
 	$(call venv,$(SERVE),.,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),'.[train$(comma)loadtest$(comma)test]',torch among them: some 6 GB and a few minutes)
+	$(call venv,$(DEV),'.[train$(comma)loadtest$(comma)bench$(comma)test]',torch among them: some 6 GB and a few minutes)
 
 $(ASK)/installed: pyproject.toml constraints.txt
 	$(call venv,$(ASK),'.[loadtest$(comma)test]',about 650 MB and a minute)

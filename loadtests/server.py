@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -69,6 +71,14 @@ def serving(*options: str, stdout: int | None = None) -> Iterator[Server]:
     with starting(*options, stdout=stdout) as server:
         server.wait_until_ready()
         yield server
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """The archive's content in a folder."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+        yield Path(folder)
 
 
 def free_ports() -> dict[str, int]:

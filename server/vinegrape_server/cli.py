@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from loadtests.bench.command import bench
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.settings import ENVIRONMENT_PREFIX, choices
 from vinegrape_training.data_cli import data
@@ -29,6 +30,7 @@ def vinegrape() -> None:
     Serve the archive at hand:         vinegrape serve
     Get, check or draw images:         vinegrape data --help
     From images to a new archive:      vinegrape train, tune, evaluate, compare, export, archive
+    What serving it costs:             vinegrape bench
     """
 
 
@@ -92,7 +94,7 @@ def ready(config: Path | None, **options: Any) -> None:
         raise NotReady(f"Not ready: {answer.body.decode().strip()}")
 
 
-for _command in (data, train, tune, evaluate, compare, export, archive):
+for _command in (data, train, tune, evaluate, compare, export, archive, bench):
     vinegrape.add_command(_command)
 
 

@@ -1,0 +1,1 @@
+"""What serving costs, against the same work without a server and against other servers: `vinegrape bench`."""

@@ -1,0 +1,291 @@
+"""One run: start every server, warm it up, then ask them all in turn, round after round, so that drift hits them alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from prometheus_client.parser import text_string_to_metric_families
+from vinegrape_handler.metadata import Metadata
+from vinegrape_server.http_get import LOOPBACK, get
+from vinegrape_server.plan import count_cores
+
+from loadtests.bench import closed_loop, open_loop, servers
+from loadtests.bench.ceiling import Ceiling, Share, ceiling, work
+from loadtests.bench.closed_loop import Load, percentiles
+from loadtests.bench.processes import cpu_seconds, pss_mib
+from loadtests.bench.results import FULL, Measurement, Results
+from loadtests.bench.servers import Target
+from loadtests.bench.workloads import Workload, make_workloads
+from loadtests.server import starting, unpacked
+
+_START_TIMEOUT_S = 120
+_HANDLER_CPU = "vinegrape_bench_handler_cpu_seconds_total"
+_PARTS = (("even", 0.5), ("even", 0.7), ("even", 0.9), ("poisson", 0.7))  # arrivals and parts of the peak
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is measured.
+
+    Attributes:
+        archive: to serve.
+        leaf: the picture that is asked about.
+        rounds: in which everything is measured once.
+        seconds: of each measurement.
+        warm_up_s: of each server before the first.
+        starts: of the server, timed before all else.
+        peers: whether other servers are measured too.
+    """
+
+    archive: Path
+    leaf: Path
+    rounds: int = 5
+    seconds: float = 6
+    warm_up_s: float = 20
+    starts: int = 5
+    peers: bool = True
+
+
+@dataclass
+class _Run:
+    """What is asked, and what has come of it."""
+
+    options: Options
+    workloads: dict[str, Workload]
+    targets: dict[str, Target]
+    ceiling: Ceiling
+    cores: int
+    measurements: list[Measurement] = field(default_factory=list)
+    open_loop_ms: dict[str, list[float]] = field(default_factory=dict)
+
+
+def bench(options: Options) -> Results:
+    """Measure.
+
+    Raises:
+        ClickException: a load generator that is missing, a server that does not start, or one that answers wrong.
+    """
+    closed_loop.check_programs()
+    cores, workloads = count_cores(), make_workloads(options.leaf)
+    leaf = workloads["png"].bodies[0]
+    start_s = _time_starts(options, leaf)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vinegrape-bench-")))
+        archive = stack.enter_context(unpacked(options.archive))
+        click.echo("Starting servers, and checking that they answer alike", err=True)
+        started = [servers.vinegrape(options.archive, folder)]
+        if options.peers:
+            started += _peers(archive, folder, cores, workloads["png"])
+        targets = {target.name: target for target in map(stack.enter_context, started)}
+        _check_answers(targets, archive, leaf)
+        run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)), cores)
+        _warm_up(run)
+        memory = _measure_rounds(run)
+        return Results(
+            machine=_machine(cores),
+            versions={name: version(name) for name in ("vinegrape", "torchserve", "onnxruntime", "pillow", "numpy")}
+            | {"archive": Metadata.read(archive).version, "java": _java(targets["vinegrape"])},
+            options={**vars(options), "archive": options.archive.name, "leaf": options.leaf.name},
+            start_s=start_s,
+            memory_mib=memory,
+            measurements=run.measurements,
+            open_loop_ms={name: percentiles(latencies) for name, latencies in run.open_loop_ms.items()},
+        )
+
+
+def _peers(archive: Path, folder: Path, cores: int, png: Workload) -> list[contextlib.AbstractContextManager[Target]]:
+    from loadtests.bench.peers import weights
+
+    weights.write_onnx(archive)
+    weights.write_torchscript(archive, folder / "stock.pt")
+    return [
+        servers.fastapi("same functions", "same_functions", cores, archive, *png.bodies),
+        servers.fastapi("ordinary", "ordinary", cores, archive, *png.bodies),
+        servers.stock(folder / "stock", folder / "stock.pt", *png.opaque),
+    ]
+
+
+def _time_starts(options: Options, leaf: bytes) -> list[float]:
+    seconds = []
+    with click.progressbar(range(options.starts), label="Starting", file=click.get_text_stream("stderr")) as bar:
+        for _ in bar:
+            begin = time.perf_counter()
+            with starting("--archive", str(options.archive), stdout=subprocess.DEVNULL) as server:
+                url = f"http://{LOOPBACK}:{server.ports['rest_port']}/predictions/vinegrape"
+                while time.perf_counter() - begin < _START_TIMEOUT_S:
+                    with contextlib.suppress(OSError, ValueError, LookupError):
+                        _ = json.loads(servers.post(url, leaf))["label"]
+                        seconds.append(time.perf_counter() - begin)
+                        break
+                    time.sleep(0.01)
+                server.wait_until_ready()  # one that is stopped before would report a failed start
+    return seconds
+
+
+def _check_answers(targets: dict[str, Target], archive: Path, leaf: bytes) -> None:
+    """Raise a ClickException unless every server with our network at our size says what it says in process."""
+    expected = json.loads(work(archive)(leaf))
+    for name, target in targets.items():
+        if name == "stock":
+            continue
+        answer = json.loads(servers.post(target.url, leaf))
+        exact = name != "ordinary"
+        if answer["label"] != expected["label"] or (exact and answer["probabilities"] != expected["probabilities"]):
+            raise click.ClickException(f"{name} answers {answer}, and in process it is {expected}.")
+
+
+def _warm_up(run: _Run) -> None:
+    if not run.options.warm_up_s:
+        return
+    png = run.workloads["png"]
+    with click.progressbar(
+        list(run.targets.values()), label="Warming up", file=click.get_text_stream("stderr")
+    ) as targets:
+        for target in targets:
+            closed_loop.rest(target.url, png.opaque if target.opaque else png.bodies, FULL[0], run.options.warm_up_s)
+            if target.grpc:
+                closed_loop.grpc(target.grpc, png.bodies[0], FULL[0], run.options.warm_up_s)
+
+
+def _measure_rounds(run: _Run) -> dict[str, float]:
+    """Ask everything in every round, in another order each; then, with the leaf's load just over, weigh our memory."""
+    steps = [(number, step) for number in range(run.options.rounds) for step in _steps(run, number)]
+    with click.progressbar(steps, label="Measuring", file=click.get_text_stream("stderr")) as bar:
+        for _, step in bar:
+            step()
+    ours = run.targets["vinegrape"]
+    closed_loop.rest(ours.url, run.workloads["png"].bodies, FULL[0], run.options.seconds)
+    return dict(pss_mib(ours.pid))
+
+
+def _steps(run: _Run, number: int) -> Iterator[Callable[[], None]]:
+    """What a round measures: closed loops in a random order, then open loops at parts of the peak that they showed."""
+    steps: list[Callable[[], None]] = [partial(_ask_alone, run, number)]
+    for workload in run.workloads.values():
+        steps.append(partial(_ask_ceiling, run, number, workload))
+        for target in run.targets.values():
+            connections = (FULL[0],)
+            if workload.name == "png":
+                connections = (1, 4, *FULL) if target.name == "vinegrape" else FULL
+            if target.name == "stock":
+                connections = (FULL[0],) if workload.name == "png" else ()
+            steps += [partial(_ask_rest, run, number, target, workload, each) for each in connections]
+            if target.grpc and workload.name == "png":
+                steps += [partial(_ask_grpc, run, number, target, workload, each) for each in (1, 4, *FULL)]
+    random.Random(number).shuffle(steps)  # noqa: S311
+    yield from steps
+    for arrivals, part in _PARTS:
+        yield partial(_ask_open, run, number, arrivals, part)
+
+
+def _ask_alone(run: _Run, number: int) -> None:
+    _keep_ceiling(run, number, run.workloads["png"], run.ceiling.run(run.workloads["png"].bodies, run.options.seconds, 1))
+
+
+def _ask_ceiling(run: _Run, number: int, workload: Workload) -> None:
+    _keep_ceiling(run, number, workload, run.ceiling.run(workload.bodies, run.options.seconds))
+
+
+def _keep_ceiling(run: _Run, number: int, workload: Workload, shares: list[Share]) -> None:
+    latencies = [1e3 * each for share in shares for each in share.latencies_s]
+    seconds = statistics.mean(sum(share.latencies_s) for share in shares)
+    cpu_ms = 1e3 * sum(share.cpu_s for share in shares) / len(latencies)
+    run.measurements.append(
+        Measurement(
+            number, "ceiling", workload.name, "process", "closed", len(shares), len(latencies), seconds, 0,
+            percentiles(latencies), {"process": cpu_ms}, cpu_ms, 0,
+        )  # fmt: skip
+    )
+
+
+def _ask_rest(run: _Run, number: int, target: Target, workload: Workload, connections: int) -> None:
+    bodies = workload.opaque if target.opaque else workload.bodies
+    ask = partial(closed_loop.rest, target.url, bodies, connections, run.options.seconds)
+    _measure(run, number, target, workload, "rest", "closed", connections, ask)
+
+
+def _ask_grpc(run: _Run, number: int, target: Target, workload: Workload, connections: int) -> None:
+    ask = partial(closed_loop.grpc, target.grpc, workload.bodies[0], connections, run.options.seconds)
+    _measure(run, number, target, workload, "grpc", "closed", connections, ask)
+
+
+def _ask_open(run: _Run, number: int, arrivals: str, part: float) -> None:
+    target, workload = run.targets["vinegrape"], run.workloads["png"]
+    done = [m for m in run.measurements if (m.target, m.workload, m.transport) == ("vinegrape", "png", "rest")]
+    peak = max(m.rate for m in done if m.round == number and m.mode == "closed" and m.load in FULL)
+    due = open_loop.due_times(part * peak, run.options.seconds, poisson=arrivals == "poisson", seed=number)
+
+    def ask() -> Load:
+        load, latencies = open_loop.run(target.url, workload.bodies, due)
+        run.open_loop_ms.setdefault(f"{arrivals} {part:g}", []).extend(latencies)
+        return load
+
+    _measure(run, number, target, workload, "rest", arrivals, part, ask)
+
+
+def _measure(
+    run: _Run,
+    number: int,
+    target: Target,
+    workload: Workload,
+    transport: str,
+    mode: str,
+    load: float,
+    ask: Callable[[], Load],
+) -> None:
+    cpu, handler = cpu_seconds(target.pid), _handler_cpu_s(target)
+    result = ask()
+    spent, handled = cpu_seconds(target.pid), _handler_cpu_s(target)
+    requests = max(result.requests, 1)
+    run.measurements.append(
+        Measurement(
+            number, target.name, workload.name, transport, mode, load, result.requests, result.seconds, result.failed,
+            result.latency_ms, {kind: 1e3 * (spent[kind] - cpu[kind]) / requests for kind in spent},
+            1e3 * (handled - handler) / requests, 1e3 * result.generator_cpu_s / requests,
+        )  # fmt: skip
+    )
+
+
+def _handler_cpu_s(target: Target) -> float:
+    """Seconds of processors that the handler's functions have taken in all workers; 0 where nobody counts them."""
+    if not target.operations_port:
+        return 0.0
+    metrics = get(LOOPBACK, target.operations_port, "/metrics", timeout_s=10).body.decode()
+    samples = (sample for family in text_string_to_metric_families(metrics) for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == _HANDLER_CPU)
+
+
+def _machine(cores: int) -> str:
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
+    vector = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    name = names[0] if names else platform.machine()
+    return f"{cores} cores of {name} ({', '.join(vector)}), {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _java(target: Target) -> str:
+    from vinegrape_server.java import find_java, java_version
+
+    return str(java_version(find_java()))

@@ -1,0 +1,1 @@
+"""What people serve the same network with otherwise."""
