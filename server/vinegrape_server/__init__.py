@@ -1,1 +1,1 @@
-"""The process that runs TorchServe, and the command line `vinegrape`."""
+"""The process that runs TorchServe, its workers, and the command line `vinegrape`."""

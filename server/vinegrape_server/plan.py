@@ -44,11 +44,6 @@ class Plan:
         """The workers' settings."""
         return self.settings.worker
 
-    @property
-    def needs_torch(self) -> bool:
-        """Whether the workers compute with torch."""
-        return self.worker.backend == "torchscript"
-
 
 def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> Plan:
     """Settle what is "auto", and refuse what cannot work here.

@@ -19,24 +19,31 @@ METRICS = "metrics"  # where in an instance's folder the workers' numbers lie
 
 # A socket's name may have 107 bytes; TorchServe's is `.ts.sock.` and a number
 _LONGEST_FOLDER = 107 - len("/.ts.sock.65535")
-_STORE, _PROPERTIES = "store", "config.properties"
-_STAND_IN = Path(__file__).parent / "stand_in"
+_HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
+_WORKER = Path(__file__).with_name("worker.py")
 _CONFIG = files("vinegrape_serve_config")
 
 
 def prepare(plan: Plan, folder: Path) -> None:
-    """Fill the folder of one instance: the configuration, and the archive under a name that TorchServe can take.
+    """Fill the folder of one instance: the configuration, the archive under a name that TorchServe can take, its home.
 
-    Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`.
+    Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`. Its home is
+    where it looks for its Python half: there our worker has the place of its own.
 
     Raises:
         SettingError: the temporary folder is full, or its name too long for the workers' sockets.
     """
+    package = _package()
     if len(os.fsencode(folder)) > _LONGEST_FOLDER:
         raise SettingError(f"{folder} is too long a name for TorchServe's sockets. Set TMPDIR to a shorter one.")
     try:
         (folder / METRICS).mkdir()
         (folder / _STORE).mkdir()
+        home = folder / _HOME / "ts"
+        home.mkdir(parents=True)
+        for name in ("configs", "metrics", "version.txt"):
+            (home / name).symlink_to(package / name)
+        (home / "model_service_worker.py").symlink_to(_WORKER)
         shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
         (folder / _PROPERTIES).write_text(properties(plan))
     except OSError as error:
@@ -91,20 +98,15 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
         java: the Java to start it with.
         folder: of this instance alone; filled by `prepare`; Java's temporary files come to lie there too.
     """
-    spec = importlib.util.find_spec("ts")
-    if spec is None or spec.origin is None:
-        raise SettingError("torchserve is not installed in this environment. Run: pip install -e .")
-    package = Path(spec.origin).parent
     return [
         str(java),
         f"@{_CONFIG.joinpath('jvm.options')}",
         # Beside a network that takes 15 ms, Java would compile for minutes; its quick compiler is soon done
         *([] if plan.gpus else ["-XX:TieredStopAtLevel=1"]),
-        f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
         f"-Djava.io.tmpdir={folder}",
         "-cp",
-        f"{package / 'frontend' / '*'}",
+        f"{_package() / 'frontend' / '*'}",
         "org.pytorch.serve.ModelServer",
         "--python",
         sys.executable,
@@ -118,15 +120,23 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
 
 def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of TorchServe and its workers."""
-    python_path = [str(_STAND_IN)] if not plan.needs_torch else []
-    python_path += filter(None, [inherited.get("PYTHONPATH")])
     return {
         **inherited,
         **plan.worker.to_environment(),
         "TMPDIR": str(folder),
         "TEMP": str(folder),
-        "PYTHONPATH": os.pathsep.join(python_path),
+        "TS_MODEL_SERVER_HOME": str(folder / _HOME),  # goes before the property of this name, whoever sets it
+        # Else the folder of our worker, a script, is searched first, and `metrics` is the one in there
+        "PYTHONSAFEPATH": "1",
         "PROMETHEUS_MULTIPROC_DIR": str(folder / METRICS),
         # Numerical libraries read these when they load, whatever a session is told later
         "OMP_NUM_THREADS": str(plan.worker.threads),
     }
+
+
+def _package() -> Path:
+    """Where TorchServe is installed."""
+    spec = importlib.util.find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise SettingError("torchserve is not installed in this environment. Run: pip install -e .")
+    return Path(spec.origin).parent

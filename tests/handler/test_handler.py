@@ -5,8 +5,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -351,45 +349,3 @@ def test_torchserves_loader_and_service(model_dir, monkeypatch):
     good, bad = map(json.loads, service._entry_point(rows, service.context))
     assert good["label"] in Metadata.read(model_dir).classes
     assert bad["error"]["code"] == service.context.get_response_status(1)[0] == 400
-
-
-_WORKER = """
-import json, sys
-from ts.context import RequestProcessor
-from ts.model_loader import ModelLoaderFactory
-
-service = ModelLoaderFactory.get_model_loader().load("vinegrape", sys.argv[1], "vinegrape_entry.py", None, 1)
-service.context.request_processor = [RequestProcessor({})]
-with open(sys.argv[2], "rb") as picture:
-    (answer,) = service._entry_point([{"body": picture.read()}], service.context)
-import torch, vinegrape_handler
-print(json.dumps([json.loads(answer), vinegrape_handler.__file__, torch.__file__, "onnxruntime" in sys.modules]))
-"""
-
-
-def in_a_worker(model_dir, *python_path, **variables) -> list:
-    """What a worker's process answers to the first picture, and which code it runs."""
-    path = os.pathsep.join(map(str, [*python_path, model_dir]))
-    arguments = [sys.executable, "-c", _WORKER, str(model_dir), str(model_dir / SELF_CHECK_FOLDER / "0.png")]
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_a_worker_runs_the_code_of_the_archive_and_no_torch(model_dir):
-    """With the stand-in first on its path, as `vinegrape serve` puts it."""
-    import vinegrape_server
-
-    stand_in = Path(vinegrape_server.__file__).parent / "stand_in"
-    answer, handler_file, torch_file, _ = in_a_worker(model_dir, stand_in)
-    assert Path(handler_file).is_relative_to(model_dir)
-    assert Path(torch_file).is_relative_to(stand_in)
-    assert answer["model"]["version"] == Metadata.read(model_dir).version
-
-
-def test_a_worker_that_runs_torchscript_needs_no_onnxruntime(model_dir):
-    answer, _, torch_file, onnxruntime = in_a_worker(model_dir, VINEGRAPE_BACKEND="torchscript")
-    assert "stand_in" not in torch_file
-    assert not onnxruntime
-    assert answer["model"]["version"] == Metadata.read(model_dir).version

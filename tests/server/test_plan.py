@@ -55,11 +55,6 @@ def test_onnx_that_is_asked_for_stays_on_the_cpu_unless_the_gpu_is_too():
     assert settled(options={"backend": "onnx_fp32", "device": "cuda"}, gpus=1) == ("onnx_fp32", "cuda", 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_only_torchscript_needs_torch(backend):
-    assert plan({"backend": backend}).needs_torch == (backend == "torchscript")
-
-
 def test_torchscript_without_torch():
     with pytest.raises(SettingError, match=r"needs torch, which is not installed here\. Run: pip install"):
         plan({"backend": "torchscript"}, torch=False)

@@ -1,20 +1,18 @@
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
-import vinegrape_server
+import ts
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_server import torchserve
+from vinegrape_server import torchserve, worker
+from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import ServeSettings
 
 from tests.handler.test_metadata import METADATA
-from tests.server.archives import info
-
-STAND_IN = str(Path(vinegrape_server.__file__).parent / "stand_in")
+from tests.server.archives import info, write
 
 
 def plan(gpus=0, **options) -> Plan:
@@ -117,18 +115,8 @@ def test_java_compiles_quickly_where_a_cpu_is_busy_with_the_network(tmp_path, gp
     assert ("-XX:TieredStopAtLevel=1" in command) == quick
 
 
-def environment(inherited=None, **options) -> dict[str, str]:
-    return torchserve.environment(plan(**options), Path("/temporary"), inherited or {})
-
-
-def test_the_stand_in_for_torch_is_first_for_onnx():
-    assert environment()["PYTHONPATH"] == STAND_IN
-    assert environment({"PYTHONPATH": "/mine"})["PYTHONPATH"] == f"{STAND_IN}{os.pathsep}/mine"
-
-
-def test_torchscript_gets_the_real_torch():
-    assert environment(backend="torchscript")["PYTHONPATH"] == ""
-    assert environment({"PYTHONPATH": "/mine"}, backend="torchscript")["PYTHONPATH"] == "/mine"
+def environment(inherited=None, folder=Path("/temporary"), **options) -> dict[str, str]:
+    return torchserve.environment(plan(**options), folder, inherited or {})
 
 
 def test_each_instance_has_its_own_temporary_folder():
@@ -141,6 +129,18 @@ def test_the_workers_read_back_what_was_settled():
     assert WorkerSettings.from_environment(made) == WorkerSettings("onnx_int8", "cpu", threads=2, max_instances=5)
     assert made["OMP_NUM_THREADS"] == "2"
     assert made["HOME"] == "/home/someone"
+
+
+# The folder
+
+
+def test_our_worker_has_the_place_of_torchserves_own(tmp_path):
+    archive = ArchiveInfo(write(tmp_path / "vinegrape.mar"), METADATA, ("onnx_int8",))
+    torchserve.prepare(make_plan(ServeSettings(), archive, gpus=0, torch_installed=False), tmp_path)
+    home = Path(environment({"TS_MODEL_SERVER_HOME": "/other"}, tmp_path)["TS_MODEL_SERVER_HOME"])
+    assert (home / "ts" / "model_service_worker.py").samefile(worker.__file__)
+    for file in ("version.txt", "configs/metrics.yaml", "metrics/metric_collector.py"):
+        assert (home / "ts" / file).samefile(Path(ts.__file__).parent / file)
 
 
 # What stands in the way

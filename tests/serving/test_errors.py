@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.handler.pictures import encode, gradient, png
+from tests.serving.live import serving, wait_until, with_entry
 
 GOOD = encode(gradient(), "PNG")
 BROKEN = GOOD[: len(GOOD) // 2]
@@ -127,6 +128,24 @@ def test_every_format_and_many_modes_live(server):
     assert all(Image.open(io.BytesIO(each)) for each in pictures)
     answer = server.post(instances(*map(b64, pictures)))
     assert ["probability" in each for each in answer.json()["predictions"]] == [True] * 12
+
+
+def test_a_handler_that_fails_is_503_and_said_once(small_archive, tmp_path):
+    code = """
+from vinegrape_handler.handler import Handler
+
+class Fails(Handler):
+    def handle(self, data, context):
+        if data[0].get("body") == b"fail":
+            raise ValueError("asked for")
+        return super().handle(data, context)
+"""
+    with serving(with_entry(small_archive, tmp_path, code), tmp_path / "log") as live:
+        response = live.post(b"fail", headers={"content-type": "image/png"})
+        assert (response.status_code, response.json()["message"]) == (503, "Prediction failed")
+        assert live.post(GOOD).status_code == 200
+        wait_until(lambda: "ValueError: asked for" in live.log.read_text())
+        assert live.log.read_text().count("ValueError: asked for") == 1
 
 
 def test_the_server_goes_on(server, leaf):
