@@ -1,4 +1,4 @@
-"""One run: start every server, warm it up, then ask them all in turn, round after round, so that drift hits them alike."""
+"""One run: start every server, warm it up, then ask them all in turn, round after round: drift hits them alike."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import click
 from prometheus_client.parser import text_string_to_metric_families
 from vinegrape_handler.metadata import Metadata
 from vinegrape_server.http_get import LOOPBACK, get
+from vinegrape_server.java import find_java, java_version
 from vinegrape_server.plan import count_cores
 
 from loadtests.bench import closed_loop, open_loop, servers
@@ -32,6 +34,7 @@ from loadtests.bench.servers import Target
 from loadtests.bench.workloads import Workload, make_workloads
 from loadtests.server import starting, unpacked
 
+_CONNECTIONS = (1, 4, *FULL)
 _START_TIMEOUT_S = 120
 _HANDLER_CPU = "vinegrape_bench_handler_cpu_seconds_total"
 _PARTS = (("even", 0.5), ("even", 0.7), ("even", 0.9), ("poisson", 0.7))  # arrivals and parts of the peak
@@ -87,9 +90,8 @@ def bench(options: Options) -> Results:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vinegrape-bench-")))
         archive = stack.enter_context(unpacked(options.archive))
         click.echo("Starting servers, and checking that they answer alike", err=True)
-        started = [servers.vinegrape(options.archive, folder)]
-        if options.peers:
-            started += _peers(archive, folder, cores, workloads["png"])
+        peers = _peers(archive, folder, cores, workloads["png"]) if options.peers else []
+        started = [servers.vinegrape(options.archive, folder), *peers]
         targets = {target.name: target for target in map(stack.enter_context, started)}
         _check_answers(targets, archive, leaf)
         run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)), cores)
@@ -98,7 +100,7 @@ def bench(options: Options) -> Results:
         return Results(
             machine=_machine(cores),
             versions={name: version(name) for name in ("vinegrape", "torchserve", "onnxruntime", "pillow", "numpy")}
-            | {"archive": Metadata.read(archive).version, "java": _java(targets["vinegrape"])},
+            | {"archive": Metadata.read(archive).version, "java": str(java_version(find_java()))},
             options={**vars(options), "archive": options.archive.name, "leaf": options.leaf.name},
             start_s=start_s,
             memory_mib=memory,
@@ -121,7 +123,7 @@ def _peers(archive: Path, folder: Path, cores: int, png: Workload) -> list[conte
 
 def _time_starts(options: Options, leaf: bytes) -> list[float]:
     seconds = []
-    with click.progressbar(range(options.starts), label="Starting", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(range(options.starts), label="Starting", file=sys.stderr) as bar:
         for _ in bar:
             begin = time.perf_counter()
             with starting("--archive", str(options.archive), stdout=subprocess.DEVNULL) as server:
@@ -152,9 +154,7 @@ def _warm_up(run: _Run) -> None:
     if not run.options.warm_up_s:
         return
     png = run.workloads["png"]
-    with click.progressbar(
-        list(run.targets.values()), label="Warming up", file=click.get_text_stream("stderr")
-    ) as targets:
+    with click.progressbar(list(run.targets.values()), label="Warming up", file=sys.stderr) as targets:
         for target in targets:
             closed_loop.rest(target.url, png.opaque if target.opaque else png.bodies, FULL[0], run.options.warm_up_s)
             if target.grpc:
@@ -164,7 +164,7 @@ def _warm_up(run: _Run) -> None:
 def _measure_rounds(run: _Run) -> dict[str, float]:
     """Ask everything in every round, in another order each; then, with the leaf's load just over, weigh our memory."""
     steps = [(number, step) for number in range(run.options.rounds) for step in _steps(run, number)]
-    with click.progressbar(steps, label="Measuring", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(steps, label="Measuring", file=sys.stderr) as bar:
         for _, step in bar:
             step()
     ours = run.targets["vinegrape"]
@@ -174,26 +174,34 @@ def _measure_rounds(run: _Run) -> dict[str, float]:
 
 def _steps(run: _Run, number: int) -> Iterator[Callable[[], None]]:
     """What a round measures: closed loops in a random order, then open loops at parts of the peak that they showed."""
+    png = run.workloads["png"]
     steps: list[Callable[[], None]] = [partial(_ask_alone, run, number)]
-    for workload in run.workloads.values():
-        steps.append(partial(_ask_ceiling, run, number, workload))
-        for target in run.targets.values():
-            connections = (FULL[0],)
-            if workload.name == "png":
-                connections = (1, 4, *FULL) if target.name == "vinegrape" else FULL
-            if target.name == "stock":
-                connections = (FULL[0],) if workload.name == "png" else ()
-            steps += [partial(_ask_rest, run, number, target, workload, each) for each in connections]
-            if target.grpc and workload.name == "png":
-                steps += [partial(_ask_grpc, run, number, target, workload, each) for each in (1, 4, *FULL)]
+    steps += [partial(_ask_ceiling, run, number, workload) for workload in run.workloads.values()]
+    for target in run.targets.values():
+        for workload in run.workloads.values():
+            for connections in _connections(target, workload is png):
+                steps.append(partial(_ask_rest, run, number, target, workload, connections))
+        if target.grpc:
+            steps += [partial(_ask_grpc, run, number, target, png, connections) for connections in _CONNECTIONS]
     random.Random(number).shuffle(steps)  # noqa: S311
     yield from steps
     for arrivals, part in _PARTS:
         yield partial(_ask_open, run, number, arrivals, part)
 
 
+def _connections(target: Target, png: bool) -> tuple[int, ...]:
+    """With how many connections a server is asked, one after the other."""
+    if target.name == "vinegrape" and png:
+        return _CONNECTIONS
+    if target.name == "stock":  # with 64 it would not answer in time
+        return FULL[:1] if png else ()
+    return FULL if png else FULL[:1]
+
+
 def _ask_alone(run: _Run, number: int) -> None:
-    _keep_ceiling(run, number, run.workloads["png"], run.ceiling.run(run.workloads["png"].bodies, run.options.seconds, 1))
+    _keep_ceiling(
+        run, number, run.workloads["png"], run.ceiling.run(run.workloads["png"].bodies, run.options.seconds, 1)
+    )
 
 
 def _ask_ceiling(run: _Run, number: int, workload: Workload) -> None:
@@ -206,9 +214,20 @@ def _keep_ceiling(run: _Run, number: int, workload: Workload, shares: list[Share
     cpu_ms = 1e3 * sum(share.cpu_s for share in shares) / len(latencies)
     run.measurements.append(
         Measurement(
-            number, "ceiling", workload.name, "process", "closed", len(shares), len(latencies), seconds, 0,
-            percentiles(latencies), {"process": cpu_ms}, cpu_ms, 0,
-        )  # fmt: skip
+            round=number,
+            target="ceiling",
+            workload=workload.name,
+            transport="process",
+            mode="closed",
+            load=len(shares),
+            requests=len(latencies),
+            seconds=seconds,
+            failed=0,
+            latency_ms=percentiles(latencies),
+            cpu_ms={"process": cpu_ms},
+            handler_cpu_ms=cpu_ms,
+            generator_cpu_ms=0,
+        )
     )
 
 
@@ -253,10 +272,20 @@ def _measure(
     requests = max(result.requests, 1)
     run.measurements.append(
         Measurement(
-            number, target.name, workload.name, transport, mode, load, result.requests, result.seconds, result.failed,
-            result.latency_ms, {kind: 1e3 * (spent[kind] - cpu[kind]) / requests for kind in spent},
-            1e3 * (handled - handler) / requests, 1e3 * result.generator_cpu_s / requests,
-        )  # fmt: skip
+            round=number,
+            target=target.name,
+            workload=workload.name,
+            transport=transport,
+            mode=mode,
+            load=load,
+            requests=result.requests,
+            seconds=result.seconds,
+            failed=result.failed,
+            latency_ms=result.latency_ms,
+            cpu_ms={kind: 1e3 * (spent[kind] - cpu[kind]) / requests for kind in spent},
+            handler_cpu_ms=1e3 * (handled - handler) / requests,
+            generator_cpu_ms=1e3 * result.generator_cpu_s / requests,
+        )
     )
 
 
@@ -283,9 +312,3 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-def _java(target: Target) -> str:
-    from vinegrape_server.java import find_java, java_version
-
-    return str(java_version(find_java()))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 PERCENTILES = (50, 90, 99, 99.9)
 _PROGRAMS = {"wrk": "wrk", "h2load": "nghttp2-client"}
@@ -110,17 +111,19 @@ def grpc(address: str, body: bytes, connections: int, seconds: float) -> Load:
         )  # fmt: skip
         # start, status, microseconds; a line a request
         rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
-    failed = sum(map(int, re.search(r"(\d+) failed, (\d+) errored", output).groups()))  # type: ignore[union-attr]
+    failed = sum(int(count) for count in re.findall(r"(\d+) (?:failed|errored)", output))
     good = rows[rows[:, 1] == 200, 2] / 1e3
     # h2load begins to count when its connections stand, and ends with its time
     return Load(len(good), round(seconds), failed + len(rows) - len(good), percentiles(good), cpu_s)
 
 
-def percentiles(latencies_ms: Sequence[float] | np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+def percentiles(latencies_ms: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     """The percentiles of a list of latencies; none of an empty one."""
     if not len(latencies_ms):
         return {}
-    return {f"{p:g}": float(value) for p, value in zip(PERCENTILES, np.percentile(latencies_ms, PERCENTILES), strict=True)}
+    return {
+        f"{p:g}": float(value) for p, value in zip(PERCENTILES, np.percentile(latencies_ms, PERCENTILES), strict=True)
+    }
 
 
 def _message(body: bytes) -> bytes:
@@ -129,8 +132,9 @@ def _message(body: bytes) -> bytes:
 
     if str(_ROOT) not in sys.path:
         sys.path.append(str(_ROOT))  # where it looks for the file
-    request = protos(_PROTO).PredictionsRequest(model_name="vinegrape", input={"data": body}).SerializeToString()
-    return b"\0" + len(request).to_bytes(4, "big") + request
+    request = protos(_PROTO).PredictionsRequest(model_name="vinegrape", input={"data": body})
+    message: bytes = request.SerializeToString()
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 @contextlib.contextmanager

@@ -43,4 +43,6 @@ def bench(
     text = report(results)
     (output / "bench.md").write_text(text + "\n")
     click.echo(text)
-    click.echo(f"\nThe same in {output}/bench.md; bench.json has every measurement, bench.png is the picture.", err=True)
+    click.echo(
+        f"\nThe same in {output}/bench.md; bench.json has every measurement, bench.png is the picture.", err=True
+    )

@@ -27,7 +27,7 @@ def draw(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
-def _draw_ratios(results: Results, axes) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _draw_ratios(results: Results, axes) -> None:  # type: ignore[no-untyped-def]
     rows = []
     for workload in ("photo", "png"):
         ceiling = results.rates("ceiling", workload, "process")
@@ -45,7 +45,7 @@ def _draw_ratios(results: Results, axes) -> None:  # type: ignore[no-untyped-def
     axes.tick_params(labelsize=8)
 
 
-def _draw_tails(results: Results, axes) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _draw_tails(results: Results, axes) -> None:  # type: ignore[no-untyped-def]
     for name, percentiles in results.open_loop_ms.items():
         axes.plot(list(percentiles), list(percentiles.values()), marker="o", markersize=3, label=name)
     if alone := results.in_process_ms():

@@ -43,7 +43,13 @@ AIMS = (
     Aim("one connection, median over in process", "ms", 1.0, False, lambda r: r.idle_overhead_ms()),
     Aim("p99 at 0.7 of the peak / in process", "", 4.0, False, lambda r: r.tail("even", 0.7)),
     Aim("the same, Poisson arrivals", "", 4.0, False, lambda r: r.tail("poisson", 0.7)),
-    Aim("start to the first right answer", "s", 3.0, False, lambda r: statistics.median(r.start_s) if r.start_s else None),
+    Aim(
+        "start to the first right answer",
+        "s",
+        3.0,
+        False,
+        lambda r: statistics.median(r.start_s) if r.start_s else None,
+    ),
     Aim("memory of all processes, PSS", "MiB", 450.0, False, lambda r: sum(r.memory_mib.values()) or None),
 )
 
@@ -61,7 +67,9 @@ def _aims(results: Results) -> list[str]:
         if figure is None:
             lines.append(f"| {aim.what} | not measured | {bound} | |")
         else:
-            lines.append(f"| {aim.what} | {_short(figure)}{unit} | {bound} | {'yes' if aim.reached(figure) else 'no'} |")
+            lines.append(
+                f"| {aim.what} | {_short(figure)}{unit} | {bound} | {'yes' if aim.reached(figure) else 'no'} |"
+            )
     return lines
 
 
@@ -77,9 +85,9 @@ def _closed(results: Results) -> list[str]:
         of_ceiling = [m.rate / ceiling[m.round] for m in same if m.round in ceiling]
         kinds = dict.fromkeys(kind for m in same for kind in m.cpu_ms)
         cpu = ", ".join(f"{kind} {_median([m.cpu_ms.get(kind, 0) for m in same])}" for kind in kinds)
-        unit = "process" if transport == "process" else "connection"
+        one, many = ("process", "processes") if transport == "process" else ("connection", "connections")
         lines.append(
-            f"| {workload}, {target} | {transport}, {load:g} {unit}{'' if load == 1 else 'es' if unit == 'process' else 's'} "
+            f"| {workload}, {target} | {transport}, {load:g} {one if load == 1 else many} "
             f"| {_median([m.rate for m in same])} | {_median(of_ceiling)} "
             f"| {_median([m.latency_ms['50'] for m in same if m.latency_ms])} "
             f"| {_median([m.latency_ms['99'] for m in same if m.latency_ms])} | {cpu} "

@@ -51,7 +51,12 @@ def make_workloads(leaf: Path) -> dict[str, Workload]:
         "photo": f"a phone's JPEG, {megapixels:.0f} megapixels, {len(bodies['photo']) / 1e6:.1f} MB",
     }
     single = {name: Workload(name, meanings[name], (body,), (opaque[name],)) for name, body in bodies.items()}
-    mix = Workload("mix", "two of each leaf to one photo", *(tuple(map(each.get, _MIX)) for each in (bodies, opaque)))
+    mix = Workload(
+        "mix",
+        "two of each leaf to one photo",
+        tuple(bodies[name] for name in _MIX),
+        tuple(opaque[name] for name in _MIX),
+    )
     return {**single, "mix": mix}
 
 

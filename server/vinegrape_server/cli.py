@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from loadtests.bench.command import bench
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.settings import ENVIRONMENT_PREFIX, choices
 from vinegrape_training.data_cli import data
 from vinegrape_training.model_cli import archive, compare, evaluate, export, train, tune
 
+from loadtests.bench.command import bench
 from vinegrape_server import settings as server_settings
 from vinegrape_server.errors import NotReady
 from vinegrape_server.http_get import get

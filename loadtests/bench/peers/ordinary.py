@@ -27,7 +27,7 @@ app = FastAPI()
 @app.post("/predict")
 async def predict(request: Request) -> dict[str, object]:
     """Answer one image, in the event loop as its neighbour does."""
-    image = Image.open(io.BytesIO(await request.body()))
+    image: Image.Image = Image.open(io.BytesIO(await request.body()))
     if image.mode == "RGBA":
         canvas = Image.new("RGB", image.size, (255, 255, 255))
         canvas.paste(image, mask=image.getchannel("A"))
