@@ -28,7 +28,7 @@ from vinegrape_server.plan import count_cores
 from loadtests.bench import closed_loop, open_loop, servers
 from loadtests.bench.ceiling import Ceiling, Share, ceiling, work
 from loadtests.bench.closed_loop import Load, percentiles
-from loadtests.bench.processes import cpu_seconds, pss_mib
+from loadtests.bench.processes import cpu_seconds, pss_mib, wait_until_idle
 from loadtests.bench.results import FULL, Measurement, Results
 from loadtests.bench.servers import Target
 from loadtests.bench.workloads import Workload, make_workloads
@@ -96,7 +96,8 @@ def bench(options: Options) -> Results:
         _check_answers(targets, archive, leaf)
         run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)), cores)
         _warm_up(run)
-        memory = _measure_rounds(run)
+        memory = dict(pss_mib(targets["vinegrape"].pid))
+        _measure_rounds(run)
         return Results(
             machine=_machine(cores),
             versions={name: version(name) for name in ("vinegrape", "torchserve", "onnxruntime", "pillow", "numpy")}
@@ -159,17 +160,15 @@ def _warm_up(run: _Run) -> None:
             closed_loop.rest(target.url, png.opaque if target.opaque else png.bodies, FULL[0], run.options.warm_up_s)
             if target.grpc:
                 closed_loop.grpc(target.grpc, png.bodies[0], FULL[0], run.options.warm_up_s)
+            wait_until_idle(target.pid)
 
 
-def _measure_rounds(run: _Run) -> dict[str, float]:
-    """Ask everything in every round, in another order each; then, with the leaf's load just over, weigh our memory."""
+def _measure_rounds(run: _Run) -> None:
+    """Ask everything in every round, in another order each."""
     steps = [(number, step) for number in range(run.options.rounds) for step in _steps(run, number)]
     with click.progressbar(steps, label="Measuring", file=sys.stderr) as bar:
         for _, step in bar:
             step()
-    ours = run.targets["vinegrape"]
-    closed_loop.rest(ours.url, run.workloads["png"].bodies, FULL[0], run.options.seconds)
-    return dict(pss_mib(ours.pid))
 
 
 def _steps(run: _Run, number: int) -> Iterator[Callable[[], None]]:
@@ -193,6 +192,8 @@ def _connections(target: Target, png: bool) -> tuple[int, ...]:
     """With how many connections a server is asked, one after the other."""
     if target.name == "vinegrape" and png:
         return _CONNECTIONS
+    if target.name == "same functions" and png:
+        return (1, *FULL)
     if target.name == "stock":  # with 64 it would not answer in time
         return FULL[:1] if png else ()
     return FULL if png else FULL[:1]
@@ -266,9 +267,10 @@ def _measure(
     load: float,
     ask: Callable[[], Load],
 ) -> None:
-    cpu, handler = cpu_seconds(target.pid), _handler_cpu_s(target)
+    handler, cpu = _handler_cpu_s(target), cpu_seconds(target.pid)  # asking takes time of the server, too
     result = ask()
     spent, handled = cpu_seconds(target.pid), _handler_cpu_s(target)
+    wait_until_idle(target.pid)
     requests = max(result.requests, 1)
     run.measurements.append(
         Measurement(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 
 import psutil
+
+# At rest: for so long, less than this share of a processor
+_IDLE_S, _IDLE_SHARE = 0.3, 0.1
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -22,6 +26,17 @@ def cpu_seconds(pid: int) -> Counter[str]:
             times = process.cpu_times()
             seconds[_kind(process)] += times.user + times.system
     return seconds
+
+
+def wait_until_idle(pid: int) -> None:
+    """Return once a family has done what it was asked: servers go on with requests whose clients have gone."""
+    before = cpu_seconds(pid).total()
+    while True:
+        time.sleep(_IDLE_S)
+        now = cpu_seconds(pid).total()
+        if now - before <= _IDLE_SHARE * _IDLE_S:
+            return
+        before = now
 
 
 def pss_mib(pid: int) -> Counter[str]:

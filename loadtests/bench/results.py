@@ -63,7 +63,7 @@ class Results:
         versions: of what was measured, by name.
         options: of the command.
         start_s: seconds from `vinegrape serve` to the first right answer, of each start.
-        memory_mib: PSS by kind of process, under the leaf's load.
+        memory_mib: PSS by kind of process, after the leaf's load.
         measurements: of all rounds.
         open_loop_ms: percentiles over all rounds, by arrivals and part of the peak, such as "even 0.7".
     """
