@@ -96,7 +96,7 @@ def bench(options: Options) -> Results:
         _check_answers(targets, archive, leaf)
         run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)), cores)
         _warm_up(run)
-        memory = dict(pss_mib(targets["vinegrape"].pid))
+        memory = {kind: float(mib) for kind, mib in pss_mib(targets["vinegrape"].pid).items()}
         _measure_rounds(run)
         return Results(
             machine=_machine(cores),

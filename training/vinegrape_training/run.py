@@ -27,7 +27,7 @@ CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.safetensors"
 TEST_FILE = "test.npz"
 
-_LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+_LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "cykooz-resizer")
 
 
 class RunError(VinegrapeError):
