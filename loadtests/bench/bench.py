@@ -29,7 +29,7 @@ from loadtests.bench import closed_loop, open_loop, servers
 from loadtests.bench.ceiling import Ceiling, Share, ceiling, work
 from loadtests.bench.closed_loop import Load, percentiles
 from loadtests.bench.processes import cpu_seconds, pss_mib, wait_until_idle
-from loadtests.bench.results import FULL, Measurement, Results
+from loadtests.bench.results import FULL, WORKLOADS, Measurement, Results
 from loadtests.bench.servers import Target
 from loadtests.bench.workloads import Workload, make_workloads
 from loadtests.server import starting, unpacked
@@ -47,6 +47,7 @@ class Options:
     Attributes:
         archive: to serve.
         leaf: the picture that is asked about.
+        workloads: by name; everything but requests a second is measured with the first alone, the leaf as PNG.
         rounds: in which everything is measured once.
         seconds: of each measurement.
         warm_up_s: of each server before the first.
@@ -56,6 +57,7 @@ class Options:
 
     archive: Path
     leaf: Path
+    workloads: tuple[str, ...] = WORKLOADS
     rounds: int = 5
     seconds: float = 6
     warm_up_s: float = 20
@@ -83,7 +85,10 @@ def bench(options: Options) -> Results:
         ClickException: a load generator that is missing, a server that does not start, or one that answers wrong.
     """
     closed_loop.check_programs()
-    cores, workloads = count_cores(), make_workloads(options.leaf)
+    cores = count_cores()
+    workloads = {
+        name: each for name, each in make_workloads(options.leaf).items() if name in {"png", *options.workloads}
+    }
     leaf = workloads["png"].bodies[0]
     start_s = _time_starts(options, leaf)
     with contextlib.ExitStack() as stack:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from loadtests.bench.results import WORKLOADS
+
 
 @click.command()
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False), default="runs/bench")
@@ -13,13 +15,23 @@ import click
               show_default=True)  # fmt: skip
 @click.option("--leaf", type=click.Path(path_type=Path, exists=True), default="docs/leaf.png", show_default=True,
               help="The PNG that is asked about; a JPEG is made of it.")  # fmt: skip
+@click.option("--workload", "workloads", multiple=True, type=click.Choice(WORKLOADS), default=WORKLOADS,
+              show_default=True, help="What is asked, beside the PNG; may be given more than once.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
 @click.option("--seconds", type=click.IntRange(1, 600), default=6, show_default=True, help="Of each measurement.")
 @click.option("--warm-up", type=click.IntRange(0, 600), default=20, show_default=True, help="Seconds, of each server.")
 @click.option("--starts", type=click.IntRange(0, 50), default=5, show_default=True, help="To time, of our server.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure FastAPI and the stock handler too.")
 def bench(
-    output: Path, archive: Path, leaf: Path, rounds: int, seconds: int, warm_up: int, starts: int, peers: bool
+    output: Path,
+    archive: Path,
+    leaf: Path,
+    workloads: tuple[str, ...],
+    rounds: int,
+    seconds: int,
+    warm_up: int,
+    starts: int,
+    peers: bool,
 ) -> None:
     """Measure what serving costs, and write OUTPUT/bench.json, bench.md and bench.png. Half an hour as it is.
 
@@ -36,7 +48,7 @@ def bench(
     from loadtests.bench.plot import draw
     from loadtests.bench.report import report
 
-    results = run(Options(archive, leaf, rounds, seconds, warm_up, starts, peers))
+    results = run(Options(archive, leaf, workloads, rounds, seconds, warm_up, starts, peers))
     output.mkdir(parents=True, exist_ok=True)
     results.write(output / "bench.json")
     draw(results, output / "bench.png")

@@ -52,8 +52,10 @@ def _draw_tails(results: Results, axes) -> None:  # type: ignore[no-untyped-def]
         axes.axhline(alone, color="black", linewidth=0.8)
         axes.text(0, alone, " in process", va="bottom", fontsize=8)
     axes.set_yscale("log")
+    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        ticks("{x:g}")
     axes.set_xlabel("percentile", fontsize=8)
     axes.set_title("ms from when a request was due,\nby arrivals and part of the peak", fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8, which="both")
     if results.open_loop_ms:
         axes.legend(fontsize=7)
