@@ -272,10 +272,12 @@ def _measure(
     load: float,
     ask: Callable[[], Load],
 ) -> None:
-    handler, cpu = _handler_cpu_s(target), cpu_seconds(target.pid)  # asking takes time of the server, too
+    before, cpu = _counted(target, transport), cpu_seconds(target.pid)  # asking takes time of the server, too
     result = ask()
-    spent, handled = cpu_seconds(target.pid), _handler_cpu_s(target)
+    spent, after = cpu_seconds(target.pid), _counted(target, transport)
     wait_until_idle(target.pid)
+    # Over gRPC h2load sees a refusal as a success, for its HTTP status is 200
+    unanswered = max(0, result.requests - round(after.answers - before.answers)) if transport == "grpc" else 0
     requests = max(result.requests, 1)
     run.measurements.append(
         Measurement(
@@ -287,22 +289,38 @@ def _measure(
             load=load,
             requests=result.requests,
             seconds=result.seconds,
-            failed=result.failed,
+            failed=result.failed + unanswered,
             latency_ms=result.latency_ms,
             cpu_ms={kind: 1e3 * (spent[kind] - cpu[kind]) / requests for kind in spent},
-            handler_cpu_ms=1e3 * (handled - handler) / requests,
+            handler_cpu_ms=1e3 * (after.handler_cpu_s - before.handler_cpu_s) / requests,
             generator_cpu_ms=1e3 * result.generator_cpu_s / requests,
         )
     )
 
 
-def _handler_cpu_s(target: Target) -> float:
-    """Seconds of processors that the handler's functions have taken in all workers; 0 where nobody counts them."""
+@dataclass(frozen=True)
+class _Counted:
+    """What all workers of a server have counted: seconds of processors of the handler's functions, and good answers."""
+
+    handler_cpu_s: float = 0
+    answers: float = 0
+
+
+def _counted(target: Target, transport: str) -> _Counted:
+    """Nothing, where nobody counts."""
     if not target.operations_port:
-        return 0.0
+        return _Counted()
     metrics = get(LOOPBACK, target.operations_port, "/metrics", timeout_s=10).body.decode()
-    samples = (sample for family in text_string_to_metric_families(metrics) for sample in family.samples)
-    return sum(sample.value for sample in samples if sample.name == _HANDLER_CPU)
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    return _Counted(
+        sum(sample.value for sample in samples if sample.name == _HANDLER_CPU),
+        sum(
+            sample.value
+            for sample in samples
+            if sample.name == "vinegrape_requests_total"
+            and (sample.labels["transport"], sample.labels["status"]) == (transport, "200")
+        ),
+    )
 
 
 def _machine(cores: int) -> str:

@@ -104,6 +104,7 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
         # Beside a network that takes 15 ms, Java would compile for minutes; its quick compiler is soon done
         *([] if plan.gpus else ["-XX:TieredStopAtLevel=1"]),
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
+        f"-Djava.util.logging.config.file={_CONFIG.joinpath('logging.properties')}",
         f"-Djava.io.tmpdir={folder}",
         "-cp",
         f"{_package() / 'frontend' / '*'}",
