@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from loadtests.bench.results import WORKLOADS
+
+_NEEDED = ("fastapi", "grpc_tools", "matplotlib", "torch", "uvicorn")
 
 
 @click.command()
@@ -43,6 +46,12 @@ def bench(
     vinegrape bench
     vinegrape bench /tmp/quick --rounds 1 --seconds 3 --warm-up 5 --starts 1
     """
+    missing = [package for package in _NEEDED if find_spec(package) is None]
+    if missing:
+        raise click.ClickException(
+            f"bench needs {', '.join(missing)}, which is not installed here. Run: make bench, or: pip install -c "
+            "constraints.txt -e '.[train,bench]'"
+        )
     from loadtests.bench.bench import Options
     from loadtests.bench.bench import bench as run
     from loadtests.bench.plot import draw
