@@ -27,12 +27,14 @@ import psutil
 from PIL import Image
 from vinegrape_server.settings import ServeSettings
 
+from loadtests.processes import pss_mib
 from loadtests.server import serving
 
 PATH = "/predictions/vinegrape"
 SAMPLE_S = 0.05
 ANSWER_TIMEOUT_S = 60
 COLUMNS = ("Java", "largest worker", "serve", "all")
+COLUMN_OF = {"Java": "Java", "worker": "largest worker", "supervisor": "serve"}
 
 
 @click.command()
@@ -105,7 +107,7 @@ class Peak:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.mib = dict.fromkeys(COLUMNS, 0.0)
-        self._server = psutil.Process(process.pid)
+        self._pid = process.pid
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -127,12 +129,9 @@ class Peak:
     def _sample(self) -> dict[str, float]:
         now = dict.fromkeys(COLUMNS, 0.0)
         with contextlib.suppress(psutil.NoSuchProcess):
-            for process in (self._server, *self._server.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    own = "serve" if process == self._server else "Java" if process.name() == "java" else COLUMNS[1]
-                    mib = process.memory_full_info().pss / 2**20
-                    now[own] = max(now[own], mib)
-                    now["all"] += mib
+            for kind, mib in pss_mib(self._pid):
+                now[COLUMN_OF[kind]] = max(now[COLUMN_OF[kind]], mib)
+                now["all"] += mib
         return now
 
 

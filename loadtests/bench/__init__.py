@@ -1,1 +1,3 @@
 """What serving costs, against the same work without a server and against other servers: `vinegrape bench`."""
+
+WORKLOADS = ("png", "jpeg", "photo", "mix")

@@ -25,13 +25,13 @@ from vinegrape_server.http_get import LOOPBACK, get
 from vinegrape_server.java import find_java, java_version
 from vinegrape_server.plan import count_cores
 
-from loadtests.bench import closed_loop, open_loop, servers
+from loadtests.bench import WORKLOADS, closed_loop, open_loop, servers
 from loadtests.bench.ceiling import Ceiling, Share, ceiling, work
 from loadtests.bench.closed_loop import Load, percentiles
-from loadtests.bench.processes import cpu_seconds, pss_mib, wait_until_idle
-from loadtests.bench.results import FULL, WORKLOADS, Measurement, Results
+from loadtests.bench.results import FULL, Measurement, Results
 from loadtests.bench.servers import Target
 from loadtests.bench.workloads import Workload, make_workloads
+from loadtests.processes import cpu_seconds, pss_mib, wait_until_idle
 from loadtests.server import starting, unpacked
 
 _CONNECTIONS = (1, 4, *FULL)
@@ -73,7 +73,6 @@ class _Run:
     workloads: dict[str, Workload]
     targets: dict[str, Target]
     ceiling: Ceiling
-    cores: int
     measurements: list[Measurement] = field(default_factory=list)
     open_loop_ms: dict[str, list[float]] = field(default_factory=dict)
 
@@ -99,9 +98,11 @@ def bench(options: Options) -> Results:
         started = [servers.vinegrape(options.archive, folder), *peers]
         targets = {target.name: target for target in map(stack.enter_context, started)}
         _check_answers(targets, archive, leaf)
-        run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)), cores)
+        run = _Run(options, workloads, targets, stack.enter_context(ceiling(archive, cores)))
         _warm_up(run)
-        memory = {kind: float(mib) for kind, mib in pss_mib(targets["vinegrape"].pid).items()}
+        memory: dict[str, float] = {}
+        for kind, mib in pss_mib(targets["vinegrape"].pid):
+            memory[kind] = memory.get(kind, 0) + mib
         _measure_rounds(run)
         return Results(
             machine=_machine(cores),

@@ -75,11 +75,6 @@ class Load:
     latency_ms: dict[str, float]
     generator_cpu_s: float
 
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return self.requests / self.seconds
-
 
 def check_programs() -> None:
     """Raise a ClickException if a load generator is not installed."""

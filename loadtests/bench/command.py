@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from loadtests.bench.results import WORKLOADS
+from loadtests.bench import WORKLOADS
 
 _NEEDED = ("fastapi", "grpc_tools", "matplotlib", "torch", "uvicorn")
 

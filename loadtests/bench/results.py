@@ -13,8 +13,6 @@ from typing import Any
 # Connections at which a server of two workers is busy all the time
 FULL = (16, 64)
 
-WORKLOADS = ("png", "jpeg", "photo", "mix")
-
 
 @dataclass(frozen=True)
 class Measurement:

@@ -39,13 +39,13 @@ def wait_until_idle(pid: int) -> None:
         before = now
 
 
-def pss_mib(pid: int) -> Counter[str]:
-    """Memory of each kind of process of a family, a page that several share by its share: MiB."""
-    mib: Counter[str] = Counter()
+def pss_mib(pid: int) -> list[tuple[str, float]]:
+    """Kind and memory of each process of a family, a page that several share by its share: MiB."""
+    found = []
     for process in family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
-            mib[_kind(process)] += process.memory_full_info().pss / 2**20
-    return mib
+            found.append((_kind(process), process.memory_full_info().pss / 2**20))
+    return found
 
 
 def _kind(process: psutil.Process) -> str:
