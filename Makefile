@@ -57,7 +57,7 @@ images: $(ASK)/installed ## Build the images that serve and train, start both an
 	$(ASK)/bin/pytest tests/images/serve.py tests/images/train.py
 
 loadtest: $(DEV)/installed ## Load a server that it starts, or HOST=http://...; thresholds decide. ARGS: Locust's options
-	$(DEV)/bin/python -m loadtests.local_run $(if $(HOST),--host '$(HOST)') $(ARGS)
+	$(DEV)/bin/python -m vinegrape_loadtests.local_run $(if $(HOST),--host '$(HOST)') $(ARGS)
 
 bench: $(DEV)/installed ## Measure what serving costs, and others beside it; half an hour. Needs wrk and h2load. ARGS: its options
 	$(DEV)/bin/vinegrape bench $(ARGS)

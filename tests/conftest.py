@@ -11,10 +11,9 @@ import pytest
 # over them (90 s of training instead of 3).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.support.server import Live, serving
 from vinegrape_handler.metadata import BACKENDS
-from vinegrape_training import synthetic
-
-from tests.serving.live import Live, serving
+from vinegrape_training.data import drawn_leaves
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
@@ -73,7 +72,7 @@ def leaf() -> bytes:
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory) -> Path:
     """The committed model in an archive with the code as it is now."""
-    from vinegrape_training.archive import build
+    from vinegrape_training.export.archive import build
 
     path = tmp_path_factory.mktemp("store") / "vinegrape.mar"
     build(ROOT / "model_store" / "vinegrape.mar", path)
@@ -84,16 +83,15 @@ def archive(tmp_path_factory) -> Path:
 def drawn(tmp_path_factory) -> Path:
     """A small data set of drawn leaves, a folder a class: 10 of each of five kinds, 64 px."""
     folder = tmp_path_factory.mktemp("drawn")
-    synthetic.draw_dataset(folder / "leaves", images_per_class=10, seed=0, side=64)
+    drawn_leaves.draw_dataset(folder / "leaves", images_per_class=10, seed=0, side=64)
     return folder / "leaves"
 
 
 @pytest.fixture(scope="session")
 def run(drawn, tmp_path_factory) -> Path:
     """The folder of a small CNN's short training run on drawn leaves."""
-    from vinegrape_training.train import train
-
-    from tests.training.small_config import compose_config
+    from tests.support.small_config import compose_config
+    from vinegrape_training.fit.train import train
 
     folder = tmp_path_factory.mktemp("run") / "run"
     # enough for answers that differ: a network that gives every kind a fifth tells no test anything
@@ -105,8 +103,8 @@ def run(drawn, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def export(run, tmp_path_factory) -> Path:
     """That run's export, in every format."""
-    from vinegrape_training.export import export as make
-    from vinegrape_training.gate import GateLimits
+    from vinegrape_training.export.export import export as make
+    from vinegrape_training.export.parity import GateLimits
 
     folder = tmp_path_factory.mktemp("export") / "export"
     make(run, folder, limits=GateLimits(int8_agreement=0.8))
@@ -116,7 +114,7 @@ def export(run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_archive(export, tmp_path_factory) -> Path:
     """That export's archive, with the weights of every backend."""
-    from vinegrape_training.archive import build
+    from vinegrape_training.export.archive import build
 
     path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
     build(export, path, BACKENDS)

@@ -10,13 +10,13 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import ROOT
 from tests.k8s.manifests import Manifest, of_kind, one, pod, render
 from tests.k8s.policies import POLICIES
 from tests.k8s.test_cloudrun import validate as validate_cloud_run
 from tests.k8s.test_schemas import NEWEST, UNKNOWN_KINDS
+from vinegrape_server.settings import ServeSettings
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

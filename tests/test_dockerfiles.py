@@ -7,10 +7,10 @@ import subprocess
 import tomllib
 
 import pytest
-from vinegrape_server import settings
-from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import ROOT
+from vinegrape_server import settings
+from vinegrape_server.settings import ServeSettings
 
 SERVE, TRAIN = "Dockerfile.serve", "Dockerfile.train"
 BOTH = pytest.mark.parametrize("name", [SERVE, TRAIN])

@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
-from vinegrape_handler.metadata import METADATA_FILE, Metadata
-from vinegrape_training.comparison import COMPARISON_FILE, Candidate, table
-from vinegrape_training.report import OUT_OF_FOLD_FILE, OutOfFold, Report
 
 from tests.conftest import ROOT
+from vinegrape_handler.metadata import METADATA_FILE, Metadata
+from vinegrape_training.evaluation.report import OUT_OF_FOLD_FILE, OutOfFold, Report
+from vinegrape_training.experiments.comparison import COMPARISON_FILE, Candidate, table
 
 FOLDER = ROOT / "docs" / "model"
 PAGE = (ROOT / "docs" / "model.md").read_text()

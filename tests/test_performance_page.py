@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from loadtests.bench.report import AIMS, report
-from loadtests.bench.results import Results
 from tests.conftest import ROOT
+from vinegrape_loadtests.bench.report import AIMS, report
+from vinegrape_loadtests.bench.results import Results
 
 FOLDER = ROOT / "docs" / "performance"
 README = (ROOT / "README.md").read_text()

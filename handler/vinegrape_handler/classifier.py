@@ -11,11 +11,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.backends import Network
 from vinegrape_handler.decode import Limits, decode, open_image
 from vinegrape_handler.errors import InferenceFailed, RequestError
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
+from vinegrape_handler.networks import Network
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 

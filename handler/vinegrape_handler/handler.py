@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vinegrape_handler import answer, backends, request
+from vinegrape_handler import answer, request
 from vinegrape_handler.classifier import Classifier, Probabilities
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
 from vinegrape_handler.memory import keep_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
+from vinegrape_handler.networks import available_backends, choose_backend, load_network
 from vinegrape_handler.request import Request
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 
@@ -98,8 +99,8 @@ class Handler:
             )
         device = "cpu" if gpu is None or self.settings.device == "cpu" else f"cuda:{gpu}"
         on_gpu = device != "cpu"
-        self.backend = backends.choose(self.settings.backend, backends.available(folder), on_gpu)
-        network = backends.load(folder, self.backend, self.settings, device)
+        self.backend = choose_backend(self.settings.backend, available_backends(folder), on_gpu)
+        network = load_network(folder, self.backend, self.settings, device)
         limits = self.settings.limits
         # A classifier of its own: what it asks is nobody's request, and is not counted
         self._check = partial(

@@ -54,7 +54,7 @@ class Metadata:
         interpolation: how images are resized.
         temperature: what the logits are divided by inside the exported graph.
         initial_weights: what training started from: nothing, timm's hub, or a file.
-        data_digest: sha256 over the training folder's images, see `vinegrape_training.dataset`.
+        data_digest: sha256 over the training folder's images, see `vinegrape_training.data.dataset`.
         metrics: figures measured at training and export, by name.
         libraries: versions that made the weights.
         self_check: pictures with known answers.

@@ -7,12 +7,12 @@ import math
 import time
 
 import psutil
-from vinegrape_handler.metrics import BATCHES_IN_PROGRESS
 
-from vinegrape_server.http_get import LOOPBACK, get
+from vinegrape_handler.metrics import BATCHES_IN_PROGRESS
+from vinegrape_server.host.http import LOOPBACK, get
+from vinegrape_server.host.processes import find_workers
+from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan
-from vinegrape_server.processes import find_workers
-from vinegrape_server.worker_metrics import WorkerMetrics
 
 _QUEUE_S = 1  # until the management port has not answered
 # On its way from the client to the queue, and from there to the worker, a request is counted nowhere. It takes time

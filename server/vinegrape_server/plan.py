@@ -13,10 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from vinegrape_handler import backends
 from vinegrape_handler.errors import SettingError
+from vinegrape_handler.networks import choose_backend
 from vinegrape_handler.settings import WorkerSettings
-
 from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.settings import ServeSettings
 
@@ -59,7 +58,7 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
     """
     worker = settings.worker
     gpus = gpus if _use_gpu(worker, archive, gpus, torch_installed) else 0
-    backend = backends.choose(worker.backend, archive.backends, on_gpu=gpus > 0)
+    backend = choose_backend(worker.backend, archive.backends, on_gpu=gpus > 0)
     if backend == "torchscript" and not torch_installed:
         raise SettingError(
             "backend torchscript needs torch, which is not installed here. Run: pip install -c constraints.txt "

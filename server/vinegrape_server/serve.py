@@ -8,20 +8,19 @@ import sys
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
-
 from vinegrape_server import plan as planning
-from vinegrape_server import torchserve
 from vinegrape_server.archive_info import ArchiveInfo
-from vinegrape_server.console import say
-from vinegrape_server.http_get import LOOPBACK, reachable
-from vinegrape_server.instance import instance_folder
-from vinegrape_server.java import find_java
-from vinegrape_server.metrics import make_registry
-from vinegrape_server.operations import operations
+from vinegrape_server.host.console import say
+from vinegrape_server.host.http import LOOPBACK, reachable
+from vinegrape_server.host.instance import instance_folder
+from vinegrape_server.host.signals import Stop
+from vinegrape_server.operations.metrics import make_registry
+from vinegrape_server.operations.port import operations
 from vinegrape_server.plan import Plan
 from vinegrape_server.settings import ServeSettings
-from vinegrape_server.signals import Stop
 from vinegrape_server.supervisor import Supervisor
+from vinegrape_server.torchserve import configuration
+from vinegrape_server.torchserve.java import find_java
 
 
 def serve(settings: ServeSettings, stop: Stop) -> None:
@@ -36,7 +35,7 @@ def serve(settings: ServeSettings, stop: Stop) -> None:
     java = find_java()
     _check_ports(settings)
     with instance_folder() as folder:
-        torchserve.prepare(plan, folder)
+        configuration.prepare(plan, folder)
         with (
             Supervisor(plan, java, folder) as server,
             operations(

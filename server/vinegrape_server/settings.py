@@ -20,8 +20,7 @@ from vinegrape_handler.settings import (
     read_environment,
     setting,
 )
-
-from vinegrape_server.http_get import LOOPBACK
+from vinegrape_server.host.http import LOOPBACK
 
 # TorchServe holds a request's size in a Java int, and the request in memory, several times over. So it is told little
 # more than our own limit, whose error says more than its empty 413: enough for the largest image in base64.

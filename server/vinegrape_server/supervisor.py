@@ -14,17 +14,16 @@ from pathlib import Path
 
 from vinegrape_handler.metrics import WORKERS_READY
 from vinegrape_handler.request import SELF_CHECK_HEADER, SELF_CHECK_VARIABLE
-
-from vinegrape_server import torchserve
-from vinegrape_server.console import say
 from vinegrape_server.errors import ServeError
-from vinegrape_server.http_get import get
+from vinegrape_server.host.console import say
+from vinegrape_server.host.http import get
+from vinegrape_server.host.processes import end_with_parent, lives
+from vinegrape_server.host.signals import Stop
 from vinegrape_server.in_flight import InFlight
+from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan
-from vinegrape_server.processes import end_with_parent, lives
-from vinegrape_server.signals import Stop
-from vinegrape_server.torchserve_log import TorchServeLog
-from vinegrape_server.worker_metrics import WorkerMetrics
+from vinegrape_server.torchserve import configuration
+from vinegrape_server.torchserve.log import TorchServeLog
 
 _POLL_S = 0.05
 _WATCH_S = 0.2
@@ -43,10 +42,10 @@ class Supervisor:
         self._state = "starting"
         self._heard_at = 0.0
         self._self_check_token = secrets.token_hex()
-        self.worker_metrics = WorkerMetrics(folder / torchserve.METRICS)
+        self.worker_metrics = WorkerMetrics(folder / configuration.METRICS)
         self._process = subprocess.Popen(  # noqa: S603
-            torchserve.command(plan, java, folder),
-            env={**torchserve.environment(plan, folder), SELF_CHECK_VARIABLE: self._self_check_token},
+            configuration.command(plan, java, folder),
+            env={**configuration.environment(plan, folder), SELF_CHECK_VARIABLE: self._self_check_token},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,13 +4,13 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.handler.test_metadata import METADATA
+from tests.support.images import encode, grey
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import BrokenImage, InferenceFailed, NoImage, TooLarge, UnsupportedFormat
 from vinegrape_handler.settings import MAX_BATCH_SIZE
-
-from tests.handler.pictures import encode, grey
-from tests.handler.test_metadata import METADATA
 
 LIMITS = Limits(max_bytes=10_000, max_pixels=10_000)
 

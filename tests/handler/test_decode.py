@@ -6,10 +6,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.support.images import FORMATS, big_endian_tiff, corners, encode, gradient, png, png_chunk
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
-
-from tests.handler.pictures import FORMATS, big_endian_tiff, corners, encode, gradient, png, png_chunk
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
 

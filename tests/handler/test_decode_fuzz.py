@@ -5,11 +5,11 @@ import random
 
 import pytest
 from PIL import Image
+
+from tests.support.images import big_endian_tiff, corners, encode, gradient
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.resize import resize
-
-from tests.handler.pictures import big_endian_tiff, corners, encode, gradient
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
 

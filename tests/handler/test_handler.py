@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from ts.context import Context, RequestProcessor
 from ts.model_loader import ModelLoaderFactory
+
+from tests.handler.test_classifier import Fails
+from tests.handler.test_metadata import METADATA
+from tests.support.images import encode, gradient, grey
 from vinegrape_handler import handler as module
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler, check_answers
 from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.settings import CPU_CALL_SIZE, WorkerSettings
-
-from tests.handler.pictures import encode, gradient, grey
-from tests.handler.test_classifier import Fails
-from tests.handler.test_metadata import METADATA
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE, Metadata, SelfCheck
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import vinegrape_handler
 from vinegrape_handler.metadata import WEIGHTS_FILES
 
@@ -35,7 +36,7 @@ def test_the_entry_file_has_the_one_class_that_torchserve_demands():
     assert run(code) == "['VinegrapeHandler']"
 
 
-@pytest.mark.parametrize("package", ["vinegrape_handler", "vinegrape_training.weights"])
+@pytest.mark.parametrize("package", ["vinegrape_handler", "vinegrape_training.export.weights"])
 def test_onnx_runtime_reports_to_nobody(package, export, tmp_path, monkeypatch):
     """It would begin by giving this machine an identity, in the home folder."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)

@@ -2,6 +2,7 @@ import base64
 import json
 
 import pytest
+
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 from vinegrape_handler.request import Request, read, transport
 

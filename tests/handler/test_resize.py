@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from timm.data import create_transform
-from vinegrape_handler.resize import INTERPOLATIONS, resize
-from vinegrape_training import synthetic
 
-from tests.handler.pictures import gradient
+from tests.support.images import gradient
+from vinegrape_handler.resize import INTERPOLATIONS, resize
+from vinegrape_training.data import drawn_leaves
 
 WHITE = [255, 255, 255]
 
@@ -17,7 +17,7 @@ def timm_resize(image, side, interpolation) -> np.ndarray:
 
 
 def leaf(side) -> Image.Image:
-    drawn = synthetic.draw_leaf("Dimnit", np.random.default_rng(0), side)
+    drawn = drawn_leaves.draw_leaf("Dimnit", np.random.default_rng(0), side)
     canvas = Image.new("RGB", drawn.size, tuple(WHITE))
     canvas.paste(drawn, mask=drawn.getchannel("A"))
     return canvas

@@ -1,4 +1,5 @@
 import pytest
+
 from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.settings import WorkerSettings

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.server import free_ports
 from tests.conftest import ROOT
 from tests.images import image
-from tests.serving.live import Live, wait_until
 from tests.serving.test_lifecycle import listens, read_self_check
+from tests.support.server import Live, wait_until
+from vinegrape_loadtests.local.server import free_ports
 
 IMAGE = os.environ["SERVE_IMAGE"]
 READ_ONLY = ("--read-only",)

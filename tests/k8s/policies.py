@@ -3,9 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 
-from vinegrape_handler.errors import SettingError
-from vinegrape_server.settings import ServeSettings, fields
-
 from tests.k8s.manifests import (
     Manifest,
     container,
@@ -18,6 +15,8 @@ from tests.k8s.manifests import (
     ports,
     selects,
 )
+from vinegrape_handler.errors import SettingError
+from vinegrape_server.settings import ServeSettings, fields
 
 Policy = Callable[[list[Manifest]], Iterator[str]]
 
@@ -28,7 +27,8 @@ PRIVATE_PORTS = {DEFAULTS.management_port, DEFAULTS.grpc_management_port, DEFAUL
 
 # After draining: TorchServe is asked to end, and killed if it does not
 STOP_S = 10
-# loadtests/memory.py, run as k8s/base runs: the most that a worker took, and Java beside its heap and buffers, in MiB
+# loadtests/vinegrape_loadtests/memory.py, run as k8s/base runs:
+# the most that a worker took, and Java beside its heap and buffers, in MiB
 WORKER_MIB, JAVA_BESIDE_MIB = 800, 350
 # The same: what each further decoding thread of a worker adds. And what is kept for CUDA, which nobody has measured.
 DECODE_MIB, CUDA_MIB = 680, 2048

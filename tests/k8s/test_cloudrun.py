@@ -8,10 +8,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 import yaml
-from vinegrape_server.settings import ServeSettings
 
 from tests.k8s.manifests import CLOUD_RUN, Manifest, leaves, mebibytes
 from tests.k8s.policies import JAVA_BESIDE_MIB, PRIVATE_PORTS, STARTED_MIB, WORKER_MIB
+from vinegrape_server.settings import ServeSettings
 
 DISCOVERY = files("googleapiclient") / "discovery_cache" / "documents" / "run.v1.json"
 

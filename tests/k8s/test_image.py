@@ -5,10 +5,10 @@ import tomllib
 
 import pytest
 import yaml
-from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import ROOT
 from tests.k8s.manifests import CLOUD_RUN, FOLDERS, container, environment, pod, ports
+from vinegrape_server.settings import ServeSettings
 
 DOCKERFILE = ROOT / "Dockerfile.serve"
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from loadtests.answers import Answers, WrongAnswer
-from loadtests.questions import Failure, Question
-from tests.loadtests.stand_in import prediction
+from tests.support.stand_in import prediction
+from vinegrape_loadtests.answers import Answers, WrongAnswer
+from vinegrape_loadtests.questions import Failure, Question
 
 PNG = Question("png", b"", "image/png", ("png",))
 CUT = Question("cut", b"", "image/png", (Failure(422, "broken_image"),))

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.loadtests import stand_in
-from tests.loadtests.locust_run import PATIENT, run
+from tests.support import stand_in
+from tests.support.locust_run import PATIENT, run
 
 LIMITS = ("--p95-ms", "500", "--p99-ms", "900", "--timeout-s", "3", "--min-right-answers", "1")
 PNG_OVER_REST = ("RestUser", "--tags", "png")

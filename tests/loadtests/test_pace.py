@@ -2,9 +2,9 @@ import itertools
 
 import gevent
 import pytest
-from vinegrape_handler.errors import SettingError
 
-from loadtests.pace import ClosedLoop, Ended, OpenLoop
+from vinegrape_handler.errors import SettingError
+from vinegrape_loadtests.pace import ClosedLoop, Ended, OpenLoop
 
 
 def test_a_closed_loop_never_waits_and_ends():

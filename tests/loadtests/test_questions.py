@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from loadtests.answers import Answers
-from loadtests.questions import draw_questions
+from vinegrape_loadtests.answers import Answers
+from vinegrape_loadtests.questions import draw_questions
 
 QUESTIONS = draw_questions()
 

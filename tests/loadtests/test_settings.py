@@ -2,9 +2,9 @@ import dataclasses
 from argparse import Namespace
 
 import pytest
-from vinegrape_handler.errors import SettingError
 
-from loadtests.settings import LoadSettings
+from vinegrape_handler.errors import SettingError
+from vinegrape_loadtests.settings import LoadSettings
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from loadtests.settings import LoadSettings
-from loadtests.thresholds import Threshold, judge, table
+from vinegrape_loadtests.settings import LoadSettings
+from vinegrape_loadtests.thresholds import Threshold, judge, table
 
 SETTINGS = LoadSettings(p95_ms=100, p99_ms=200, max_failure_ratio=0.01, min_right_answers=90)
 

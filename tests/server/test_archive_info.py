@@ -4,12 +4,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.handler.test_metadata import METADATA
+from tests.support import archives
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE
 from vinegrape_server.archive_info import ArchiveInfo
-
-from tests.handler.test_metadata import METADATA
-from tests.server import archives
 
 
 def test_an_archive(tmp_path):

@@ -2,13 +2,13 @@ import os
 
 import pytest
 import torch
+
+from tests.support.archives import info
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.metadata import BACKENDS
 from vinegrape_server import plan as module
 from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import ServeSettings
-
-from tests.server.archives import info
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -4,14 +4,14 @@ import re
 import socket
 
 import pytest
+
+from tests.support.archives import info
+from tests.support.server import PORTS
 from vinegrape_handler.errors import SettingError
+from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server import serve as module
 from vinegrape_server.plan import make_plan
 from vinegrape_server.settings import ServeSettings
-
-from loadtests.server import free_ports
-from tests.server.archives import info
-from tests.serving.live import PORTS
 
 
 def settings(**options) -> ServeSettings:

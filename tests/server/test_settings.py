@@ -1,4 +1,5 @@
 import pytest
+
 from vinegrape_handler.errors import SettingError
 from vinegrape_server import settings as module
 from vinegrape_server.settings import ServeSettings

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.serving.live import Live, serving
+from tests.support.server import Live, serving
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from http.client import HTTPResponse
 import httpx
 import numpy as np
 import pytest
+
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 
 

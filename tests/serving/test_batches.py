@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from vinegrape_training import synthetic
 
-from tests.handler.pictures import encode
+from tests.support.images import encode
+from vinegrape_training.data import drawn_leaves
 
 BROKEN, FOREIGN = b"\x89PNG\r\n\x1a\n and no more", b"a text"
 TOLERANCE = 2e-3  # int8 in batches of another size
@@ -31,8 +31,8 @@ def instances(*pictures) -> bytes:
 def draw_blends() -> list[Image.Image]:
     """Drawn leaves of every kind, and mixtures of two, whose answers lie between."""
     leaves = []
-    for number, kind in enumerate(synthetic.KINDS):
-        leaf = synthetic.draw_leaf(kind, np.random.default_rng(number), 128)
+    for number, kind in enumerate(drawn_leaves.KINDS):
+        leaf = drawn_leaves.draw_leaf(kind, np.random.default_rng(number), 128)
         canvas = Image.new("RGB", leaf.size, (255, 255, 255))
         canvas.paste(leaf, mask=leaf.getchannel("A"))
         leaves.append(canvas)

@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from tests.handler.pictures import encode, gradient, png
-from tests.serving.live import serving, wait_until, with_entry
+from tests.support.images import encode, gradient, png
+from tests.support.server import serving, wait_until, with_entry
 
 GOOD = encode(gradient(), "PNG")
 BROKEN = GOOD[: len(GOOD) // 2]

@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 
-from loadtests.server import free_ports
 from tests.conftest import program
-from tests.serving.live import Live, command, serving, starting, wait_for_banner, wait_until, with_entry
+from tests.support.server import Live, command, serving, starting, wait_for_banner, wait_until, with_entry
+from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_loadtests.local.server import free_ports
 
 STOP_S = 30  # far more than it takes; a bound, so that a test that fails also ends
 

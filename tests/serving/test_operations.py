@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from vinegrape_server.settings import ServeSettings
 
+from tests.cli.test_main import run
 from tests.conftest import program
-from tests.server.test_cli import run
-from tests.serving.live import PORTS, ROOT, Live, free_port, serving, starting, wait_until, with_entry
 from tests.serving.test_lifecycle import read_self_check, workers
+from tests.support.server import PORTS, ROOT, Live, free_port, serving, starting, wait_until, with_entry
+from vinegrape_server.settings import ServeSettings
 
 CONFIG = ROOT / "serve_config" / "prometheus.yml"
 RIGHT, BROKEN, INSTANCES = 5, 3, 2  # of each over REST; over gRPC one fewer

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 import pytest
-from vinegrape_server.cli import vinegrape
-from vinegrape_server.settings import ServeSettings
 
 from tests.conftest import ROOT
-from tests.serving.live import Live
+from tests.support.server import Live
+from vinegrape_cli.main import vinegrape
+from vinegrape_server.settings import ServeSettings
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -1,0 +1,1 @@
+"""This machine: cores, processes, signals, console, HTTP, the instance's folder."""

@@ -1,0 +1,1 @@
+"""The operations port and the metrics that it serves."""

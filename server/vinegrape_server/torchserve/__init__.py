@@ -1,0 +1,1 @@
+"""TorchServe's frontend: its configuration, its log, its Java."""

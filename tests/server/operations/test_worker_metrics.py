@@ -1,0 +1,142 @@
+"""Counts of real processes that come and go."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from vinegrape_server.operations.worker_metrics import WorkerMetrics
+
+_WORKER = """
+import sys
+from vinegrape_handler.metrics import Metrics
+
+metrics = Metrics(("Ak", "Nazli"))
+metrics.workers_ready.set(1)
+for line in sys.stdin:
+    metrics.count_image({"label": line.strip(), "probability": 0.75})
+    print("counted", flush=True)
+"""
+
+
+class Worker:
+    """A process that counts an image for each label it is told."""
+
+    def __init__(self, folder):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        )  # fmt: skip
+
+    def count(self, label):
+        print(label, file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline() == "counted\n"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts workers, and ends those that are left."""
+    workers = []
+
+    def start_one() -> Worker:
+        workers.append(Worker(tmp_path))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.kill()
+        worker.process.stdin.close()
+        worker.process.stdout.close()
+
+
+def values(folder) -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(folder))
+    return {
+        "Ak": registry.get_sample_value("vinegrape_predictions_total", {"label": "Ak"}),
+        "Nazli": registry.get_sample_value("vinegrape_predictions_total", {"label": "Nazli"}),
+        "confidence": registry.get_sample_value("vinegrape_confidence_sum"),
+        "up to 0.7": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.7"}),
+        "up to 0.8": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.8"}),
+        "ready": registry.get_sample_value("vinegrape_workers_ready"),
+    }
+
+
+def expected(ak, nazli, ready) -> dict[str, float | None]:
+    total = ak + nazli
+    return {
+        "Ak": ak, "Nazli": nazli, "confidence": 0.75 * total, "up to 0.7": 0, "up to 0.8": total, "ready": ready,
+    }  # fmt: skip
+
+
+def test_workers_add_up_and_the_dead_stay_counted(tmp_path, start):
+    first, second = start(), start()
+    for label in ("Ak", "Ak", "Nazli"):
+        first.count(label)
+    second.count("Nazli")
+    assert values(tmp_path) == expected(2, 2, ready=2)
+    first.kill()
+    assert values(tmp_path) == expected(2, 2, ready=1)
+    second.count("Ak")
+    assert values(tmp_path) == expected(3, 2, ready=1)
+    second.kill()
+    assert values(tmp_path) == expected(3, 2, ready=0)
+    assert values(tmp_path) == expected(3, 2, ready=0)  # counted once, however often it is asked
+
+
+def test_files_of_the_dead_do_not_pile_up(tmp_path, start):
+    for _ in range(3):
+        worker = start()
+        worker.count("Ak")
+        worker.kill()
+        values(tmp_path)
+    assert values(tmp_path) == expected(3, 0, ready=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_dead.db", "histogram_dead.db"]
+
+
+def test_a_gauge_is_of_the_living(tmp_path, start):
+    metrics = WorkerMetrics(tmp_path)
+    assert metrics.gauge("vinegrape_workers_ready") == 0
+    first, second = start(), start()
+    first.count("Ak")
+    second.count("Ak")
+    assert metrics.gauge("vinegrape_workers_ready") == 2
+    first.kill()
+    assert metrics.gauge("vinegrape_workers_ready") == 1
+
+
+def test_deaths_are_counted(tmp_path, start):
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(tmp_path))
+    for deaths in range(3):
+        assert registry.get_sample_value("vinegrape_worker_deaths_total") == deaths
+        worker = start()
+        worker.count("Ak")
+        worker.kill()
+
+
+def test_a_file_that_is_only_just_made(tmp_path, start):
+    """prometheus_client makes it empty; its process may be killed before it has grown."""
+    worker, dead = start(), start()
+    worker.count("Ak")
+    dead.kill()
+    values(tmp_path)
+    for pid in (os.getpid(), dead.process.pid):
+        (tmp_path / f"counter_{pid}.db").touch()
+        (tmp_path / f"gauge_livesum_{pid}.db").touch()
+    assert values(tmp_path) == expected(1, 0, ready=1)
+    assert (tmp_path / f"counter_{os.getpid()}.db").exists()
+    assert not (tmp_path / f"counter_{dead.process.pid}.db").exists()
+
+
+def test_gauges_of_nobody_are_0(tmp_path):
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(tmp_path))
+    assert registry.get_sample_value("vinegrape_workers_ready") == 0
+    assert registry.get_sample_value("vinegrape_batches_in_progress") == 0

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.support.small_config import compose_config
+from vinegrape_training.data.augmentation import Augmentation
+from vinegrape_training.data.datamodule import LeavesDataModule
+from vinegrape_training.data.dataset import Split, load_dataset, scan
+
+
+@pytest.fixture
+def data(colours: Path) -> LeavesDataModule:
+    """Thirteen images train, four validate, three test; batches of five."""
+    dataset = scan(colours)
+    parts = Split(dataset.paths[:13], dataset.paths[13:17], dataset.paths[17:])
+    images = load_dataset(dataset, 32, "bilinear")
+    return LeavesDataModule(dataset, images, parts, Augmentation(**compose_config().augmentation), 5)
+
+
+def test_parts_are_in_the_order_of_the_split(data: LeavesDataModule) -> None:
+    pixels, labels = data.train.tensors
+    assert (pixels.shape, pixels.dtype) == ((13, 3, 32, 32), torch.uint8)
+    assert pixels[:10, 2, 0, 0].tolist() == [255 - index for index in range(10)]
+    assert labels.tolist() == [0] * 10 + [1] * 3
+    assert data.test.tensors[1].tolist() == [1, 1, 1]
+
+
+def test_training_is_shuffled_and_a_small_last_batch_left_out(data: LeavesDataModule) -> None:
+    torch.manual_seed(0)
+    first, again = ([batch[0][:, :, 0, 0].tolist() for batch in data.train_dataloader()] for _ in range(2))
+    assert [len(batch) for batch in first] == [5, 5]
+    assert first != again
+
+
+def test_a_batch_that_is_the_only_one_stays(data: LeavesDataModule) -> None:
+    data.batch_size = 16
+    assert [len(labels) for _, labels in data.train_dataloader()] == [13]
+
+
+def test_validation_is_whole_and_in_order(data: LeavesDataModule) -> None:
+    ((pixels, labels),) = data.val_dataloader()
+    assert torch.equal(pixels, data.validation.tensors[0])
+    assert labels.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_only_training_batches_are_augmented(data: LeavesDataModule, training: bool) -> None:
+    data.trainer = SimpleNamespace(training=training)  # type: ignore[assignment]
+    batch = (data.train.tensors[0][:5], data.train.tensors[1][:5])
+    images, labels = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(images.float(), batch[0].float()) is not training
+    assert torch.equal(labels, batch[1])

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from vinegrape_training.commands.data import data
+from vinegrape_training.data.dataset import DataError
+from vinegrape_training.data.description import describe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two images of 10 x 10 pixels with a red square of 4 x 4 in one class, and a grey one without alpha in another."""
+    square = np.zeros((10, 10, 4), dtype=np.uint8)
+    square[3:7, 3:7] = (200, 10, 0, 255)
+    at_the_frame = np.roll(square, 3, axis=0)
+    at_the_frame[0, :5, 3] = 100  # translucent, and not enough to count as leaf
+    (tmp_path / "square").mkdir()
+    (tmp_path / "whole").mkdir()
+    Image.fromarray(square).save(tmp_path / "square" / "a.png")
+    Image.fromarray(at_the_frame).save(tmp_path / "square" / "b.png")
+    Image.new("L", (6, 5), 7).save(tmp_path / "whole" / "a.png")
+    return tmp_path
+
+
+def test_figures_by_hand(folder: Path) -> None:
+    square, whole = describe(folder)
+    assert (square.name, square.images, square.sizes) == ("square", 2, ((10, 10),))
+    assert (square.leaf, square.leaf_range, square.touching) == (0.16, (0.16, 0.16), 0.5)
+    assert square.translucent == pytest.approx(0.025)
+    assert square.colour == (200, 10, 0)
+    assert (whole.sizes, whole.leaf, whole.touching, whole.colour) == (((6, 5),), 1.0, 1.0, (7, 7, 7))
+
+
+def test_the_command_prints_a_line_a_class(folder: Path) -> None:
+    result = CliRunner().invoke(data, ["describe", str(folder)])
+    assert result.exit_code == 0
+    title, square, whole = result.stdout.splitlines()
+    assert title.split()[:3] == ["class", "images", "size"]
+    assert " ".join(square.split()) == "square 2 10 x 10 16.0% (16% to 16%) 50.0% 2.5% 200 10 0"
+    assert whole.split()[0] == "whole"
+
+
+def test_a_class_of_transparent_images_has_no_colour(folder: Path) -> None:
+    Image.new("RGBA", (6, 5)).save(folder / "whole" / "a.png")
+    _, whole = describe(folder)
+    assert (whole.leaf, whole.touching) == (0, 0)
+    assert whole.colour is None
+
+
+def test_an_image_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / "whole" / "a.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"whole/a\.png cannot be read"):
+        describe(folder)

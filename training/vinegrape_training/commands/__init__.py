@@ -1,0 +1,1 @@
+"""The commands of training: `vinegrape data`, `train`, `evaluate`, `tune`, `compare`, `export`, `archive`."""

@@ -1,0 +1,1 @@
+"""Leaf images: download, check, draw, read, augment."""

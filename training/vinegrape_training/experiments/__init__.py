@@ -1,0 +1,1 @@
+"""Cross-validation, comparison, tuning, and measurements of training and quantisation."""

@@ -1,0 +1,1 @@
+"""A finished run to weights, metadata and the archive."""

@@ -1,0 +1,144 @@
+"""The serving graph written to each file format that is served."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from vinegrape_training.export.graph import ServingGraph
+
+_INPUT, _OUTPUT = "images", "probabilities"
+
+# Of the convolutions, the first: what more costs and less loses, vinegrape_training.experiments.quantisation measures
+FLOAT_SHARE = 0.25
+
+# Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
+_QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
+_ACTIVATIONS = ("Clip", "Relu")
+
+
+def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
+    """Trace the graph, in eval mode, for any batch size.
+
+    Args:
+        graph: in eval mode, on the CPU.
+        side: pixels a side of its input.
+        path: of the file to write; without the debug records, which name files of the machine that traced.
+    """
+    with torch.no_grad(), _quiet():
+        traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        traced_path = Path(folder) / path.name
+        traced.save(traced_path)
+        with zipfile.ZipFile(traced_path) as source, zipfile.ZipFile(path, "w") as target:
+            for item in source.infolist():
+                if not item.filename.endswith(".debug_pkl"):
+                    target.writestr(zipfile.ZipInfo(item.filename), source.read(item))
+
+
+def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
+    """Export the graph to ONNX, float32, for any batch size; arguments as for `write_torchscript`."""
+    batch = torch.export.Dim("batch", min=1)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        exported = Path(folder) / path.name
+        torch.onnx.export(
+            graph,
+            (_example(side),),
+            exported,
+            dynamo=True,
+            input_names=[_INPUT],
+            output_names=[_OUTPUT],
+            dynamic_shapes=({0: batch},),
+            external_data=False,
+            verbose=False,
+        )
+        model = onnx.load(exported)
+    _forget_origin(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, float_share: float = FLOAT_SHARE) -> None:
+    """Quantise an ONNX file statically: weights int8 per channel, activations uint8.
+
+    Weights use 7 of their 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 would overflow, and
+    the file must answer the same everywhere.
+
+    Args:
+        onnx_path: what `write_onnx` wrote.
+        calibration: uint8 [N,S,S,3], training images; their activations set the ranges.
+        path: of the file to write.
+        float_share: of the convolutions, the first, that stay float, but at least two; 0: none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(onnx_path, prepared)
+        quantize_static(
+            prepared,
+            path,
+            _Calibration(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED_OPERATORS,
+            nodes_to_exclude=_first_blocks(onnx.load(prepared), float_share),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def _first_blocks(model: onnx.ModelProto, share: float) -> list[str]:
+    """Names of the nodes that stay float: up to the last convolution without an activation in the first share.
+
+    On a leaf before white, the first filters' sums over the white must cancel to the last digit, and the depthwise
+    convolutions after them amplify what is left: most of MobileNetV2's error in int8 arises here (docs/model.md). A
+    convolution without an activation ends a block, and has few channels to convert.
+    """
+    nodes = list(model.graph.node)
+    activated = {node.input[0] for node in nodes if node.op_type in _ACTIVATIONS}
+    convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
+    # the first filters and those that amplify their error, however few there are
+    first = convolutions[: max(2, int(share * len(convolutions)))] if share else []
+    ends = [index for index in first if nodes[index].output[0] not in activated] or first
+    return [node.name for node in nodes[: ends[-1] + 1]] if ends else []
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._images: Iterator[NDArray[np.uint8]] = iter(images)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        image = next(self._images, None)
+        return None if image is None else {_INPUT: image[np.newaxis]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back deprecations: what torch's and Python's authors have to tell one another is no news to who exports."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+def _example(side: int) -> torch.Tensor:
+    return torch.zeros(2, side, side, 3, dtype=torch.uint8)  # not 1, which a tracer may take for a constant
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes, which name source lines of the machine that exported."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")

@@ -1,0 +1,1 @@
+"""One training run: configuration, training, the run's folder."""

@@ -1,0 +1,148 @@
+"""What one training run leaves in its folder, and how to take it up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors.torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.metadata import InitialWeights
+from vinegrape_handler.resize import Interpolation
+from vinegrape_training.data.dataset import Split
+from vinegrape_training.files import written_whole
+from vinegrape_training.models.factory import create_model
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+WEIGHTS_FILE = "weights.safetensors"
+TEST_FILE = "test.npz"
+
+_LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "cykooz-resizer")
+
+
+class RunError(VinegrapeError):
+    """A run folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run is, beside its weights: `run.json`.
+
+    Attributes:
+        folder: where it lies; not in the file.
+        architecture: timm's name.
+        classes: in the order of the network's outputs.
+        input_size: pixels a side.
+        interpolation: how images are resized.
+        pooling: timm's `global_pool`; None is the network's own.
+        mean, std: of each channel of RGB, on a scale of 0 to 1.
+        temperature: what logits are divided by: fitted on the validation images, or by an evaluation; else 1.
+        data_dir: the data set's folder, absolute.
+        data_digest: `dataset.Dataset.digest` of it.
+        split: paths relative to `data_dir`.
+        metrics: figures measured at the end, by name; shares lie in 0 to 1.
+        libraries: versions that made the weights.
+        git_commit: of the code, None where it is in no checkout.
+        git_dirty: whether that checkout held changes beyond the commit.
+        seed: of split, initialisation, shuffling and augmentation.
+    """
+
+    folder: Path
+    architecture: str
+    classes: tuple[str, ...]
+    input_size: int
+    interpolation: Interpolation
+    pooling: str | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float
+    data_dir: Path
+    data_digest: str
+    split: Split
+    metrics: dict[str, float]
+    libraries: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool
+    seed: int
+
+    def write(self) -> None:
+        """Write `run.json` into the run's folder."""
+        values = dataclasses.asdict(self)
+        del values["folder"]
+        values["data_dir"] = str(self.data_dir)
+        with written_whole(self.folder / RUN_FILE) as path:
+            path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """Read a run's folder.
+
+        Raises:
+            RunError: it holds no finished run, or one of another version.
+        """
+        path = folder / RUN_FILE
+        if not path.is_file():
+            raise RunError(f"{folder} has no {RUN_FILE}: it is not the folder of a finished training run.")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            for name in ("classes", "mean", "std"):
+                values[name] = tuple(values[name])
+            values["data_dir"] = Path(values["data_dir"])
+            values["split"] = Split(**{part: tuple(paths) for part, paths in values["split"].items()})
+            return cls(folder=folder, **values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is not a run that this version of vinegrape wrote: {error!r}.") from error
+
+    @property
+    def initial_weights(self) -> InitialWeights:
+        """What training started from; the file's path, which means nothing elsewhere, stays in the configuration."""
+        weights = str(OmegaConf.load(self.folder / CONFIG_FILE).weights)
+        return "none" if weights == "none" else "hub" if weights == "imagenet" else "file"
+
+    def load_model(self) -> nn.Module:
+        """Rebuild the network with the best checkpoint's weights, in eval mode, on CPU.
+
+        Returns:
+            Normalised float32 [N, 3, S, S] to logits [N, classes], before the temperature.
+
+        Raises:
+            ModelError: there are no weights, or not this network's.
+        """
+        weights = str(self.folder / WEIGHTS_FILE)
+        return create_model(self.architecture, len(self.classes), weights, self.input_size, self.pooling).eval()
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Write a network's state dict, float32 on CPU, as `weights.safetensors`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / WEIGHTS_FILE)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the weights."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+def git_state() -> tuple[str | None, bool]:
+    """The commit of the checkout that this code runs from, None without one, and whether files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    return commit, bool(commit and _git("status", "--porcelain"))
+
+
+def _git(*arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(Path(__file__).parent), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words alone
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""Networks: any timm model by name, and the small CNN baseline."""

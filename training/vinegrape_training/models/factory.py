@@ -1,0 +1,207 @@
+"""One factory for every network: any of timm's by name, and our own baseline."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+from huggingface_hub import HfApi, try_to_load_from_cache
+from timm.data.config import resolve_model_data_config
+from timm.models import PretrainedCfg, group_modules, load_state_dict
+from torch import Tensor, nn
+
+import vinegrape_training.models.narrow_head
+import vinegrape_training.models.small_cnn  # noqa: F401 - these two register networks with timm
+from vinegrape_handler.errors import VinegrapeError
+from vinegrape_handler.resize import INTERPOLATIONS, Interpolation
+
+_HUB_TIMEOUT_SECONDS = 5.0
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class ModelError(VinegrapeError):
+    """A network or its weights that cannot be had."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network wants to see.
+
+    Attributes:
+        mean, std: of each channel of RGB, on a scale of 0 to 1.
+        interpolation: how images are resized.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+
+
+def create_model(
+    architecture: str, num_classes: int, weights: str, input_size: int | None = None, pooling: str | None = None
+) -> nn.Module:
+    """Create a network.
+
+    Args:
+        architecture: timm's name, with or without the tag of its weights.
+        num_classes: outputs; the weights' own classifier stays only if it has as many.
+        weights: "imagenet" (from timm's hub, or its cache), "none", or the path of a file: a state dict, by
+            torch.save or safetensors, of this architecture. Everything in it must fit, the classifier's size apart.
+        input_size: pixels a side, for the networks (most transformers) that are built for one size alone.
+        pooling: timm's `global_pool`, such as "avg" or "catavgmax"; the network's own if None.
+
+    Returns:
+        The network: normalised float32 [N, 3, S, S] to logits [N, num_classes].
+
+    Raises:
+        ModelError: an unknown architecture, weights that do not fit, a file or a hub that is not there.
+    """
+    config = _config(architecture)
+    options: dict[str, Any] = {"global_pool": pooling} if pooling else {}
+    if input_size and config.fixed_input_size:
+        options["img_size"] = input_size
+    if weights == "none":
+        return _timm_model(architecture, num_classes=num_classes, **options)
+    if weights == "imagenet":
+        _check_hub(architecture, config)
+        try:
+            return _timm_model(architecture, pretrained=True, num_classes=num_classes, **options)
+        except Exception as error:  # the hub's client has a different error for each way to fail
+            raise _hub_error(architecture, error) from error
+    return _from_file(architecture, num_classes, Path(weights), config.classifier, options)
+
+
+def preprocessing(model: nn.Module, interpolation: str | None = None) -> Preprocessing:
+    """What timm says that a network wants to see.
+
+    Args:
+        model: made by `create_model`.
+        interpolation: instead of timm's.
+
+    Raises:
+        ModelError: an interpolation that the server does not have.
+    """
+    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    wanted = interpolation or config["interpolation"]
+    for offered in INTERPOLATIONS:
+        if wanted == offered:
+            return Preprocessing(tuple(config["mean"]), tuple(config["std"]), offered)
+    raise ModelError(
+        f"The model wants images resized by {wanted!r}, the server has {', '.join(INTERPOLATIONS)}; "
+        "choose one, for example model.interpolation=bicubic."
+    )
+
+
+def classifier_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the last layer, or of both where a network has two (distilled transformers)."""
+    classifier: Any = model.get_classifier()  # type: ignore[operator]
+    layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
+    return [parameter for layer in layers for parameter in layer.parameters()]
+
+
+def freeze_stages(model: nn.Module, count: int) -> None:
+    """Leave the first stages as they are: no gradients, and batch norm with the statistics that it came with.
+
+    Args:
+        model: in training mode.
+        count: of stages as timm's `group_matcher` counts them, from the stem on: MobileNetV2 has the stem, seven
+            stages, and the last convolution.
+
+    Raises:
+        ModelError: a network without that many stages.
+    """
+    if not count:
+        return
+    if not hasattr(model, "group_matcher"):
+        raise ModelError("The network says nothing about its stages; none can be frozen: model.frozen_stages=0.")
+    stages = group_modules(model, model.group_matcher(coarse=True))  # type: ignore[operator]
+    if count >= len(stages):
+        raise ModelError(f"model.frozen_stages is {count}; the network has {len(stages)}, and one must learn.")
+    for stage in range(count):
+        for name in stages[stage]:
+            model.get_submodule(name).requires_grad_(False).eval()
+
+
+def _config(architecture: str) -> PretrainedCfg:
+    """What timm knows of an architecture."""
+    name = architecture.split(".")[0]
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() gives the names."
+        raise ModelError(f"timm has no model {architecture!r}; {hint}")
+    try:
+        config = timm.get_pretrained_cfg(architecture, allow_unregistered=False)
+    except RuntimeError as error:
+        tags = ", ".join(tagged.partition(".")[2] for tagged in timm.list_pretrained(f"{name}.*"))
+        raise ModelError(f"{error} {name} has weights tagged {tags or 'nothing'}.") from error
+    return cast(PretrainedCfg, config)  # None only where unregistered is allowed
+
+
+def _timm_model(architecture: str, **arguments: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(architecture, **arguments)
+    return model
+
+
+def _check_hub(architecture: str, config: PretrainedCfg) -> None:
+    """Ask the hub once: its downloader would try for most of a minute before it says that there is no network."""
+    if not config.has_weights:
+        raise ModelError(f"{architecture} has no pretrained weights; give weights=none, or a file: weights=PATH.")
+    hub = config.hf_hub_id
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
+    if not hub or any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
+        return
+    try:
+        HfApi().model_info(hub, timeout=_HUB_TIMEOUT_SECONDS)
+    except Exception as error:  # as above
+        raise _hub_error(architecture, error) from error
+
+
+def _hub_error(architecture: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"The pretrained weights of {architecture} cannot be fetched from timm's hub ({error}). "
+        "Give a file that holds them, weights=PATH, or start from random ones, weights=none."
+    )
+
+
+def _from_file(
+    architecture: str, num_classes: int, path: Path, classifier: str | tuple[str, ...] | None, options: dict[str, Any]
+) -> nn.Module:
+    """Fit the network to the file, load strictly, and only then replace the classifier.
+
+    timm's own loading stops being strict when the number of classes differs: a foreign file would load nothing and
+    say nothing.
+    """
+    state = _read_state(path)
+    name = classifier[0] if isinstance(classifier, tuple) else classifier
+    weight = state.get(f"{name}.weight")
+    file_classes = num_classes if weight is None else weight.shape[0]
+    overlay = {"state_dict": state, "num_classes": file_classes, "custom_load": False}
+    # a classifier that will be replaced was made for the network's own pooling
+    pooling = options.pop("global_pool", None) if file_classes != num_classes else None
+    try:
+        model = _timm_model(
+            architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=file_classes, **options
+        )
+    except Exception as error:  # timm's filters and torch's loader each raise in their own way
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path} does not hold weights of {architecture}: {reason}") from error
+    model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]  # else the network keeps it for life
+    if file_classes != num_classes:
+        model.reset_classifier(num_classes, pooling)  # type: ignore[operator]
+    return model
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f'There is no weights file {path}. weights is "imagenet", "none" or the path of a file.')
+    try:
+        state: dict[str, Tensor] = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # from unpicklers and zip readers to safetensors: nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path} cannot be read as weights: {reason}") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} is not a state dict: it must map names to tensors and nothing else.")
+    return state
