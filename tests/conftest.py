@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.server import Live, serving
-from vinegrape_handler.metadata import BACKENDS
+from vinegrape_handler.weights import BACKENDS
 from vinegrape_training.data import drawn_leaves
 
 ROOT = Path(__file__).parents[1]

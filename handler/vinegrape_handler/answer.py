@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from vinegrape_handler.classifier import Probabilities
@@ -40,11 +39,6 @@ def prediction(probabilities: Probabilities, metadata: Metadata) -> dict[str, An
 def error_body(error: RequestError) -> dict[str, Any]:
     """The answer to one image or request that failed, the same over REST and gRPC."""
     return {"error": {"code": error.status, "type": error.type, "message": str(error)}}
-
-
-def self_check(metadata: Metadata) -> dict[str, Any]:
-    """What a worker says that has just answered right; `worker` is its process id."""
-    return {"worker": os.getpid(), "model": {"name": metadata.name, "version": metadata.version}}
 
 
 def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.settings import WorkerSettings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
@@ -24,6 +25,11 @@ class Limits:
 
     max_bytes: int
     max_pixels: int
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> Limits:
+        """The limits that a worker's settings name."""
+        return cls(settings.max_image_bytes, settings.max_image_pixels)
 
 
 def decode(data: bytes, limits: Limits, side: int) -> Image.Image:

@@ -6,29 +6,24 @@ import http
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from vinegrape_handler import answer, request
 from vinegrape_handler.classifier import Classifier, Probabilities
+from vinegrape_handler.contract import SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
-from vinegrape_handler.memory import keep_freed_memory
-from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Backend, Metadata, SelfCheck
+from vinegrape_handler.memory import retain_freed_memory
+from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.metrics import Metrics
-from vinegrape_handler.networks import available_backends, choose_backend, load_network
+from vinegrape_handler.networks import load_network
 from vinegrape_handler.request import Request
+from vinegrape_handler.self_check import check_answers
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
-
-# Between processors and precisions the same weights differ in the third decimal at most; a wrong preprocessing
-# or wrong weights differ in the first.
-_SELF_CHECK_TOLERANCE = 0.05
-
-# What a worker that cannot start writes before its reason; `vinegrape serve` looks for it in the log.
-START_FAILED = "vinegrape worker cannot start: "
+from vinegrape_handler.weights import available_backends, choose_backend
 
 _logger = logging.getLogger(__package__)
 
@@ -58,7 +53,7 @@ class Handler:
             VinegrapeError: wrong settings, or an archive that cannot be served; the worker does not start.
         """
         _set_up_logging()
-        keep_freed_memory(all_of_it=False)
+        retain_freed_memory("worker")
         try:
             self._load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
         except Exception as error:
@@ -90,7 +85,7 @@ class Handler:
 
     def _load(self, folder: Path, gpu: int | None) -> None:
         self.settings = WorkerSettings.from_environment()
-        self._self_check_token = os.environ.get(request.SELF_CHECK_VARIABLE, "")
+        self._self_check_token = os.environ.get(SELF_CHECK_VARIABLE, "")
         self.metadata = Metadata.read(folder)
         if gpu is None and self.settings.device == "cuda":
             raise SettingError(
@@ -101,7 +96,7 @@ class Handler:
         on_gpu = device != "cpu"
         self.backend = choose_backend(self.settings.backend, available_backends(folder), on_gpu)
         network = load_network(folder, self.backend, self.settings, device)
-        limits = self.settings.limits
+        limits = Limits.of(self.settings)
         # A classifier of its own: what it asks is nobody's request, and is not counted
         self._check = partial(
             check_answers, Classifier(self.metadata, network, limits), folder / SELF_CHECK_FOLDER, self.backend
@@ -168,7 +163,7 @@ class Handler:
         except ArchiveError as error:
             failed = InferenceFailed(str(error))
             return answer.error_body(failed), failed.status
-        return answer.self_check(self.metadata), http.HTTPStatus.OK
+        return SelfCheckAnswer(os.getpid(), self.metadata.version).to_body(self.metadata.name), http.HTTPStatus.OK
 
 
 def _write(body: dict[str, Any], status: int, context: Context, index: int) -> bytes:
@@ -189,23 +184,3 @@ def _set_up_logging() -> None:
     if not _logger.handlers:
         _logger.addHandler(logging.StreamHandler())
         _logger.propagate = False
-
-
-def check_answers(classifier: Classifier, folder: Path, backend: Backend, checks: Sequence[SelfCheck]) -> None:
-    """Ask the model about pictures of its self-check, which also warms it up.
-
-    Raises:
-        ArchiveError: an answer differs from what was recorded when the archive was made.
-    """
-    for check in checks:
-        if backend not in check.probabilities:
-            raise ArchiveError(f"The archive's self-check has no answers for {backend}. Export the model again.")
-        (result,) = classifier.classify([(folder / check.file).read_bytes()])
-        if isinstance(result, RequestError):
-            raise ArchiveError(f"The self-check picture {check.file} failed: {result}")
-        difference = float(np.abs(result - np.array(check.probabilities[backend])).max())
-        if not difference <= _SELF_CHECK_TOLERANCE:  # NaN is not
-            raise ArchiveError(
-                f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than "
-                f"{_SELF_CHECK_TOLERANCE}: {result.tolist()} instead of {check.probabilities[backend]}."
-            )

@@ -1,33 +1,33 @@
-"""How this process gets its memory."""
+"""How the C library keeps the memory that this process frees."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Literal
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 
-_LARGEST_THRESHOLD = 32 * 2**20  # glibc's own, on 64 bits: mallopt(3)
+_LARGEST_THRESHOLD = 32 * 2**20  # bytes; glibc's maximum on 64 bits: mallopt(3)
 
 
-def keep_freed_memory(*, all_of_it: bool) -> bool:
-    """Let the C library keep freed memory for what is allocated next, from here on and for the whole process.
+def retain_freed_memory(scope: Literal["worker", "training"]) -> bool:
+    """Let the C library keep freed memory for later allocations, in the whole process.
 
-    Who decodes an image or trains a step frees and allocates the same megabytes again and again. glibc gives each large
-    block back to the system and asks for it anew, which then clears it page by page: two fifths of decoding a leaf,
-    and a tenth to a fifth of a training step on CPU.
+    Decoding and training free and reallocate large buffers. glibc returns them to the kernel, which zeroes the pages
+    again: 40 % of the time to decode a leaf, 10 to 20 % of a training step on a CPU.
 
     Args:
-        all_of_it: whatever its size, for training. Else blocks of up to 32 MiB, and 64 MiB of them at most: a worker
-            that once decoded the largest picture does not stay as large.
+        scope: "worker" keeps blocks of up to 32 MiB, and at most 64 MiB of them, so that one very large image does not
+            make a worker large for good. "training" keeps everything.
 
     Returns:
-        Whether it does; where the C library is not glibc, nothing changes.
+        Whether the C library accepted it; False, and no change, where it is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # another C library, or a system that has none to ask
+    except (OSError, AttributeError, TypeError):  # another C library, or a system without a shared one
         return False
-    if all_of_it:
+    if scope == "training":
         return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD))

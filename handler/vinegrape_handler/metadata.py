@@ -9,21 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.resize import INTERPOLATIONS, Interpolation
+from vinegrape_handler.weights import Backend
 
 FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
 SELF_CHECK_FOLDER = "self_check"
 
-Backend = Literal["onnx_int8", "onnx_fp32", "torchscript"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
-WEIGHTS_FILES: dict[Backend, str] = {
-    "onnx_int8": "model.int8.onnx",
-    "onnx_fp32": "model.fp32.onnx",
-    "torchscript": "model.torchscript.pt",
-}
-# What an archive carries unless told otherwise: one for a CPU, one for a GPU
-DEFAULT_WEIGHTS: tuple[Backend, ...] = ("onnx_int8", "torchscript")
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 InitialWeights = Literal["none", "hub", "file"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
 from vinegrape_handler.errors import RequestError
 
 # One image takes 5 to 20 ms; the ends are a picture that fails at once and a request of 32 photos.
@@ -20,10 +21,6 @@ _SECONDS = (
 )  # fmt: skip
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
-
-# Name and meaning of what is of the workers that live; where none does, who adds them up says 0
-WORKERS_READY = ("vinegrape_workers_ready", "Workers that run and have answered their self-check")
-BATCHES_IN_PROGRESS = ("vinegrape_batches_in_progress", "Batches that workers are at")
 
 
 class Metrics:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import BACKENDS, WEIGHTS_FILES, Backend
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import WEIGHTS_FILES, Backend
 
 if TYPE_CHECKING:
     import torch
@@ -24,28 +24,6 @@ class Network(Protocol):
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the network once."""
-
-
-def available_backends(folder: Path) -> tuple[Backend, ...]:
-    """The backends whose weights an export or an unpacked archive holds."""
-    return tuple(backend for backend in BACKENDS if (folder / WEIGHTS_FILES[backend]).is_file())
-
-
-def choose_backend(wanted: str, held: tuple[Backend, ...], on_gpu: bool) -> Backend:
-    """Settle backend "auto", and check any other against what the archive holds.
-
-    Raises:
-        SettingError: the archive does not hold those weights.
-    """
-    if wanted == "auto":
-        preferred: tuple[Backend, ...] = ("torchscript", *BACKENDS) if on_gpu else BACKENDS
-        for backend in preferred:
-            if backend in held:
-                return backend
-    for backend in held:
-        if backend == wanted:
-            return backend
-    raise SettingError(f"backend is {wanted!r}, but the archive holds the weights of: {', '.join(held) or 'none'}.")
 
 
 def load_network(folder: Path, backend: Backend, settings: WorkerSettings, device: str) -> Network:

@@ -11,15 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vinegrape_handler.contract import SELF_CHECK_HEADER
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 
 # A raw REST body arrives as `body`; the others are names of form fields and of gRPC inputs.
 IMAGE_FIELDS = ("body", "data", "image", "file")
-
-# On a GET, with the value that `vinegrape serve` gave its workers in the variable: the worker asks its model about a
-# picture that it knows the answer to. It is counted nowhere, and so not for everybody.
-SELF_CHECK_HEADER = "x-vinegrape-self-check"
-SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 
 # No image format begins like this
 _JSON_OBJECT = re.compile(rb"\s*\{")

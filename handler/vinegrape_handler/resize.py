@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
 from vinegrape_handler.decode import WHITE
-
-Interpolation = Literal["bilinear", "bicubic"]
-INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+from vinegrape_handler.metadata import Interpolation
 
 # Pillow's filters of the same names. Pillow's bicubic is the cubic of parameter -0.5, which is Catmull-Rom's.
 _FILTERS = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}

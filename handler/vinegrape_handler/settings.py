@@ -6,13 +6,11 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import Backend
-
-ENVIRONMENT_PREFIX = "VINEGRAPE_"
+from vinegrape_handler.fields import ENVIRONMENT_PREFIX, check_at_least, check_choices, read_environment, setting
+from vinegrape_handler.weights import Backend
 
 # The most images in one call of the network, whatever the number of instances in a request. On a GPU it bounds the
 # memory. On a CPU, where activations take about 22 MB an image (MobileNetV2 at 320 px), a call of 4 takes as long an
@@ -22,11 +20,6 @@ CPU_CALL_SIZE = 4
 
 # Where Pillow itself gives up with a decompression-bomb error
 PILLOW_MAX_PIXELS = 178_956_970
-
-
-def setting(default: Any, meaning: str) -> Any:
-    """A dataclass field with its meaning, which `vinegrape serve --help` shows."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)
@@ -59,11 +52,6 @@ class WorkerSettings:
                 "Set precision to fp32."
             )
 
-    @property
-    def limits(self) -> Limits:
-        """What one image may measure."""
-        return Limits(self.max_image_bytes, self.max_image_pixels)
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkerSettings:
         """Read `VINEGRAPE_<FIELD>` for each field; what is not set keeps its default.
@@ -76,55 +64,3 @@ class WorkerSettings:
     def to_environment(self) -> dict[str, str]:
         """The variables that `from_environment` reads back to the same settings."""
         return {ENVIRONMENT_PREFIX + name.upper(): str(value) for name, value in dataclasses.asdict(self).items()}
-
-
-def read_environment(settings: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Values of a settings class that the environment gives, typed as their fields are.
-
-    Raises:
-        SettingError: a value that does not read as its field's type.
-    """
-    fields = (field for field in dataclasses.fields(settings) if "meaning" in field.metadata)
-    names = {field.name: ENVIRONMENT_PREFIX + field.name.upper() for field in fields}
-    return {
-        name: parse(settings, name, environment[variable], variable)
-        for name, variable in names.items()
-        if variable in environment
-    }
-
-
-def parse(settings: type, name: str, text: str, source: str) -> Any:
-    """Read a field's value from text: a whole number where its default is one.
-
-    Raises:
-        SettingError: not a whole number; `source` says where the text came from.
-    """
-    default = next(field.default for field in dataclasses.fields(settings) if field.name == name)
-    if not isinstance(default, int):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingError(f"{source} is {text!r}; it must be a whole number.") from None
-
-
-def choices(settings: type, name: str) -> tuple[str, ...]:
-    """The values that a field of a literal type can have; none for any other field."""
-    hint = get_type_hints(settings)[name]
-    return get_args(hint) if get_origin(hint) is Literal else ()
-
-
-def check_choices(settings: Any) -> None:
-    """Raise a SettingError for a field of a literal type with another value."""
-    for field in dataclasses.fields(settings):
-        allowed, value = choices(type(settings), field.name), getattr(settings, field.name)
-        if allowed and value not in allowed:
-            raise SettingError(f"{field.name} is {value!r}; it must be one of {', '.join(allowed)}.")
-
-
-def check_at_least(settings: Any, **minima: int) -> None:
-    """Raise a SettingError for a field below its minimum."""
-    for name, minimum in minima.items():
-        value = getattr(settings, name)
-        if value < minimum:
-            raise SettingError(f"{name} is {value}; it must be at least {minimum}.")

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from vinegrape_loadtests.local.server import serving
-from vinegrape_server.host.http import LOOPBACK
+from vinegrape_server.settings import LOOPBACK
 
 REPORTS = Path("loadtests/report")
 
@@ -26,7 +26,7 @@ RUNS = {"closed": (), "open": ("--arrival-rate", "10", "--users", "32")}
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--host", help="Test this server instead of starting one; gRPC is at its port 7070, or --grpc-host.")
 @click.argument("locust_options", nargs=-1, type=click.UNPROCESSED)
-def main(host: str | None, locust_options: tuple[str, ...]) -> None:
+def loadtest(host: str | None, locust_options: tuple[str, ...]) -> None:
     """Run both loads; exit code 1 if a threshold of either did not hold."""
     if host:
         sys.exit(run_all(("--host", host, *locust_options)))
@@ -57,4 +57,4 @@ def run_all(options: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    loadtest()

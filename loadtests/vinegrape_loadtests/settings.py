@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.settings import check_at_least, setting
+from vinegrape_handler.fields import check_at_least, setting
 
 # Defaults of Locust's own options --users and --run-time
 USERS = 4

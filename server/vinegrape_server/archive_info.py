@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, WEIGHTS_FILES, Backend, Metadata
+from vinegrape_handler.metadata import METADATA_FILE, Metadata
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, Backend
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import time
 
 import psutil
 
-from vinegrape_handler.metrics import BATCHES_IN_PROGRESS
-from vinegrape_server.host.http import LOOPBACK, get
+from vinegrape_handler.contract import BATCHES_IN_PROGRESS
+from vinegrape_server.host.http import get
 from vinegrape_server.host.processes import find_workers
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan
+from vinegrape_server.settings import LOOPBACK
 
 _QUEUE_S = 1  # until the management port has not answered
 # On its way from the client to the queue, and from there to the worker, a request is counted nowhere. It takes time
@@ -50,7 +51,7 @@ class InFlight:
         try:
             answer = get(LOOPBACK, self._port, self._path, _QUEUE_S)
             waiting = json.loads(answer.body)[0]["jobQueueStatus"]["pendingRequests"]
-            return bool(waiting or self._worker_metrics.gauge(BATCHES_IN_PROGRESS[0]))
+            return bool(waiting or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name))
         except (OSError, ValueError, LookupError, TypeError):
             return True
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.networks import choose_backend
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import choose_backend
 from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.settings import ServeSettings
 

@@ -11,13 +11,13 @@ from vinegrape_handler.errors import SettingError
 from vinegrape_server import plan as planning
 from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.host.console import say
-from vinegrape_server.host.http import LOOPBACK, reachable
+from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import operations
 from vinegrape_server.plan import Plan
-from vinegrape_server.settings import ServeSettings
+from vinegrape_server.settings import LOOPBACK, ServeSettings
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java

@@ -11,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.settings import (
-    ENVIRONMENT_PREFIX,
-    MAX_BATCH_SIZE,
-    WorkerSettings,
-    check_at_least,
-    parse,
-    read_environment,
-    setting,
-)
-from vinegrape_server.host.http import LOOPBACK
+from vinegrape_handler.fields import ENVIRONMENT_PREFIX, check_at_least, parse, read_environment, setting
+from vinegrape_handler.settings import MAX_BATCH_SIZE, WorkerSettings
+
+LOOPBACK = "127.0.0.1"
 
 # TorchServe holds a request's size in a Java int, and the request in memory, several times over. So it is told little
 # more than our own limit, whose error says more than its empty 413: enough for the largest image in base64.

@@ -12,8 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from vinegrape_handler.metrics import WORKERS_READY
-from vinegrape_handler.request import SELF_CHECK_HEADER, SELF_CHECK_VARIABLE
+from vinegrape_handler.contract import SELF_CHECK_HEADER, SELF_CHECK_VARIABLE, WORKERS_READY, SelfCheckAnswer
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.console import say
 from vinegrape_server.host.http import get
@@ -83,7 +82,7 @@ class Supervisor:
             return f"starting: {len(self._answered)} of {self._plan.workers} workers have answered right"
         if self._state == "stopping":
             return "stopping"
-        return self.why_not_live() or ("" if self.worker_metrics.gauge(WORKERS_READY[0]) else "no worker runs")
+        return self.why_not_live() or ("" if self.worker_metrics.gauge(WORKERS_READY.name) else "no worker runs")
 
     def wait_until_ready(self, stop: Stop) -> bool:
         """Ask for self-checks until every worker has passed one. `/ping` says Healthy before a model is loaded.
@@ -172,7 +171,7 @@ class Supervisor:
     def _has_worker(self) -> bool:
         """Whether a worker runs; unknown, as when too many files are open, is not none."""
         try:
-            return bool(self.worker_metrics.gauge(WORKERS_READY[0]))
+            return bool(self.worker_metrics.gauge(WORKERS_READY.name))
         except OSError:
             return True
 
@@ -190,8 +189,8 @@ class Supervisor:
                 "vinegrape archive OLD.mar NEW.mar"
             )
         try:
-            body = json.loads(answer.body)
-            return {body["worker"]} if body["model"]["version"] == metadata.version else set()
+            checked = SelfCheckAnswer.from_body(json.loads(answer.body))
+            return {checked.worker} if checked.version == metadata.version else set()
         except (ValueError, LookupError, TypeError):  # TorchServe's own answer while the model loads
             return set()
 

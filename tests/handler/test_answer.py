@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.handler.test_metadata import METADATA
+from tests.support.metadata import METADATA
 from vinegrape_handler import answer, errors
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.settings import WorkerSettings

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.handler.test_metadata import METADATA
 from tests.support.images import encode, grey
+from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import BrokenImage, InferenceFailed, NoImage, TooLarge, UnsupportedFormat

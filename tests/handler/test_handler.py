@@ -14,14 +14,17 @@ from ts.context import Context, RequestProcessor
 from ts.model_loader import ModelLoaderFactory
 
 from tests.handler.test_classifier import Fails
-from tests.handler.test_metadata import METADATA
 from tests.support.images import encode, gradient, grey
+from tests.support.metadata import METADATA
 from vinegrape_handler import handler as module
 from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
-from vinegrape_handler.handler import Handler, check_answers
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.handler import Handler
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.self_check import check_answers
 from vinegrape_handler.settings import CPU_CALL_SIZE, WorkerSettings
+from vinegrape_handler.weights import BACKENDS
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +220,7 @@ def test_no_numbers_are_no_right_answer(tmp_path):
     """A network that gives NaN, as a half-precision overflow does, is off by nothing and by everything."""
     (tmp_path / "0.png").write_bytes(encode(gradient(), "PNG"))
     classifier = Classifier(
-        METADATA, lambda batch: np.full((len(batch), 2), np.nan, np.float32), WorkerSettings().limits
+        METADATA, lambda batch: np.full((len(batch), 2), np.nan, np.float32), Limits.of(WorkerSettings())
     )
     with pytest.raises(ArchiveError, match="is off by nan"):
         check_answers(classifier, tmp_path, "onnx_int8", METADATA.self_check)

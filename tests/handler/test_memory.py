@@ -10,10 +10,10 @@ ROUNDS = 8
 # Each round takes fresh pages from the system, unless those of the round before were kept
 PROGRAM = f"""
 import resource, sys
-from vinegrape_handler.memory import keep_freed_memory
+from vinegrape_handler.memory import retain_freed_memory
 kind, mib = sys.argv[1], int(sys.argv[2])
 if kind != "leave":
-    assert keep_freed_memory(all_of_it=kind == "all")
+    assert retain_freed_memory("training" if kind == "all" else "worker")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({ROUNDS}):
     blocks = [b"x" * (mib * 2**20) for _ in range(4)]

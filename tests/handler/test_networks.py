@@ -6,10 +6,12 @@ import torch
 
 from vinegrape_handler import networks
 from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import BACKENDS, SELF_CHECK_FOLDER, WEIGHTS_FILES, Metadata
-from vinegrape_handler.networks import available_backends, choose_backend, load_network
+from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, available_backends, choose_backend
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 
@@ -91,7 +93,7 @@ def test_int8_agrees_with_fp32(export):
     """On drawn leaves, which are what it was calibrated for."""
     answers = {}
     for backend in ("onnx_int8", "onnx_fp32"):
-        classifier = Classifier(Metadata.read(export), load(export, backend), WorkerSettings().limits)
+        classifier = Classifier(Metadata.read(export), load(export, backend), Limits.of(WorkerSettings()))
         pictures = sorted((export / SELF_CHECK_FOLDER).iterdir())
         answers[backend] = np.stack(classifier.classify([picture.read_bytes() for picture in pictures]))
     np.testing.assert_allclose(answers["onnx_int8"], answers["onnx_fp32"], atol=0.1)

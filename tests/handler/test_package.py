@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vinegrape_handler
-from vinegrape_handler.metadata import WEIGHTS_FILES
+from vinegrape_handler.weights import WEIGHTS_FILES
 
 MODULES = [path.stem for path in Path(vinegrape_handler.__file__).parent.glob("*.py")]
 

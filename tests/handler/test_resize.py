@@ -4,7 +4,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from tests.support.images import gradient
-from vinegrape_handler.resize import INTERPOLATIONS, resize
+from vinegrape_handler.metadata import INTERPOLATIONS
+from vinegrape_handler.resize import resize
 from vinegrape_training.data import drawn_leaves
 
 WHITE = [255, 255, 255]

@@ -32,7 +32,7 @@ def test_other_variables_are_left_alone():
 
 
 def test_the_limits_of_an_image():
-    assert WorkerSettings(max_image_bytes=7, max_image_pixels=8).limits == Limits(7, 8)
+    assert Limits.of(WorkerSettings(max_image_bytes=7, max_image_pixels=8)) == Limits(7, 8)
 
 
 @pytest.mark.parametrize("value", ["", "two", "1.5", "1e3"])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.handler.test_metadata import METADATA
 from tests.support import archives
+from tests.support.metadata import METADATA
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE
 from vinegrape_server.archive_info import ArchiveInfo

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.archives import info
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import BACKENDS
+from vinegrape_handler.weights import BACKENDS
 from vinegrape_server import plan as module
 from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import ServeSettings

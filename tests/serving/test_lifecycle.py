@@ -22,7 +22,8 @@ import pytest
 
 from tests.conftest import program
 from tests.support.server import Live, command, serving, starting, wait_for_banner, wait_until, with_entry
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.weights import BACKENDS
 from vinegrape_loadtests.local.server import free_ports
 
 STOP_S = 30  # far more than it takes; a bound, so that a test that fails also ends

@@ -102,7 +102,7 @@ def test_every_command_line_is_understood(command):
     words = shlex.split(command)[1:]
     group: click.Command = vinegrape
     while isinstance(group, click.Group):
-        group = group.commands[words.pop(0)]
+        group = group.get_command(click.Context(group), words.pop(0))
     group.make_context(group.name, words)
 
 

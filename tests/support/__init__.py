@@ -1,0 +1,1 @@
+"""What tests share: servers, archives, images, stand-ins."""

@@ -3,8 +3,9 @@
 import zipfile
 from pathlib import Path
 
-from tests.handler.test_metadata import METADATA
-from vinegrape_handler.metadata import BACKENDS, METADATA_FILE, SELF_CHECK_FOLDER, WEIGHTS_FILES
+from tests.support.metadata import METADATA
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES
 from vinegrape_server.archive_info import ArchiveInfo
 
 PICTURE = b"the bytes of a picture"

@@ -30,8 +30,9 @@ from vinegrape_loadtests.bench.servers import Target
 from vinegrape_loadtests.bench.workloads import Workload, make_workloads
 from vinegrape_loadtests.local.processes import cpu_seconds, pss_mib, wait_until_idle
 from vinegrape_loadtests.local.server import starting, unpacked
-from vinegrape_server.host.http import LOOPBACK, get
+from vinegrape_server.host.http import get
 from vinegrape_server.plan import count_cores
+from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.torchserve.java import find_java, java_version
 
 _CONNECTIONS = (1, 4, *FULL)

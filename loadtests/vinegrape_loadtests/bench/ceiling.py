@@ -13,11 +13,13 @@ from pathlib import Path
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import RequestError
-from vinegrape_handler.memory import keep_freed_memory
+from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_handler.metadata import Metadata
-from vinegrape_handler.networks import available_backends, choose_backend, load_network
+from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import available_backends, choose_backend
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ def work(folder: Path) -> Callable[[bytes], bytes]:
     Args:
         folder: an unpacked archive.
     """
-    keep_freed_memory(all_of_it=False)
+    retain_freed_memory("worker")
     settings, metadata = WorkerSettings(), Metadata.read(folder)
     backend = choose_backend("auto", available_backends(folder), on_gpu=False)
-    classifier = Classifier(metadata, load_network(folder, backend, settings, "cpu"), settings.limits)
+    classifier = Classifier(metadata, load_network(folder, backend, settings, "cpu"), Limits.of(settings))
 
     def ask(data: bytes) -> bytes:
         (result,) = classifier.classify([data])

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from vinegrape_loadtests.local.server import free_ports, serving
-from vinegrape_server.host.http import LOOPBACK
+from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.torchserve.java import find_java
 
 _START_TIMEOUT_S = 180

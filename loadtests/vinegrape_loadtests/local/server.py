@@ -17,8 +17,8 @@ from pathlib import Path
 
 import click
 
-from vinegrape_server.host.http import LOOPBACK, get
-from vinegrape_server.settings import ServeSettings
+from vinegrape_server.host.http import get
+from vinegrape_server.settings import LOOPBACK, ServeSettings
 
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LOOPBACK = "127.0.0.1"
+from vinegrape_server.settings import LOOPBACK
 
 # To ourselves, and so past any proxy that the environment names
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vinegrape_server.host.http import LOOPBACK, get
+from vinegrape_server.host.http import get
 from vinegrape_server.host.processes import find_workers
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.plan import Plan
+from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.supervisor import Supervisor
 
 _FETCH_S = 2

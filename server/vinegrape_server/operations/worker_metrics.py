@@ -12,7 +12,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from vinegrape_handler.metrics import BATCHES_IN_PROGRESS, WORKERS_READY
+from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
 from vinegrape_server.host.processes import lives
 
 _DEAD = "dead"  # in the place of a process id

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterable
 
-from vinegrape_handler.handler import START_FAILED
+from vinegrape_handler.contract import START_FAILED
 from vinegrape_server.host.console import say
 
 # Said at every start: by Java of TorchServe's libraries, of every machine without a GPU, before anything works

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import ts
 
-from tests.handler.test_metadata import METADATA
 from tests.support.archives import info, write
+from tests.support.metadata import METADATA
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_server.archive_info import ArchiveInfo

@@ -3,11 +3,12 @@ import onnx
 import pytest
 import torch
 
-from vinegrape_handler.decode import decode
-from vinegrape_handler.metadata import BACKENDS, WEIGHTS_FILES, Metadata
+from vinegrape_handler.decode import Limits, decode
+from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES
 from vinegrape_training.data.dataset import DataError
 from vinegrape_training.export.export import ExportError
 from vinegrape_training.export.export import export as make_export
@@ -19,7 +20,7 @@ from vinegrape_training.fit.run import Run
 @pytest.fixture(scope="module")
 def images(drawn):
     """Decoded images of the run's data, as they are served: uint8 [50,32,32,3]."""
-    limits = WorkerSettings().limits
+    limits = Limits.of(WorkerSettings())
     paths = sorted(drawn.glob("*/*.png"))
     return np.stack([resize(decode(path.read_bytes(), limits, 32), 32, "bicubic") for path in paths])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vinegrape_handler.metadata import BACKENDS, DEFAULT_WEIGHTS, Backend
+from vinegrape_handler.weights import BACKENDS, DEFAULT_WEIGHTS, Backend
 
 _PATH = click.Path(path_type=Path)
 

@@ -16,7 +16,8 @@ from rich.progress import track
 
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError, VinegrapeError
-from vinegrape_handler.resize import Interpolation, resize
+from vinegrape_handler.metadata import Interpolation
+from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 from vinegrape_training.data.manifest import IMAGE_SUFFIXES, is_image
 

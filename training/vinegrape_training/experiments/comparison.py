@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import track
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import DEFAULT_WEIGHTS, WEIGHTS_FILES
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import DEFAULT_WEIGHTS, WEIGHTS_FILES
 from vinegrape_training.evaluation.plots import draw_tradeoff
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.experiments.cross_validation import first_weights

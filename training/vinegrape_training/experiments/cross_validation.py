@@ -17,8 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from vinegrape_handler.errors import SettingError
+from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.networks import load_network
-from vinegrape_handler.resize import Interpolation
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.augmentation import Augmentation, augment
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan

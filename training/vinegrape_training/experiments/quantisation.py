@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import track
 
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.metadata import WEIGHTS_FILES
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import load_dataset, scan
 from vinegrape_training.experiments.comparison import take_times
 from vinegrape_training.export import parity, weights

@@ -28,7 +28,7 @@ from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from vinegrape_handler.decode import decode
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.memory import keep_freed_memory
+from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_handler.resize import resize
 from vinegrape_training.data import drawn_leaves
 from vinegrape_training.data.augmentation import BLUR_SIGMA, Augmentation, augment
@@ -126,7 +126,7 @@ class Stepper:
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
         if variant.keeps_memory:
-            keep_freed_memory(all_of_it=True)
+            retain_freed_memory("training")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = not variant.unfilled  # type: ignore[attr-defined]
         torch.manual_seed(0)

@@ -20,16 +20,10 @@ from model_archiver.model_packaging import generate_model_archive
 
 import vinegrape_handler
 from vinegrape_handler.errors import ArchiveError
-from vinegrape_handler.metadata import (
-    DEFAULT_WEIGHTS,
-    METADATA_FILE,
-    SELF_CHECK_FOLDER,
-    WEIGHTS_FILES,
-    Backend,
-    Metadata,
-)
-from vinegrape_handler.networks import available_backends, load_network
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import DEFAULT_WEIGHTS, WEIGHTS_FILES, Backend, available_backends
 from vinegrape_training.export import self_check
 
 MAX_BYTES = 15_000_000

@@ -15,16 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.metadata import (
-    BACKENDS,
-    METADATA_FILE,
-    SELF_CHECK_FOLDER,
-    WEIGHTS_FILES,
-    Backend,
-    Metadata,
-)
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, Backend
 from vinegrape_training.data.dataset import DataError, Dataset, load_images, scan
 from vinegrape_training.data.manifest import compare, load_manifest
 from vinegrape_training.export import parity, self_check, weights

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vinegrape_handler.metadata import BACKENDS, Metadata
+from vinegrape_handler.metadata import Metadata
+from vinegrape_handler.weights import BACKENDS
 
 CARD_FILE = "MODEL_CARD.md"
 

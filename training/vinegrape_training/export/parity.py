@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.metadata import Backend
 from vinegrape_handler.networks import Network
+from vinegrape_handler.weights import Backend
 
 # Images in one call while the gate measures; also the larger of the two batch sizes that must agree
 _BATCH = 8

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import RequestError
-from vinegrape_handler.metadata import Backend, Metadata, SelfCheck
+from vinegrape_handler.metadata import Metadata, SelfCheck
 from vinegrape_handler.networks import Network
 from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import Backend
 from vinegrape_training.data import drawn_leaves
 
 _SIDE = 256
@@ -27,7 +29,7 @@ def draw(folder: Path) -> None:
 
 def record(metadata: Metadata, networks: Mapping[Backend, Network], folder: Path) -> Metadata:
     """The same metadata, with what each network answers to the pictures of a folder."""
-    limits = WorkerSettings().limits
+    limits = Limits.of(WorkerSettings())
     classifiers = {backend: Classifier(metadata, network, limits) for backend, network in networks.items()}
     checks = (
         SelfCheck(picture.name, {b: _answer(classifier, picture) for b, classifier in classifiers.items()})

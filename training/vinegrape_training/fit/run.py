@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.metadata import InitialWeights
-from vinegrape_handler.resize import Interpolation
+from vinegrape_handler.metadata import InitialWeights, Interpolation
 from vinegrape_training.data.dataset import Split
 from vinegrape_training.files import written_whole
 from vinegrape_training.models.factory import create_model

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vinegrape_handler.errors import SettingError, VinegrapeError
-from vinegrape_handler.memory import keep_freed_memory
+from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_training.data.augmentation import Augmentation
 from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
@@ -98,7 +98,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    keep_freed_memory(all_of_it=True)
+    retain_freed_memory("training")
     # Determinism also fills new tensors, in case somebody reads them before they are written: a sixth of a step's time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

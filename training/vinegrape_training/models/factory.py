@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import vinegrape_training.models.narrow_head
 import vinegrape_training.models.small_cnn  # noqa: F401 - these two register networks with timm
 from vinegrape_handler.errors import VinegrapeError
-from vinegrape_handler.resize import INTERPOLATIONS, Interpolation
+from vinegrape_handler.metadata import INTERPOLATIONS, Interpolation
 
 _HUB_TIMEOUT_SECONDS = 5.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vinegrape_handler.metadata import WEIGHTS_FILES, Metadata
+from vinegrape_handler.metadata import Metadata
+from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.models.factory import create_model
 
 STOCK_SIDE = 224  # TorchServe's image_classifier crops to it, whatever the network wants
