@@ -11,6 +11,7 @@ import pytest
 # over them (90 s of training instead of 3).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.support import tiny_archive as tiny_archive_files
 from tests.support.server import Live, serving
 from vinegrape_handler.weights import BACKENDS
 from vinegrape_training.data import drawn_leaves
@@ -28,6 +29,30 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"VINEGRAPE_TESTS=all allows no skip: {report.longrepr}"
     return report
+
+
+# Tests that use the same costly fixture run in one process of `pytest -n 2 --dist loadgroup`, so that it is made once.
+GROUPS = {
+    "batching_server": "server",
+    "server": "server",
+    "small_archive": "trained",
+    "export": "trained",
+    "run": "trained",
+}
+TRAINED = {"small_archive", "export", "run"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test by the fixtures that it uses: what they start, and the group that shares them."""
+    for item in items:
+        fixtures = set(item.fixturenames)
+        if fixtures & TRAINED:
+            item.add_marker("trains")
+        if fixtures & {"server", "batching_server"}:
+            item.add_marker("live")
+        group = next((GROUPS[name] for name in GROUPS if name in fixtures), None)
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def shared(name: str) -> Path:
@@ -119,6 +144,28 @@ def small_archive(export, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
     build(export, path, BACKENDS)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory) -> Path:
+    """The folder of a model whose answers can be worked out on paper, with ONNX weights."""
+    folder = tmp_path_factory.mktemp("tiny") / "export"
+    tiny_archive_files.write_export(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_export, tmp_path_factory) -> Path:
+    """That model's archive, with the handler's code as it is now."""
+    return tiny_archive_files.write_archive(tmp_path_factory.mktemp("tiny_store") / "vinegrape.mar", tiny_export)
+
+
+@pytest.fixture(scope="session")
+def tiny_torch_archive(tmp_path_factory) -> Path:
+    """The same model's archive, with the weights of every backend; needs torch."""
+    folder = tmp_path_factory.mktemp("tiny_torch")
+    tiny_archive_files.write_export(folder / "export", BACKENDS)
+    return tiny_archive_files.write_archive(folder / "vinegrape.mar", folder / "export")
 
 
 @pytest.fixture(scope="session")

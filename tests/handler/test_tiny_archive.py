@@ -1,0 +1,20 @@
+"""The hand-made model computes what its description says."""
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
+from vinegrape_handler.networks import load_network
+from vinegrape_handler.settings import WorkerSettings
+
+
+@pytest.mark.parametrize(
+    ("colour", "label", "probability"),
+    [(RED, "Ak", 0.75), (GREEN, "Ala_Idris", 0.75), (BLUE, "Buzgulu", 0.75), (BLACK, "Dimnit", 0.6)],
+)
+def test_a_colour_has_its_class(tiny_export, colour, label, probability):
+    network = load_network(tiny_export, "onnx_int8", WorkerSettings(), "cpu")
+    (computed,) = network(np.full((1, SIDE, SIDE, 3), colour, np.uint8))
+    assert CLASSES[int(computed.argmax())] == label
+    assert computed.max() == pytest.approx(probability)
+    assert computed == pytest.approx(probabilities(colour))

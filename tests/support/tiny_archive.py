@@ -1,0 +1,131 @@
+"""A model made by hand, whose probabilities can be worked out on paper, and its archive.
+
+With r, g and b the mean of each channel between 0 (black) and 1, the network scores the five classes with
+3r, 3g, 3b, 0.6 and 0.4, and divides by the sum of the scores. So a red image is Ak with probability 3 / 4, a green one
+Ala_Idris, a blue one Buzgulu; a black one is Dimnit with 0.6 and Nazli with 0.4.
+
+It takes some milliseconds to build, without torch unless TorchScript is wanted.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+import vinegrape_handler
+from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata, SelfCheck
+from vinegrape_handler.weights import WEIGHTS_FILES, Backend
+
+CLASSES = ("Ak", "Ala_Idris", "Buzgulu", "Dimnit", "Nazli")
+SIDE = 16  # pixels per side of the network's input
+
+RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+_WEIGHTS = np.array([[3, 0, 0, 0, 0], [0, 3, 0, 0, 0], [0, 0, 3, 0, 0]], np.float32)
+_BIAS = np.array([0, 0, 0, 0.6, 0.4], np.float32)
+
+
+def probabilities(rgb: Sequence[int]) -> list[float]:
+    """What the network computes for an image of this colour: five numbers that sum to 1."""
+    scores = [3 * value / 255 for value in rgb] + [0.6, 0.4]
+    return [score / sum(scores) for score in scores]
+
+
+def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32")) -> Metadata:
+    """Write weights, metadata and self-check images to a folder, as `vinegrape export` does."""
+    backends = tuple(backends)
+    (folder / SELF_CHECK_FOLDER).mkdir(parents=True)
+    checks = []
+    for number, colour in enumerate((RED, BLACK)):
+        Image.new("RGB", (SIDE, SIDE), colour).save(folder / SELF_CHECK_FOLDER / f"{number}.png")
+        checks.append(SelfCheck(f"{number}.png", {backend: probabilities(colour) for backend in backends}))
+    for backend in backends:
+        path = folder / WEIGHTS_FILES[backend]
+        if backend == "torchscript":
+            _write_torchscript(path)
+        else:  # the same float graph in both: quantising is tested with real networks
+            onnx.save(_onnx_model(), path)
+    metadata = Metadata(
+        name="vinegrape",
+        version="tiny",
+        architecture="mean_colour",
+        classes=CLASSES,
+        input_size=SIDE,
+        interpolation="bilinear",
+        temperature=1.0,
+        initial_weights="none",
+        data_digest="none",
+        metrics={},
+        libraries={},
+        self_check=tuple(checks),
+    )
+    (folder / METADATA_FILE).write_text(metadata.to_json())
+    return metadata
+
+
+def write_archive(path: Path, export: Path) -> Path:
+    """Zip an export with the handler's code as it is now: what `vinegrape archive` makes, without its checks."""
+    metadata = Metadata.read(export)
+    manifest = {
+        "createdOn": "01/01/1980 00:00:00",
+        "runtime": "python",
+        "model": {
+            "modelName": metadata.name,
+            "handler": "vinegrape_entry.py",
+            "modelVersion": metadata.version,
+        },
+        "archiverVersion": "0.12.0",
+    }
+    package = Path(vinegrape_handler.__file__).parent
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.write(package.with_name("vinegrape_entry.py"), "vinegrape_entry.py")
+        for module in package.glob("*.py"):
+            archive.write(module, f"{package.name}/{module.name}")
+        for file in export.rglob("*"):
+            archive.write(file, file.relative_to(export))
+    return path
+
+
+def _onnx_model() -> onnx.ModelProto:
+    constants = {"axes": np.array([1, 2]), "weights": _WEIGHTS / 255, "bias": _BIAS, "classes": np.array([1])}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["means"], keepdims=0),  # [N, 3]
+        helper.make_node("MatMul", ["means", "weights"], ["weighted"]),
+        helper.make_node("Add", ["weighted", "bias"], ["scores"]),  # [N, 5]
+        helper.make_node("ReduceSum", ["scores", "classes"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["scores", "sum"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean_colour",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(CLASSES)])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _write_torchscript(path: Path) -> None:
+    import torch
+
+    class MeanColour(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weights", torch.from_numpy(_WEIGHTS / 255))
+            self.register_buffer("bias", torch.from_numpy(_BIAS))
+
+        def forward(self, images):
+            scores = images.to(self.weights.dtype).mean(dim=(1, 2)) @ self.weights + self.bias
+            return scores / scores.sum(dim=1, keepdim=True)
+
+    example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
+    torch.jit.trace(MeanColour().eval(), example).save(path)
