@@ -129,10 +129,10 @@ def run(drawn, tmp_path_factory) -> Path:
 def export(run, tmp_path_factory) -> Path:
     """That run's export, in every format."""
     from vinegrape_training.export.export import export as make
-    from vinegrape_training.export.parity import GateLimits
+    from vinegrape_training.export.parity import ParityLimits
 
     folder = tmp_path_factory.mktemp("export") / "export"
-    make(run, folder, limits=GateLimits(int8_agreement=0.8))
+    make(run, folder, limits=ParityLimits(int8_agreement=0.8))
     return folder
 
 

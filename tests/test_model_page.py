@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
-from vinegrape_training.evaluation.report import OUT_OF_FOLD_FILE, OutOfFold, Report
+from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
+from vinegrape_training.evaluation.report import Report
 from vinegrape_training.experiments.comparison import COMPARISON_FILE, Candidate, table
 
 FOLDER = ROOT / "docs" / "model"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vinegrape_training.files import written_whole
+from vinegrape_training.files import atomic_write
 
 
 def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -12,14 +12,14 @@ def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path.write_text("old")
 
     def cut_off() -> None:
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("ne")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         cut_off()
     assert path.read_text() == "old"
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; when that is done, and only then, it takes the place of `path`."""
     partial = path.with_name(f".{path.name}")
     yield partial

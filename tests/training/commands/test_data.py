@@ -12,8 +12,8 @@ from PIL import Image
 from vinegrape_training.commands.data import data
 from vinegrape_training.data import fetch
 from vinegrape_training.data.drawn_leaves import draw_dataset
-from vinegrape_training.data.fetch import FetchError
-from vinegrape_training.data.manifest import ManifestError, loads, scan
+from vinegrape_training.data.manifest import loads, scan
+from vinegrape_training.errors import FetchError, ManifestError
 
 
 def run(*arguments: str | int | Path) -> Result:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vinegrape_training.data.dataset import DataError, folds, load_dataset, load_images, scan, split
+from vinegrape_training.data.dataset import folds, load_dataset, load_images, scan, split
+from vinegrape_training.errors import DataError
 
 
 def test_scan_sorts_classes_and_paths(colours: Path) -> None:

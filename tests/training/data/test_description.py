@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vinegrape_training.commands.data import data
-from vinegrape_training.data.dataset import DataError
 from vinegrape_training.data.description import describe
+from vinegrape_training.errors import DataError
 
 
 @pytest.fixture

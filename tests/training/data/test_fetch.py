@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vinegrape_training.data.drawn_leaves import draw_dataset
-from vinegrape_training.data.fetch import KAGGLE_NAME, FetchError, fetch
+from vinegrape_training.data.fetch import KAGGLE_NAME, fetch
+from vinegrape_training.errors import FetchError
 
 
 @pytest.fixture

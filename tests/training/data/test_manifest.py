@@ -7,7 +7,6 @@ import pytest
 
 from vinegrape_training.data.manifest import (
     Entry,
-    ManifestError,
     class_names,
     compare,
     dumps,
@@ -17,6 +16,7 @@ from vinegrape_training.data.manifest import (
     report,
     scan,
 )
+from vinegrape_training.errors import ManifestError
 
 
 @pytest.fixture

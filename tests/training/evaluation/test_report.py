@@ -10,7 +10,9 @@ import torch
 from tests.support.small_config import compose_config
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.dataset import scan
-from vinegrape_training.evaluation.report import OutOfFold, Report, differences, recipe
+from vinegrape_training.evaluation.out_of_fold import OutOfFold
+from vinegrape_training.evaluation.report import Report
+from vinegrape_training.fit.recipe import check_evaluated, differences, recipe
 
 
 def logits(*answers: int) -> torch.Tensor:
@@ -112,26 +114,26 @@ def test_a_recipe_names_no_place(colours: Path) -> None:
 
 @pytest.mark.parametrize("override", ["seed=5", "trainer.accelerator=auto", "trainer.precision=32-true"])
 def test_what_only_says_where_and_how_fast_is_not_of_the_recipe(report: Report, colours: Path, override: str) -> None:
-    report.check(compose_config(f"data.dir={colours}", override), scan(colours))
+    check_evaluated(report, compose_config(f"data.dir={colours}", override), scan(colours))
 
 
 def test_another_recipe_is_named(report: Report, colours: Path) -> None:
     other = compose_config(f"data.dir={colours}", "optimizer.mixup=0.2", "input_size=64")
     with pytest.raises(SettingError, match=r"input_size is 32, now 64; optimizer.mixup is 0.0, now 0.2"):
-        report.check(other, scan(colours))
+        check_evaluated(report, other, scan(colours))
 
 
 def test_other_images_are_refused(report: Report, colours: Path) -> None:
     (colours / "red" / "00.png").unlink()
     with pytest.raises(SettingError, match="measured other images"):
-        report.check(compose_config(f"data.dir={colours}"), scan(colours))
+        check_evaluated(report, compose_config(f"data.dir={colours}"), scan(colours))
 
 
 def test_without_int8_nothing_can_be_shipped(made: OutOfFold, colours: Path) -> None:
     plain = OutOfFold(made.seeds, made.paths, made.labels, made.folds, made.logits, None)
     report = Report.of(plain, ("blue", "red"), scan(colours).digest(), recipe(compose_config(f"data.dir={colours}")))
     with pytest.raises(SettingError, match="evaluate again with --int8"):
-        report.check(compose_config(f"data.dir={colours}"), scan(colours))
+        check_evaluated(report, compose_config(f"data.dir={colours}"), scan(colours))
 
 
 def test_differences_of_equals() -> None:

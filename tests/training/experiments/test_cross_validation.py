@@ -17,18 +17,19 @@ from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import load_images, scan
-from vinegrape_training.evaluation.report import OutOfFold, Report
+from vinegrape_training.errors import ModelError
+from vinegrape_training.evaluation.out_of_fold import OutOfFold
+from vinegrape_training.evaluation.report import Report
 from vinegrape_training.experiments.comparison import compare
-from vinegrape_training.experiments.cross_validation import Deals, cross_validate, first_weights
+from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate, first_weights
 from vinegrape_training.experiments.tune import tune
 from vinegrape_training.export.export import export
 from vinegrape_training.export.model_card import render
-from vinegrape_training.export.parity import GateLimits
+from vinegrape_training.export.parity import ParityLimits
 from vinegrape_training.fit.run import Run
 from vinegrape_training.fit.train import train
-from vinegrape_training.models.factory import ModelError
 
-DEALS = Deals(seeds=(1, 2), folds=2)
+DEALS = CrossValidationPlan(seeds=(1, 2), folds=2)
 
 
 def recipe_of(drawn: Path, *overrides: str) -> DictConfig:
@@ -98,13 +99,15 @@ def test_another_recipe_does_not_mix_with_the_folds_that_are_there(evaluation: P
 def test_a_recipe_that_could_not_begin_may_be_corrected(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no weights file"):
         cross_validate(recipe_of(drawn, "weights=nowhere.pth"), tmp_path / "evaluation", DEALS)
-    cross_validate(recipe_of(drawn, "trainer.max_epochs=1"), tmp_path / "evaluation", Deals((1,), 2), int8=False)
+    cross_validate(
+        recipe_of(drawn, "trainer.max_epochs=1"), tmp_path / "evaluation", CrossValidationPlan((1,), 2), int8=False
+    )
 
 
 def test_folds_of_another_number_do_not_mix(evaluation: Path, drawn: Path) -> None:
     before = written(evaluation)
     with pytest.raises(SettingError, match="fold-0 is a fold of another number than 5"):
-        cross_validate(recipe_of(drawn), evaluation, Deals((1, 2), 5))
+        cross_validate(recipe_of(drawn), evaluation, CrossValidationPlan((1, 2), 5))
     assert written(evaluation) == before
 
 
@@ -165,7 +168,7 @@ def test_what_ships_learns_from_all_images_and_quotes_the_evaluation(
     assert result.run.split.train == scan(drawn).paths
     assert len(result.history) == 6
     assert result.run.temperature == report.temperature
-    export(tmp_path / "run", tmp_path / "export", limits=GateLimits(int8_agreement=0.5))
+    export(tmp_path / "run", tmp_path / "export", limits=ParityLimits(int8_agreement=0.5))
     metadata = Metadata.read(tmp_path / "export")
     assert metadata.metrics["test_accuracy"] == report.accuracy
     card = render(metadata, 1_000_000)
@@ -184,13 +187,13 @@ def test_what_ships_must_be_what_was_evaluated(evaluation: Path, drawn: Path, tm
 
 def test_each_fold_learns_from_its_own_fold_of_the_teacher(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
     cfg = recipe_of(drawn, f"teacher={evaluation}", "trainer.max_epochs=1")
-    report = cross_validate(cfg, tmp_path / "student", Deals((1,), 2), int8=False)
+    report = cross_validate(cfg, tmp_path / "student", CrossValidationPlan((1,), 2), int8=False)
     assert report.recipe["teacher"] is True
     # a deal of which the teacher has seen other parts
     (evaluation / "seed-3").symlink_to(evaluation / "seed-1")
     try:
         with pytest.raises(SettingError, match=r"was trained on \d+ of the images that are to measure"):
-            cross_validate(cfg, tmp_path / "leaking", Deals((3,), 2), int8=False)
+            cross_validate(cfg, tmp_path / "leaking", CrossValidationPlan((3,), 2), int8=False)
     finally:
         (evaluation / "seed-3").unlink()
 
@@ -198,7 +201,7 @@ def test_each_fold_learns_from_its_own_fold_of_the_teacher(evaluation: Path, dra
 @pytest.mark.parametrize(("seeds", "folds"), [((), 5), ((1, 1), 5), ((1,), 1)])
 def test_deals_that_are_none(seeds: tuple[int, ...], folds: int) -> None:
     with pytest.raises(SettingError, match="Cross-validation needs 2 folds or more and seeds that differ"):
-        Deals(seeds, folds)
+        CrossValidationPlan(seeds, folds)
 
 
 def test_the_command_prints_the_figures_and_goes_on_from_what_is_there(evaluation: Path, drawn: Path) -> None:

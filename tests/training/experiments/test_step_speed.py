@@ -3,7 +3,7 @@ from __future__ import annotations
 from click.testing import CliRunner
 
 from vinegrape_training.experiments.step_speed import main
-from vinegrape_training.fit.train import precision
+from vinegrape_training.fit.trainer import precision
 
 
 def test_it_prints_a_ratio_for_each_thing_that_makes_training_fast() -> None:

@@ -9,11 +9,10 @@ from vinegrape_handler.networks import load_network
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES
-from vinegrape_training.data.dataset import DataError
-from vinegrape_training.export.export import ExportError
+from vinegrape_training.errors import DataError, ExportError, ParityError
 from vinegrape_training.export.export import export as make_export
 from vinegrape_training.export.graph import ServingGraph
-from vinegrape_training.export.parity import GateError, GateLimits
+from vinegrape_training.export.parity import ParityLimits
 from vinegrape_training.fit.run import Run
 
 
@@ -79,16 +78,16 @@ def test_the_metadata_says_what_the_run_was(export, run):
 
 
 def test_a_failed_gate_writes_nothing(run, tmp_path):
-    with pytest.raises(GateError, match=r"onnx_fp32: probabilities differ"):
-        make_export(run, tmp_path / "export", limits=GateLimits(fp32_difference=-1))
+    with pytest.raises(ParityError, match=r"onnx_fp32: probabilities differ"):
+        make_export(run, tmp_path / "export", limits=ParityLimits(fp32_difference=-1))
     assert not (tmp_path / "export").exists()
 
 
 def test_a_failed_gate_leaves_an_earlier_export_alone(run, tmp_path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "metadata.json").write_text("kept")
-    with pytest.raises(GateError):
-        make_export(run, tmp_path / "export", limits=GateLimits(int8_agreement=1.1))
+    with pytest.raises(ParityError):
+        make_export(run, tmp_path / "export", limits=ParityLimits(int8_agreement=1.1))
     assert (tmp_path / "export" / "metadata.json").read_text() == "kept"
 
 
@@ -102,7 +101,7 @@ def test_a_wrong_graph_fails_the_gate(run, tmp_path, monkeypatch):
         write(ServingGraph(graph.network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), temperature=1.0).eval(), side, path)
 
     monkeypatch.setattr(weights, "write_torchscript", write_colder)
-    with pytest.raises(GateError, match="torchscript"):
+    with pytest.raises(ParityError, match="torchscript"):
         make_export(run, tmp_path / "export")
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from vinegrape_training.export.parity import GateError, GateLimits, Parity, as_metrics, check, measure, table
+from vinegrape_training.errors import ParityError
+from vinegrape_training.export.parity import Parity, ParityLimits, as_metrics, check, measure, table
 
 IMAGES = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
 GOOD = Parity(agreement=1.0, difference=0.0, batch_difference=0.0)
@@ -33,7 +34,7 @@ def test_a_network_that_depends_on_its_batch_is_seen():
 
 
 def test_a_good_export_passes():
-    check({"onnx_int8": Parity(0.99, 0.2, 0.0), "onnx_fp32": GOOD, "torchscript": GOOD}, GateLimits())
+    check({"onnx_int8": Parity(0.99, 0.2, 0.0), "onnx_fp32": GOOD, "torchscript": GOOD}, ParityLimits())
 
 
 @pytest.mark.parametrize(
@@ -47,18 +48,18 @@ def test_a_good_export_passes():
     ],
 )
 def test_a_failure_says_which_file_and_by_how_much(backend, parity, said):
-    with pytest.raises(GateError, match="no model was written") as error:
-        check({backend: parity}, GateLimits())
+    with pytest.raises(ParityError, match="no model was written") as error:
+        check({backend: parity}, ParityLimits())
     assert said in str(error.value)
 
 
 def test_int8_may_differ_in_its_probabilities():
-    check({"onnx_int8": Parity(1.0, 0.3, 0.0)}, GateLimits())
+    check({"onnx_int8": Parity(1.0, 0.3, 0.0)}, ParityLimits())
 
 
 def test_every_failure_is_said_at_once():
-    with pytest.raises(GateError) as error:
-        check({"onnx_fp32": Parity(0.5, 1.0, 1.0)}, GateLimits())
+    with pytest.raises(ParityError) as error:
+        check({"onnx_fp32": Parity(0.5, 1.0, 1.0)}, ParityLimits())
     assert str(error.value).count("onnx_fp32:") == 3
 
 

@@ -12,11 +12,13 @@ from PIL import Image
 
 from tests.support.small_config import compose_config
 from vinegrape_handler.errors import SettingError
-from vinegrape_training.data.dataset import DataError, Split, folds, load_images, scan
+from vinegrape_training.data.dataset import Split, folds, load_images, scan
+from vinegrape_training.errors import DataError, RunError
 from vinegrape_training.evaluation.predictions import Evaluation
-from vinegrape_training.fit.lightning_module import Classifier, warmup_cosine
-from vinegrape_training.fit.run import Run, RunError
-from vinegrape_training.fit.train import TrainResult, precision, train
+from vinegrape_training.fit.lightning_module import ClassifierModule, warmup_cosine
+from vinegrape_training.fit.run import Run
+from vinegrape_training.fit.train import TrainResult, train
+from vinegrape_training.fit.trainer import precision
 from vinegrape_training.models.factory import create_model, preprocessing
 
 
@@ -148,7 +150,7 @@ def test_a_teacher_is_half_of_the_loss() -> None:
         torch.nn.init.zeros_(network[1].weight)
         network[1].bias.data = torch.tensor([1.0, 0.0])
         answers = torch.tensor([teacher]).float()
-        classifier = Classifier(network, 2, wanted, 0.1, 0.1, 0, 0, smoothing, teacher=lambda images: answers)
+        classifier = ClassifierModule(network, 2, wanted, 0.1, 0.1, 0, 0, smoothing, teacher=lambda images: answers)
         classifier.log = lambda *args, **kwargs: None
         return classifier.training_step((torch.zeros(1, 3, 4, 4), torch.tensor([0])), 0).item()
 
@@ -246,7 +248,7 @@ def test_wandb_offline_by_one_option(drawn: Path, tmp_path: Path, monkeypatch: p
 
 def test_head_learns_at_its_own_rate() -> None:
     model = create_model("mobilenetv2_100", 5, "none")
-    classifier = Classifier(model, 5, preprocessing(model), 0.001, 0.01, 0.0, 0, 0.0)
+    classifier = ClassifierModule(model, 5, preprocessing(model), 0.001, 0.01, 0.0, 0, 0.0)
     classifier.trainer = type("Trainer", (), {"estimated_stepping_batches": 10, "max_epochs": 1})()
     backbone, head = classifier.configure_optimizers()["optimizer"].param_groups
     assert (backbone["lr"], head["lr"]) == (0.001, 0.01)
@@ -264,7 +266,7 @@ def test_schedule_rises_then_falls() -> None:
 def test_network_sees_what_timm_wants() -> None:
     model = torch.nn.Identity()
     base = create_model("mobilenetv2_100", 5, "none")
-    classifier = Classifier(model, 5, preprocessing(base), 0.1, 0.1, 0.0, 0, 0.0)
+    classifier = ClassifierModule(model, 5, preprocessing(base), 0.1, 0.1, 0.0, 0, 0.0)
     white = classifier(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
     assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rel=1e-5)
 

@@ -9,13 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from vinegrape_training.models.factory import (
-    ModelError,
-    classifier_parameters,
-    create_model,
-    freeze_stages,
-    preprocessing,
-)
+from vinegrape_training.errors import ModelError
+from vinegrape_training.models.factory import classifier_parameters, create_model, freeze_stages, preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -54,10 +54,12 @@ def evaluate(
         vinegrape evaluate runs/evaluation data.dir=data/grapevine_leaves
         vinegrape evaluate runs/mixup --seed 0 --no-int8 data.dir=data/grapevine_leaves optimizer.mixup=0.2
     """
-    from vinegrape_training.experiments.cross_validation import Deals, cross_validate
+    from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate
     from vinegrape_training.fit.config import compose_config
 
-    report = cross_validate(compose_config(overrides), folder, Deals(seeds, folds), int8=int8, leaky=leaky)
+    report = cross_validate(
+        compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8, leaky=leaky
+    )
     click.echo(report.table())
     click.echo(f"Next: vinegrape train evaluation={folder}, with the same overrides, trains on all images.")
 
@@ -119,9 +121,9 @@ def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: f
         vinegrape export runs/first exports/first
     """
     from vinegrape_training.export.export import export as export_run
-    from vinegrape_training.export.parity import GateLimits, table
+    from vinegrape_training.export.parity import ParityLimits, table
 
-    made = export_run(run, folder, data_dir, GateLimits(int8_agreement=min_int8_agreement))
+    made = export_run(run, folder, data_dir, ParityLimits(int8_agreement=min_int8_agreement))
     click.echo(table(made.parities))
     click.echo(f"Next: vinegrape archive {folder} model_store/vinegrape.mar")
 

@@ -15,18 +15,15 @@ from rich.console import Console
 from rich.progress import track
 
 from vinegrape_handler.decode import Limits, decode
-from vinegrape_handler.errors import RequestError, VinegrapeError
+from vinegrape_handler.errors import RequestError
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 from vinegrape_training.data.manifest import IMAGE_SUFFIXES, is_image
+from vinegrape_training.errors import DataError
 
 # One's own pictures may be larger than what a server takes from strangers.
 LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=PILLOW_MAX_PIXELS)
-
-
-class DataError(VinegrapeError):
-    """A training folder, or an image in it, that cannot be trained on."""
 
 
 @dataclass(frozen=True)

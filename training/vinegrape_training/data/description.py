@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinegrape_training.data.dataset import DataError, scan
+from vinegrape_training.data.dataset import scan
+from vinegrape_training.errors import DataError
 
 _OPAQUE = 128  # of 255: from here on a pixel counts as the leaf's
 

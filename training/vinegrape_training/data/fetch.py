@@ -6,16 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vinegrape_handler.errors import VinegrapeError
 from vinegrape_training.data.manifest import class_names, is_image
+from vinegrape_training.errors import FetchError
 
 KAGGLE_NAME = "muratkokludataset/grapevine-leaves-image-dataset"
 
 Download = Callable[[str], str]
-
-
-class FetchError(VinegrapeError):
-    """The data set could not be fetched; the text says how to do it by hand."""
 
 
 def fetch(target: Path, download: Download | None = None) -> int:

@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from vinegrape_handler.errors import VinegrapeError
+from vinegrape_training.errors import ManifestError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 Track = Callable[[Sequence[Path]], Iterable[Path]]
-
-
-class ManifestError(VinegrapeError):
-    """A folder that is not laid out as a folder a class, or a manifest that cannot be read."""
 
 
 @dataclass(frozen=True, order=True)

@@ -10,13 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from vinegrape_training.evaluation.calibration import calibration_error, wilson_interval
-from vinegrape_training.files import written_whole
-from vinegrape_training.fit.lightning_module import Classifier
-
-_BATCH_SIZE = 32
+from vinegrape_training.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write both arrays as an npz file."""
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy())
 
     @classmethod
@@ -74,12 +70,3 @@ class Evaluation:
         }
         recalls = confusion.diagonal() / confusion.sum(axis=1)
         return figures | {f"test_recall_{name}": float(recall) for name, recall in zip(classes, recalls, strict=True)}
-
-
-def evaluate(classifier: Classifier, images: TensorDataset) -> Evaluation:
-    """Run the network in eval mode, in float32, on the device where it is, on images that are not augmented."""
-    pixels, labels = images.tensors
-    classifier.eval()
-    with torch.inference_mode():
-        batches = [classifier(batch.to(classifier.device)).float().cpu() for batch in torch.split(pixels, _BATCH_SIZE)]
-    return Evaluation(torch.cat(batches).clone(), labels)

@@ -4,105 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
-from vinegrape_training.fit.config import check_one_process
+from vinegrape_training.evaluation.out_of_fold import OutOfFold
 
 REPORT_FILE = "evaluation.json"
-OUT_OF_FOLD_FILE = "out_of_fold.npz"
 
 _COVERAGES = [*(step / 20 for step in range(1, 18)), 0.9, 0.92, 0.94, 0.96, 0.98, 1.0]
 _NAMED = 10  # wrong images that a table lists
-
-# Of the configuration, what makes no other network: where things lie, and what only decides how fast it goes
-_NOT_OF_THE_RECIPE = ("seed", "run_dir", "evaluation", "logger", "debug", "hydra")
-_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "log_every_n_steps")
-
-
-def recipe(cfg: DictConfig) -> dict[str, Any]:
-    """What of a configuration makes the network, whatever the machine: for comparing, and for people to read."""
-    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for name in _NOT_OF_THE_RECIPE:
-        values.pop(name, None)
-    for name in _HARDWARE:
-        values["trainer"].pop(name, None)
-    values["data"] = {"batch_size": values["data"]["batch_size"]}
-    values["weights"] = Path(str(values["weights"])).name
-    values["teacher"] = bool(values["teacher"])
-    return values
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """The answers that all images got from networks that were not trained on them, once for each seed.
-
-    Attributes:
-        seeds: of the deals into folds.
-        paths: of the images, N of them.
-        labels: int64 [N].
-        folds: int64 [seeds, N], the fold in whose test an image was.
-        logits: float32 [seeds, N, classes].
-        int8: the same from the int8 files, log probabilities; None where they were not made for every fold.
-    """
-
-    seeds: tuple[int, ...]
-    paths: tuple[str, ...]
-    labels: Tensor
-    folds: Tensor
-    logits: Tensor
-    int8: Tensor | None
-
-    def write(self, path: Path) -> None:
-        """Write an npz file."""
-        arrays: dict[str, Any] = {name: getattr(self, name).numpy() for name in ("labels", "folds", "logits")}
-        if self.int8 is not None:
-            arrays["int8"] = self.int8.numpy()
-        np.savez_compressed(path, seeds=np.array(self.seeds), paths=np.array(self.paths), **arrays)
-
-    @classmethod
-    def read(cls, path: Path) -> OutOfFold:
-        """Read what `write` wrote."""
-        with np.load(path) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name]) for name in ("labels", "folds", "logits")}
-            int8 = torch.from_numpy(arrays["int8"]) if "int8" in arrays else None
-            return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), int8=int8, **tensors)
-
-    def wrong(self, classes: Sequence[str]) -> dict[str, list[str]]:
-        """What images were taken for that they are not: a path to classes, the images that were wrong most first."""
-        answers = self.logits.argmax(dim=2)
-        taken_for = {
-            path: [classes[answer] for answer in answers[:, index] if answer != self.labels[index]]
-            for index, path in enumerate(self.paths)
-        }
-        return {
-            path: taken_for[path] for path in sorted(taken_for, key=lambda p: -len(taken_for[p])) if taken_for[path]
-        }
-
-    def probabilities(self, logits: Tensor) -> NDArray[np.float64]:
-        """The probabilities of `logits` or of `int8`, with each fold's temperature fitted on its seed's other folds.
-
-        Returns:
-            float64 [seeds, N, classes].
-        """
-        result = torch.empty_like(logits, dtype=torch.float64)
-        for number, folds in enumerate(self.folds):
-            for fold in folds.unique():
-                inside = folds == fold
-                temperature = fit_temperature(self.logits[number, ~inside], self.labels[~inside])
-                result[number, inside] = (logits[number, inside].double() / temperature).softmax(dim=1)
-        return result.numpy()
 
 
 @dataclass(frozen=True)
@@ -214,22 +132,6 @@ class Report:
         except (ValueError, KeyError, TypeError) as error:
             raise SettingError(f"{path} is not what this version of vinegrape writes: {error!r}.") from error
 
-    def check(self, cfg: DictConfig, dataset: Dataset) -> None:
-        """Refuse a training that this report does not speak of.
-
-        Raises:
-            SettingError: another recipe, other images, several processes, or no figures of int8.
-        """
-        if dataset.digest() != self.data_digest:
-            raise SettingError(f"The evaluation measured other images than those in {dataset.folder}: evaluate again.")
-        if self.int8 is None:
-            raise SettingError("The evaluation left out int8, which an archive serves: evaluate again with --int8.")
-        check_one_process(cfg)
-        if differing := differences(self.recipe, recipe(cfg)):
-            raise SettingError(
-                f"The evaluation measured another recipe: {'; '.join(differing)}. Train with that, or evaluate again."
-            )
-
     def metrics(self) -> dict[str, float]:
         """The figures under the names that `Evaluation.metrics` gives to those of a test."""
         low, high = self.accuracy_95
@@ -271,18 +173,6 @@ class Report:
         if len(self.wrong) > _NAMED:
             rows.append(("", f"and {len(self.wrong) - _NAMED} more images, in {REPORT_FILE}"))
         return "\n".join(f"{name:26}{value}" for name, value in rows)
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two recipes differ: `["optimizer.mixup is 0.2, now 0.0"]`."""
-    found = []
-    for name in sorted({*first, *second}):
-        one, other = first.get(name), second.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += differences(one, other, f"{prefix}{name}.")
-        elif one != other:
-            found.append(f"{prefix}{name} is {one}, now {other}")
-    return found
 
 
 def _int8(made: OutOfFold, right: Tensor) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,21 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.networks import Network, load_network
+from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import DEFAULT_WEIGHTS, WEIGHTS_FILES
 from vinegrape_training.evaluation.plots import draw_tradeoff
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.experiments.cross_validation import first_weights
+from vinegrape_training.experiments.timing import time_in_turns
 
 COMPARISON_FILE = "comparison.json"
-
-_ROUNDS = 40
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def compare(evaluations: Sequence[Path], folder: Path) -> list[Candidate]:
             raise SettingError(f"{evaluation} was evaluated without int8; run it again with --int8.")
     weights = [first_weights(evaluation, report) for evaluation, report in zip(evaluations, reports, strict=True)]
     networks = [load_network(each, "onnx_int8", WorkerSettings(threads=1), "cpu") for each in weights]
-    times = take_times(networks, [report.recipe["input_size"] for report in reports])
+    times = time_in_turns(networks, [report.recipe["input_size"] for report in reports])
     candidates = [
         Candidate(
             name=evaluation.name,
@@ -118,29 +113,6 @@ def table(candidates: Sequence[Candidate]) -> str:
             f"| {c.weights_mb:.1f} |"
         )
     return "\n".join(lines)
-
-
-def take_times(networks: Sequence[Network], sides: Sequence[int]) -> NDArray[np.float64]:
-    """Let networks answer one image each, round after round.
-
-    Args:
-        networks: as they are served, on one thread.
-        sides: pixels a side of what each takes.
-
-    Returns:
-        Seconds, [rounds, networks].
-    """
-    generator = np.random.default_rng(0)
-    images = [generator.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for side in sides]
-    for network, image in zip(networks, images, strict=True):
-        network(image)
-    times = np.empty((_ROUNDS, len(networks)))
-    for row in track(range(_ROUNDS), "Taking times", console=Console(stderr=True), transient=True):
-        for column, (network, image) in enumerate(zip(networks, images, strict=True)):
-            begin = time.perf_counter()
-            network(image)
-            times[row, column] = time.perf_counter() - begin
-    return times
 
 
 def _compressed_bytes(weights: Path) -> int:

@@ -22,13 +22,15 @@ from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.augmentation import Augmentation, augment
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
+from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
 from vinegrape_training.evaluation.predictions import Evaluation
-from vinegrape_training.evaluation.report import OUT_OF_FOLD_FILE, OutOfFold, Report, differences, recipe
+from vinegrape_training.evaluation.report import Report
 from vinegrape_training.export import parity
-from vinegrape_training.export.export import write_weights
 from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.weights import write_weights
 from vinegrape_training.fit.config import check_repeated, data_dir
+from vinegrape_training.fit.recipe import differences, recipe
 from vinegrape_training.fit.run import RUN_FILE, TEST_FILE, Run
 from vinegrape_training.fit.train import train
 
@@ -39,7 +41,7 @@ _LEAKY_COPIES = 4
 
 
 @dataclass(frozen=True)
-class Deals:
+class CrossValidationPlan:
     """How often the images are dealt into how many parts, each of which tests what the others train."""
 
     seeds: tuple[int, ...]
@@ -50,7 +52,9 @@ class Deals:
             raise SettingError(f"Cross-validation needs 2 folds or more and seeds that differ; this is {self}.")
 
 
-def cross_validate(cfg: DictConfig, folder: Path, deals: Deals, *, int8: bool = True, leaky: bool = False) -> Report:
+def cross_validate(
+    cfg: DictConfig, folder: Path, deals: CrossValidationPlan, *, int8: bool = True, leaky: bool = False
+) -> Report:
     """Train and test once for each fold of each seed, and write what came of it.
 
     What stands finished in `folder` is kept, and reported: folds, their int8 files, the leaky run. A fold that was cut
@@ -180,7 +184,9 @@ def _draw(report: Report, made: OutOfFold, folder: Path) -> None:
     draw_risk_coverage(after, labels, folder / "risk_coverage.png")
 
 
-def _train_leaky(cfg: DictConfig, run_dir: Path, dataset: Dataset, deals: Deals, interpolation: Interpolation) -> None:
+def _train_leaky(
+    cfg: DictConfig, run_dir: Path, dataset: Dataset, deals: CrossValidationPlan, interpolation: Interpolation
+) -> None:
     """Train one fold as it should not be: the images are enlarged by augmented copies first, and dealt then."""
     _announce("One fold dealt after the augmentation, as it should not be")
     shutil.rmtree(run_dir.parent, ignore_errors=True)

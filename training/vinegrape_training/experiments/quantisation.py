@@ -15,10 +15,10 @@ from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import load_dataset, scan
-from vinegrape_training.experiments.comparison import take_times
+from vinegrape_training.experiments.timing import time_in_turns
 from vinegrape_training.export import parity, weights
-from vinegrape_training.export.export import calibration_images
 from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.weights import calibration_images
 from vinegrape_training.fit.run import Run
 
 SHARES = (0.0, 0.05, weights.FLOAT_SHARE, 0.5)
@@ -54,7 +54,7 @@ def main(run_folder: Path) -> None:
             weights.write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, int8, share)
             loaded.append(load_network(target, "onnx_int8", WorkerSettings(threads=1), "cpu"))
         answers = [parity.run(network, test, 1) for network in loaded]
-        times = take_times(loaded, [run.input_size] * len(loaded))
+        times = time_in_turns(loaded, [run.input_size] * len(loaded))
     click.echo(f"{len(test)} images, {run.architecture} at {run.input_size} px")
     click.echo("| stays float | other answers | wrong | mean difference | largest | time over float32's |")
     click.echo("|---|---|---|---|---|---|")

@@ -34,8 +34,8 @@ from vinegrape_training.data import drawn_leaves
 from vinegrape_training.data.augmentation import BLUR_SIGMA, Augmentation, augment
 from vinegrape_training.data.dataset import LIMITS
 from vinegrape_training.fit.config import check, compose_config
-from vinegrape_training.fit.lightning_module import Classifier
-from vinegrape_training.fit.train import precision
+from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.fit.trainer import precision
 from vinegrape_training.models.factory import create_model, preprocessing
 
 Augment = Callable[[Tensor], Tensor]
@@ -138,7 +138,7 @@ class Stepper:
         self.images = self.decode()
         self.labels = torch.arange(len(self.images)) % 5
         model = create_model(setting.architecture, 5, "none")
-        self.classifier = Classifier(
+        self.classifier = ClassifierModule(
             model, 5, preprocessing(model), 1e-4, 1e-3, 0.01, 0, 0.1, frozen_stages=variant.frozen_stages
         ).to(self.device)
         if not variant.channels_last:

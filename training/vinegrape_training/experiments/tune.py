@@ -16,9 +16,9 @@ from rich.console import Console
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.dataset import Split, scan, split
 from vinegrape_training.evaluation.plots import draw_search
-from vinegrape_training.evaluation.report import differences, recipe
 from vinegrape_training.experiments.search_space import load_space
 from vinegrape_training.fit.config import check_repeated, compose_config, data_dir
+from vinegrape_training.fit.recipe import differences, recipe
 from vinegrape_training.fit.train import train
 
 STUDY_FILE = "study.db"

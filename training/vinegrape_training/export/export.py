@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,25 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, Backend
-from vinegrape_training.data.dataset import DataError, Dataset, load_images, scan
+from vinegrape_handler.weights import BACKENDS, Backend
+from vinegrape_training.data.dataset import Dataset, load_images, scan
 from vinegrape_training.data.manifest import compare, load_manifest
-from vinegrape_training.export import parity, self_check, weights
+from vinegrape_training.errors import DataError, ExportError
+from vinegrape_training.export import parity, self_check
 from vinegrape_training.export.graph import ServingGraph
-from vinegrape_training.export.parity import GateLimits, Parity
+from vinegrape_training.export.parity import Parity, ParityLimits
+from vinegrape_training.export.weights import write_weights
 from vinegrape_training.fit.run import Run
 
 MODEL_NAME = "vinegrape"
-
-_CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
-
-
-class ExportError(VinegrapeError):
-    """An export that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Export:
     parities: dict[Backend, Parity]
 
 
-def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits: GateLimits | None = None) -> Export:
+def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits: ParityLimits | None = None) -> Export:
     """Write a run's model in every format, and check each file on every image of the run's data.
 
     Args:
@@ -62,7 +56,7 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
     Raises:
         DataError: the data is not what the run saw.
         ExportError: `folder` holds something else than an export.
-        GateError: a file differs from the trained model by more than the limits.
+        ParityError: a file differs from the trained model by more than the limits.
     """
     _check_replaceable(folder)
     run = Run.read(run_folder)
@@ -77,7 +71,7 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
         networks = {b: load_network(made, b, WorkerSettings(), "cpu") for b in BACKENDS}
         reference = parity.run(_Eager(run, network), images, 8)
         parities = {b: parity.measure(network, images, reference) for b, network in networks.items()}
-        parity.check(parities, limits or GateLimits())
+        parity.check(parities, limits or ParityLimits())
         metrics = {
             **run.metrics,
             **_int8_test(run, dataset, images, networks["onnx_int8"]),
@@ -114,28 +108,6 @@ def _dataset(run: Run, folder: Path) -> Dataset:
     return dataset
 
 
-def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArray[np.uint8], folder: Path) -> None:
-    """Write a file in every format.
-
-    Args:
-        graph: of the run's network.
-        run: its training images calibrate the int8 file.
-        dataset: that the run saw.
-        images: of the data set, uint8 [N, S, S, 3].
-        folder: to write into.
-    """
-    side = run.input_size
-    calibration = images[calibration_images(run, dataset)]
-    weights.write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
-    weights.write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
-    weights.write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
-
-
-def calibration_images(run: Run, dataset: Dataset) -> list[int]:
-    """Which images of the data set say what ranges int8 must hold: training images, evenly over all classes."""
-    return dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))
-
-
 def _int8_test(run: Run, dataset: Dataset, images: NDArray[np.uint8], network: Network) -> dict[str, float]:
     """The int8 file's accuracy on the test images; without any, cross-validation has measured it."""
     if not run.split.test:
@@ -157,11 +129,6 @@ class _Eager:
             logits = self._network((pixels - self._mean) / self._std)
             probabilities: NDArray[np.float32] = torch.softmax(logits / self._temperature, dim=1).numpy()
         return probabilities
-
-
-def _spread(paths: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the paths, evenly over them all, and so over all classes."""
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
 
 
 def _known_images(dataset: Dataset) -> int:

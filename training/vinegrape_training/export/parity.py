@@ -9,20 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.networks import Network
 from vinegrape_handler.weights import Backend
+from vinegrape_training.errors import ParityError
 
 # Images in one call while the gate measures; also the larger of the two batch sizes that must agree
 _BATCH = 8
 
 
-class GateError(VinegrapeError):
-    """An exported file does not compute what the trained model does."""
-
-
 @dataclass(frozen=True)
-class GateLimits:
+class ParityLimits:
     """What an export may differ by. All differences are the largest of any probability of any image.
 
     Attributes:
@@ -76,18 +72,18 @@ def run(network: Network, images: NDArray[np.uint8], batch_size: int) -> NDArray
     return np.concatenate([network(batch) for batch in batches])
 
 
-def check(parities: Mapping[Backend, Parity], limits: GateLimits) -> None:
+def check(parities: Mapping[Backend, Parity], limits: ParityLimits) -> None:
     """Refuse an export that differs by more than the limits.
 
     Raises:
-        GateError: says which file failed, by how much, and every failure at once.
+        ParityError: says which file failed, by how much, and every failure at once.
     """
     failures = [f for backend, parity in parities.items() for f in _failures(backend, parity, limits)]
     if failures:
-        raise GateError("The export failed its gate; no model was written.\n  " + "\n  ".join(failures))
+        raise ParityError("The export failed its gate; no model was written.\n  " + "\n  ".join(failures))
 
 
-def _failures(backend: Backend, parity: Parity, limits: GateLimits) -> list[str]:
+def _failures(backend: Backend, parity: Parity, limits: ParityLimits) -> list[str]:
     int8 = backend == "onnx_int8"
     least_agreement = limits.int8_agreement if int8 else 1.0
     most_batch_difference = limits.int8_batch_difference if int8 else limits.fp32_batch_difference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from vinegrape_handler.weights import WEIGHTS_FILES
+from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.fit.run import Run
+
+_CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
 
 _INPUT, _OUTPUT = "images", "probabilities"
 
@@ -26,6 +31,28 @@ FLOAT_SHARE = 0.25
 # Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
 _QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
 _ACTIVATIONS = ("Clip", "Relu")
+
+
+def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArray[np.uint8], folder: Path) -> None:
+    """Write a file in every format.
+
+    Args:
+        graph: of the run's network.
+        run: its training images calibrate the int8 file.
+        dataset: that the run saw.
+        images: of the data set, uint8 [N, S, S, 3].
+        folder: to write into.
+    """
+    side = run.input_size
+    calibration = images[calibration_images(run, dataset)]
+    write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
+    write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
+    write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
+
+
+def calibration_images(run: Run, dataset: Dataset) -> list[int]:
+    """Which images of the data set say what ranges int8 must hold: training images, evenly over all classes."""
+    return dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))
 
 
 def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
@@ -142,3 +169,8 @@ def _forget_origin(model: onnx.ModelProto) -> None:
     for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
+
+
+def _spread(paths: Sequence[str], most: int) -> list[str]:
+    """At most `most` of the paths, evenly over them all, and so over all classes."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]

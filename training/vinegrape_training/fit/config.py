@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_training.data.dataset import DataError
+from vinegrape_training.errors import DataError
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "train"

@@ -20,7 +20,7 @@ from vinegrape_training.models.factory import Preprocessing, classifier_paramete
 Teacher = Callable[[Tensor], Tensor]  # images, [N, 3, S, S], 0 to 255, to probabilities, [N, classes]
 
 
-class Classifier(LightningModule):
+class ClassifierModule(LightningModule):
     """A network in training: images from 0 to 255 in, logits out.
 
     Args:

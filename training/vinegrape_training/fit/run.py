@@ -15,10 +15,10 @@ import safetensors.torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.metadata import InitialWeights, Interpolation
 from vinegrape_training.data.dataset import Split
-from vinegrape_training.files import written_whole
+from vinegrape_training.errors import RunError
+from vinegrape_training.files import atomic_write
 from vinegrape_training.models.factory import create_model
 
 RUN_FILE = "run.json"
@@ -27,10 +27,6 @@ WEIGHTS_FILE = "weights.safetensors"
 TEST_FILE = "test.npz"
 
 _LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "cykooz-resizer")
-
-
-class RunError(VinegrapeError):
-    """A run folder that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Run:
         values = dataclasses.asdict(self)
         del values["folder"]
         values["data_dir"] = str(self.data_dir)
-        with written_whole(self.folder / RUN_FILE) as path:
+        with atomic_write(self.folder / RUN_FILE) as path:
             path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -7,13 +7,10 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import hydra
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import WandbLogger
+from lightning import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -25,10 +22,11 @@ from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
 from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
-from vinegrape_training.evaluation.predictions import Evaluation, evaluate
+from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.fit.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir
-from vinegrape_training.fit.lightning_module import Classifier, Teacher
+from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
+from vinegrape_training.fit.recipe import check_evaluated
 from vinegrape_training.fit.run import (
     CONFIG_FILE,
     RUN_FILE,
@@ -38,6 +36,7 @@ from vinegrape_training.fit.run import (
     library_versions,
     write_weights,
 )
+from vinegrape_training.fit.trainer import evaluate, fit
 from vinegrape_training.models.factory import create_model, preprocessing
 
 
@@ -56,17 +55,6 @@ class TrainResult:
     model: nn.Module
     history: list[dict[str, float]]
     test: Evaluation | None
-
-
-class History(Callback):
-    """Keeps each epoch's figures, whatever the logger."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note them; validation has run by now."""
-        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
@@ -108,10 +96,10 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     images = load_dataset(dataset, cfg.input_size, wanted.interpolation)
     data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
     teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
-    classifier = Classifier(
+    classifier = ClassifierModule(
         model, len(dataset.classes), wanted, **cfg.optimizer, frozen_stages=cfg.model.frozen_stages, teacher=teacher
     )
-    history = _fit(cfg, folder, classifier, data)
+    history = fit(cfg, folder, classifier, data)
 
     temperature, test, figures = _measure(classifier, data, dataset, report)
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
@@ -140,7 +128,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
 
 
 def _measure(
-    classifier: Classifier, data: LeavesDataModule, dataset: Dataset, report: Report | None
+    classifier: ClassifierModule, data: LeavesDataModule, dataset: Dataset, report: Report | None
 ) -> tuple[float, Evaluation | None, dict[str, float]]:
     """The temperature, the answers to the test images, and the figures: of this training, or what the report found."""
     temperature, test, figures = 1.0, None, {}
@@ -161,7 +149,7 @@ def _parts(cfg: DictConfig, dataset: Dataset, report: Report | None) -> Split:
     """Which images train: all that an evaluation has spoken for, or what the fractions leave."""
     if report is None:
         return split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
-    report.check(cfg, dataset)
+    check_evaluated(report, cfg, dataset)
     return Split(dataset.paths, (), ())
 
 
@@ -201,50 +189,6 @@ def _write(result: TrainResult) -> None:
         result.test.write(folder / TEST_FILE)
         draw_confusion(result.test.confusion(), result.run.classes, folder / "confusion.png")
     result.run.write()
-
-
-def _fit(cfg: DictConfig, folder: Path, classifier: Classifier, data: LeavesDataModule) -> list[dict[str, float]]:
-    """Train, and take the best checkpoint's weights, or the last; give each epoch's figures."""
-    settings = dict(cfg.trainer)
-    monitor, mode, patience, decay = (settings.pop(name) for name in ("monitor", "mode", "patience", "average_decay"))
-    if settings["precision"] == "auto":
-        settings["precision"] = precision(settings["accelerator"])
-    history = History()
-    callbacks: list[Callback] = [RichProgressBar(leave=True), history]
-    if decay:
-        callbacks.append(EMAWeightAveraging(decay=decay))
-    # Not the weights alone: of those, Lightning would keep what is not averaged
-    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode)
-    validated = len(data.validation) > 0
-    if validated:
-        callbacks += [checkpoint, EarlyStopping(monitor, patience=patience, mode=mode)]
-    else:
-        settings["limit_val_batches"] = 0
-    trainer = Trainer(
-        default_root_dir=folder,
-        logger=hydra.utils.instantiate(cfg.logger),
-        callbacks=callbacks,
-        enable_checkpointing=validated,
-        enable_model_summary=False,
-        **settings,
-    )
-    trainer.fit(classifier, data)
-    if isinstance(trainer.logger, WandbLogger):
-        trainer.logger.experiment.finish()  # else the next fold or trial would go on in the same run of W&B's
-    if validated:
-        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(best["state_dict"])
-    return history.epochs
-
-
-def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """bfloat16 where the hardware computes in it; elsewhere it would only be slower."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        here = torch.cpu.get_capabilities()
-        native = accelerator in ("cpu", "auto") and bool(here.get("avx512_bf16") or here.get("amx_bf16"))
-    return "bf16-mixed" if native else "32-true"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=CONFIG_NAME)

@@ -1,0 +1,43 @@
+"""The errors of training. Each message states the value, what is wrong with it, and what to do.
+
+VinegrapeError            (vinegrape_handler.errors)
+├── SettingError          a setting or an override that cannot work
+├── ArchiveError          an archive that cannot be written or read
+├── DataError             a folder of images that cannot be trained on
+├── ManifestError         a manifest of images that cannot be read
+├── FetchError            the data set cannot be downloaded
+├── ModelError            a network or its weights cannot be loaded
+├── RunError              a folder that is not a finished run
+├── ExportError           an export cannot be written
+└── ParityError           an exported file computes something else than the trained network
+"""
+
+from vinegrape_handler.errors import VinegrapeError
+
+
+class DataError(VinegrapeError):
+    """A folder of images that cannot be trained on."""
+
+
+class ManifestError(VinegrapeError):
+    """A manifest of images that cannot be read."""
+
+
+class FetchError(VinegrapeError):
+    """The data set cannot be downloaded."""
+
+
+class ModelError(VinegrapeError):
+    """A network or its weights cannot be loaded."""
+
+
+class RunError(VinegrapeError):
+    """A folder that is not a finished training run."""
+
+
+class ExportError(VinegrapeError):
+    """An export cannot be written."""
+
+
+class ParityError(VinegrapeError):
+    """An exported file computes something else than the trained network."""

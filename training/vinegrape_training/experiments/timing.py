@@ -1,0 +1,38 @@
+"""The latency of several networks, measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from vinegrape_handler.networks import Network
+
+_ROUNDS = 40
+
+
+def time_in_turns(networks: Sequence[Network], sides: Sequence[int]) -> NDArray[np.float64]:
+    """Let networks answer one image each, round after round.
+
+    Args:
+        networks: as they are served, on one thread.
+        sides: pixels a side of what each takes.
+
+    Returns:
+        Seconds, [rounds, networks].
+    """
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for side in sides]
+    for network, image in zip(networks, images, strict=True):
+        network(image)
+    times = np.empty((_ROUNDS, len(networks)))
+    for row in track(range(_ROUNDS), "Taking times", console=Console(stderr=True), transient=True):
+        for column, (network, image) in enumerate(zip(networks, images, strict=True)):
+            begin = time.perf_counter()
+            network(image)
+            times[row, column] = time.perf_counter() - begin
+    return times
