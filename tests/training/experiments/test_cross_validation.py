@@ -39,9 +39,9 @@ def recipe_of(drawn: Path, *overrides: str) -> DictConfig:
 
 @pytest.fixture(scope="module")
 def evaluation(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folds of drawn leaves, dealt by two seeds, and the leaky figure."""
+    """Two folds of drawn leaves for each of two seeds."""
     folder = tmp_path_factory.mktemp("evaluation") / "evaluation"
-    cross_validate(recipe_of(drawn), folder, DEALS, leaky=True)
+    cross_validate(recipe_of(drawn), folder, DEALS)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_fold_that_was_cut_off_is_done_again_and_the_others_stay(evaluation: P
     cut_off = evaluation / "seed-2" / "fold-0"
     (cut_off / "run.json").unlink()
     (cut_off / "test.npz").write_bytes(b"half")
-    cross_validate(recipe_of(drawn), evaluation, DEALS, leaky=True)
+    cross_validate(recipe_of(drawn), evaluation, DEALS)
     assert (evaluation / "evaluation.json").read_text() == before
     changed = {folder for folder, time in written(evaluation).items() if time != before_times[folder]}
     assert changed == {cut_off}
@@ -133,7 +133,6 @@ def test_what_cannot_be_trained_again_and_again_is_refused_at_once(
 def test_what_stands_finished_is_reported_though_nobody_asks_again(evaluation: Path, drawn: Path) -> None:
     before = Report.read(evaluation)
     assert before.int8
-    assert before.leaky
     assert cross_validate(recipe_of(drawn), evaluation, DEALS, int8=False) == before
 
 
@@ -145,14 +144,6 @@ def test_int8_is_tested_on_images_that_have_moved(evaluation: Path, drawn: Path,
     (copy / "seed-1" / "fold-0" / "test_int8.npz").unlink()
     again = cross_validate(recipe_of(moved), copy, DEALS)
     assert again.int8 == Report.read(evaluation).int8
-
-
-def test_the_leaky_figure_comes_from_copies_of_what_was_learnt(evaluation: Path) -> None:
-    run = Run.read(evaluation / "leaky" / "run")
-    originals = {path.rpartition("-")[0] for path in run.split.train}
-    tested = {path.rpartition("-")[0] for path in run.split.test}
-    assert len(tested & originals) > len(tested) / 2
-    assert Report.read(evaluation).leaky == {"accuracy": run.metrics["test_accuracy"], "images": 125}
 
 
 def test_plots_are_there_to_look_at(evaluation: Path) -> None:
@@ -206,13 +197,12 @@ def test_deals_that_are_none(seeds: tuple[int, ...], folds: int) -> None:
 
 def test_the_command_prints_the_figures_and_goes_on_from_what_is_there(evaluation: Path, drawn: Path) -> None:
     steps = ["trainer.max_epochs=6", "data.batch_size=8", "augmentation=light"]
-    options = ["--seed", "1", "--seed", "2", "--folds", "2", "--leaky"]
+    options = ["--seed", "1", "--seed", "2", "--folds", "2"]
     result = CliRunner().invoke(vinegrape, ["evaluate", str(evaluation), *options, f"data.dir={drawn}", *SMALL, *steps])
     assert result.exit_code == 0, result.output
     report = Report.read(evaluation)
     assert report.table() in result.output
     assert f"{report.accuracy:.2%}; 95 % interval" in result.output
-    assert "leaky, not to be believed" in result.output
 
 
 def test_evaluations_side_by_side(evaluation: Path, tmp_path: Path) -> None:

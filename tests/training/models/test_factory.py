@@ -172,13 +172,3 @@ def test_something_must_learn(architecture: str, count: int) -> None:
 def test_a_network_that_names_no_stages() -> None:
     with pytest.raises(ModelError, match=r"none can be frozen: model\.frozen_stages=0"):
         freeze_stages(nn.Linear(2, 2), 1)
-
-
-def test_pooling_by_mean_and_maximum_doubles_the_features(mobilenet: nn.Module, tmp_path: Path) -> None:
-    torch.save(mobilenet.state_dict(), tmp_path / "w.pt")
-    model = create_model("mobilenetv2_100", 5, str(tmp_path / "w.pt"), pooling="catavgmax").eval()
-    assert model.classifier.weight.shape == (5, 2560)
-    torch.save(model.state_dict(), tmp_path / "own.pt")
-    again = create_model("mobilenetv2_100", 5, str(tmp_path / "own.pt"), pooling="catavgmax").eval()
-    with torch.no_grad():
-        torch.testing.assert_close(again(torch.ones(1, 3, 64, 64)), model(torch.ones(1, 3, 64, 64)))

@@ -39,11 +39,7 @@ def train(overrides: tuple[str, ...]) -> None:
               help="Of a deal into folds, and of training; may be given more than once.")  # fmt: skip
 @click.option("--folds", default=5, show_default=True, help="How many parts the images are dealt into.")
 @click.option("--int8/--no-int8", default=True, show_default=True, help="Also quantise and test each network.")
-@click.option("--leaky", is_flag=True,
-              help="Also print what dealing after the augmentation would have claimed.")  # fmt: skip
-def evaluate(
-    folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool, leaky: bool
-) -> None:
+def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool) -> None:
     """Cross-validate a recipe, and write the figures, plots and answers to FOLDER.
 
     OVERRIDES are those of `vinegrape train`. A fold that FOLDER already holds is kept: the same command goes on where
@@ -57,9 +53,7 @@ def evaluate(
     from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate
     from vinegrape_training.fit.config import compose_config
 
-    report = cross_validate(
-        compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8, leaky=leaky
-    )
+    report = cross_validate(compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8)
     click.echo(report.table())
     click.echo(f"Next: vinegrape train evaluation={folder}, with the same overrides, trains on all images.")
 

@@ -47,7 +47,6 @@ class Report:
             answers that is wrong, and the least confidence among them.
         int8: {"accuracy", "calibration_error", "more_wrong"} of the int8 files; more_wrong is by seed, an amount of
             images. None where no int8 files were made.
-        leaky: what testing on augmented copies of the training images would have claimed, if it was asked for.
     """
 
     recipe: dict[str, Any]
@@ -68,7 +67,6 @@ class Report:
     calibration_error: float
     risk_coverage: list[dict[str, float]]
     int8: dict[str, Any] | None
-    leaky: dict[str, float] | None
 
     @classmethod
     def of(
@@ -77,7 +75,6 @@ class Report:
         classes: tuple[str, ...],
         data_digest: str,
         made_by: Mapping[str, Any],
-        leaky: dict[str, float] | None = None,
     ) -> Report:
         """Work out every figure from the answers; arguments as the attributes, `made_by` the recipe."""
         seeds, count, outputs = made.logits.shape
@@ -107,7 +104,6 @@ class Report:
             calibration_error=calibration_error(probabilities, flat),
             risk_coverage=risk_coverage(probabilities, flat, _COVERAGES),
             int8=_int8(made, right),
-            leaky=leaky,
         )
 
     def write(self, folder: Path) -> None:
@@ -165,9 +161,6 @@ class Report:
         if self.int8:
             more = ", ".join(f"{count:+d} wrong (seed {seed})" for seed, count in self.int8["more_wrong"].items())
             rows.append(("int8", f"{self.int8['accuracy']:.2%}; against the trained networks {more}"))
-        if self.leaky:
-            claimed = f"{self.leaky['accuracy']:.2%} of {self.leaky['images']:.0f} copies"
-            rows.append(("leaky, not to be believed", claimed))
         for path, classes in list(self.wrong.items())[:_NAMED]:
             rows.append(("wrong", f"{path}, taken for {', '.join(classes)}"))
         if len(self.wrong) > _NAMED:

@@ -11,16 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
-from PIL import Image
 from rich.console import Console
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_training.data.augmentation import Augmentation, augment
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
 from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
@@ -37,7 +33,6 @@ from vinegrape_training.fit.train import train
 RECIPE_FILE = "recipe.json"
 _WEIGHTS_FOLDER = "weights"  # in a fold's folder: the files that would be served
 _INT8_FILE = "test_int8.npz"
-_LEAKY_COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -52,12 +47,10 @@ class CrossValidationPlan:
             raise SettingError(f"Cross-validation needs 2 folds or more and seeds that differ; this is {self}.")
 
 
-def cross_validate(
-    cfg: DictConfig, folder: Path, deals: CrossValidationPlan, *, int8: bool = True, leaky: bool = False
-) -> Report:
+def cross_validate(cfg: DictConfig, folder: Path, deals: CrossValidationPlan, *, int8: bool = True) -> Report:
     """Train and test once for each fold of each seed, and write what came of it.
 
-    What stands finished in `folder` is kept, and reported: folds, their int8 files, the leaky run. A fold that was cut
+    What stands finished in `folder` is kept, and reported: folds and their int8 files. A fold that was cut
     off is done again.
 
     Args:
@@ -66,7 +59,6 @@ def cross_validate(
         folder: holds the folds (`seed-1/fold-0`, ...), `evaluation.json`, the answers and the plots.
         deals: of the images.
         int8: whether each fold's network is quantised too, on its own training images, and tested.
-        leaky: whether the network is also tested as it should not be, on augmented copies of its training images.
 
     Raises:
         SettingError: `folder` holds folds of another recipe, of other images or of another number; or the recipe is one
@@ -85,11 +77,7 @@ def cross_validate(
                 _announce(f"Seed {seed}, fold {number + 1} of {deals.folds}")
                 _fold(cfg, fold, dataset, seed, number, parts, int8=int8)
     made = _collect(folder, dataset, splits)
-    leaky_run = folder / "leaky" / "run"
-    if leaky and not _finished(leaky_run, RUN_FILE):
-        _train_leaky(cfg, leaky_run, dataset, deals, Run.read(_fold_folder(folder, deals.seeds[0], 0)).interpolation)
-    claimed = _claimed(leaky_run) if _finished(leaky_run, RUN_FILE) else None
-    report = Report.of(made, dataset.classes, dataset.digest(), recipe(cfg), claimed)
+    report = Report.of(made, dataset.classes, dataset.digest(), recipe(cfg))
     report.write(folder)
     made.write(folder / OUT_OF_FOLD_FILE)
     _draw(report, made, folder)
@@ -182,36 +170,3 @@ def _draw(report: Report, made: OutOfFold, folder: Path) -> None:
     after = made.probabilities(made.logits).reshape(-1, len(report.classes))
     draw_reliability({"as trained": before, "with the temperature": after}, labels, folder / "reliability.png")
     draw_risk_coverage(after, labels, folder / "risk_coverage.png")
-
-
-def _train_leaky(
-    cfg: DictConfig, run_dir: Path, dataset: Dataset, deals: CrossValidationPlan, interpolation: Interpolation
-) -> None:
-    """Train one fold as it should not be: the images are enlarged by augmented copies first, and dealt then."""
-    _announce("One fold dealt after the augmentation, as it should not be")
-    shutil.rmtree(run_dir.parent, ignore_errors=True)
-    copies_dir = run_dir.with_name("images")
-    images = load_dataset(dataset, cfg.input_size, interpolation)
-    _write_copies(dataset, images, Augmentation(**cfg.augmentation), copies_dir)
-    own = cfg.copy()
-    own.data.dir, own.run_dir, own.seed, own.teacher = str(copies_dir), str(run_dir), deals.seeds[0], None
-    # as many steps as the honest folds take
-    own.trainer.max_epochs = max(1, round(cfg.trainer.max_epochs / (1 + _LEAKY_COPIES)))
-    train(own, folds(scan(copies_dir), deals.seeds[0], deals.folds)[0])
-
-
-def _claimed(run_dir: Path) -> dict[str, float]:
-    metrics = Run.read(run_dir).metrics
-    return {"accuracy": metrics["test_accuracy"], "images": metrics["test_images"]}
-
-
-def _write_copies(dataset: Dataset, images: NDArray[np.uint8], augmentation: Augmentation, folder: Path) -> None:
-    """Write each image and its augmented copies as PNG files, a folder a class."""
-    torch.manual_seed(0)
-    for path, image in zip(dataset.paths, images, strict=True):
-        batch = torch.from_numpy(image.copy()).permute(2, 0, 1).repeat(_LEAKY_COPIES, 1, 1, 1)
-        changed = augment(batch, augmentation).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for number, pixels in enumerate([image, *changed]):
-            Image.fromarray(pixels).save(target.with_name(f"{target.stem}-{number}.png"))

@@ -39,7 +39,6 @@ class Run:
         classes: in the order of the network's outputs.
         input_size: pixels a side.
         interpolation: how images are resized.
-        pooling: timm's `global_pool`; None is the network's own.
         mean, std: of each channel of RGB, on a scale of 0 to 1.
         temperature: what logits are divided by: fitted on the validation images, or by an evaluation; else 1.
         data_dir: the data set's folder, absolute.
@@ -57,7 +56,6 @@ class Run:
     classes: tuple[str, ...]
     input_size: int
     interpolation: Interpolation
-    pooling: str | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     temperature: float
@@ -114,7 +112,7 @@ class Run:
             ModelError: there are no weights, or not this network's.
         """
         weights = str(self.folder / WEIGHTS_FILE)
-        return create_model(self.architecture, len(self.classes), weights, self.input_size, self.pooling).eval()
+        return create_model(self.architecture, len(self.classes), weights, self.input_size).eval()
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:

@@ -91,7 +91,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     weights = str(cfg.weights)
-    model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size, cfg.model.pooling)
+    model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size)
     wanted = preprocessing(model, cfg.model.interpolation)
     images = load_dataset(dataset, cfg.input_size, wanted.interpolation)
     data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
@@ -109,7 +109,6 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
         classes=dataset.classes,
         input_size=cfg.input_size,
         interpolation=wanted.interpolation,
-        pooling=cfg.model.pooling,
         mean=wanted.mean,
         std=wanted.std,
         temperature=temperature,

@@ -12,8 +12,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, group_modules
 from torch import nn
 
-import vinegrape_training.models.narrow_head
-import vinegrape_training.models.small_cnn  # noqa: F401 - these two register networks with timm
+import vinegrape_training.models.small_cnn  # noqa: F401 - registers the network with timm
 from vinegrape_handler.metadata import INTERPOLATIONS, Interpolation
 from vinegrape_training.errors import ModelError
 from vinegrape_training.models.pretrained import load_from_file, load_from_hub, timm_model
@@ -33,9 +32,7 @@ class Preprocessing:
     interpolation: Interpolation
 
 
-def create_model(
-    architecture: str, num_classes: int, weights: str, input_size: int | None = None, pooling: str | None = None
-) -> nn.Module:
+def create_model(architecture: str, num_classes: int, weights: str, input_size: int | None = None) -> nn.Module:
     """Create a network.
 
     Args:
@@ -44,7 +41,6 @@ def create_model(
         weights: "imagenet" (from timm's hub, or its cache), "none", or the path of a file: a state dict, by
             torch.save or safetensors, of this architecture. Everything in it must fit, the classifier's size apart.
         input_size: pixels a side, for the networks (most transformers) that are built for one size alone.
-        pooling: timm's `global_pool`, such as "avg" or "catavgmax"; the network's own if None.
 
     Returns:
         The network: normalised float32 [N, 3, S, S] to logits [N, num_classes].
@@ -53,7 +49,7 @@ def create_model(
         ModelError: an unknown architecture, weights that do not fit, a file or a hub that is not there.
     """
     config = _config(architecture)
-    options: dict[str, Any] = {"global_pool": pooling} if pooling else {}
+    options: dict[str, Any] = {}
     if input_size and config.fixed_input_size:
         options["img_size"] = input_size
     if weights == "none":

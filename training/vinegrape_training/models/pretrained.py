@@ -69,8 +69,6 @@ def load_from_file(
     weight = state.get(f"{name}.weight")
     file_classes = num_classes if weight is None else weight.shape[0]
     overlay = {"state_dict": state, "num_classes": file_classes, "custom_load": False}
-    # a classifier that will be replaced was made for the network's own pooling
-    pooling = options.pop("global_pool", None) if file_classes != num_classes else None
     try:
         model = timm_model(
             architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=file_classes, **options
@@ -80,7 +78,7 @@ def load_from_file(
         raise ModelError(f"{path} does not hold weights of {architecture}: {reason}") from error
     model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]  # else the network keeps it for life
     if file_classes != num_classes:
-        model.reset_classifier(num_classes, pooling)  # type: ignore[operator]
+        model.reset_classifier(num_classes)  # type: ignore[operator]
     return model
 
 
