@@ -1,27 +1,33 @@
-# Sets up and calls; every target is a plain command that can be run without make.
+# Sets up environments and runs commands. Each target is a plain command that also works without make.
 PYTHON ?= python3
-# Further options of what `make serve`, `make test`, `make evaluate`, `make loadtest` or `make bench` calls
+# More options for the command that a target runs, for example ARGS='--rest-port 9080'
 ARGS ?=
-# For `make evaluate` and `make model`: the images, the weights to start from (a file, or timm's hub), further overrides
-# of what is trained, where folds go
+# For `make evaluate` and `make model`: the folder of images, the weights to start from (a file, or timm's hub), further
+# Hydra overrides, and the folder of the folds
 DATA ?=
 WEIGHTS ?= imagenet
 RECIPE ?=
 EVALUATION ?= runs/evaluation
-# For `make images`: what builds as `docker build` does, what runs as `docker run` does, and further options to build.
-# With podman: IMAGE_BUILDER='podman build --format docker' IMAGE_RUNNER='podman run'; its own format has no HEALTHCHECK
+# For `make images`: commands that build and run images as Docker does, and more options for the build.
+# With podman: IMAGE_BUILDER='podman build --format docker' IMAGE_RUNNER='podman run' (its own format has no HEALTHCHECK)
 IMAGE_BUILDER ?= docker build
 IMAGE_RUNNER ?= docker run
 IMAGE_ARGS ?=
 
-# Serving alone needs no torch: two environments, so that `make serve` stays small
+# Serving and linting need no torch, so each has a small environment of its own
 SERVE := .venv-serve
 DEV := .venv
-# The images bring what they need themselves: who asks them needs no torch either
-ASK := .venv-images
+LINT := .venv-lint
+# `make images` tests images over HTTP and gRPC
+IMAGES := .venv-images
+# Packages in the checkout that are imported without being installed
+SOURCES := cli:handler:loadtests:server:training
+
+QUICK := not live and not trains and not tools and not nightly
+PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint evaluate model images loadtest bench clean
+.PHONY: help serve check test test-all lint types quick format docs constraints evaluate model images loadtest bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,19 +35,45 @@ help: ## List the targets
 serve: $(SERVE)/installed ## Serve model_store/vinegrape.mar in the foreground; ARGS='--rest-port 9080'
 	@exec $(SERVE)/bin/vinegrape serve $(ARGS)
 
-test: $(DEV)/installed ## Run all tests; coverage is printed, and written to htmlcov/
-	$(DEV)/bin/pytest --cov --cov-report=term --cov-report=html $(ARGS)
+check: $(DEV)/installed $(LINT)/installed ## Format, lint, types, imports and the quick tests: about a minute
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick types lint
 
-lint: $(DEV)/installed ## Check style and types
-	$(DEV)/bin/ruff check .
-	$(DEV)/bin/ruff format --check .
+test: $(DEV)/installed ## Run all tests but the nightly ones: some minutes
+	$(DEV)/bin/pytest $(PARALLEL) -m 'not nightly' $(ARGS)
+
+test-all: $(DEV)/installed ## Run all tests and measure the coverage, which is written to htmlcov/
+	$(DEV)/bin/pytest $(PARALLEL) --cov --cov-report=term --cov-report=html $(ARGS)
+
+lint: $(LINT)/installed ## Check format, style, import rules and the CI workflow
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
+	PYTHONPATH=$(SOURCES) $(LINT)/bin/lint-imports --no-logo
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(LINT)/bin/zizmor --offline --quiet .github
+
+types: $(DEV)/installed ## Check types with mypy
 	$(DEV)/bin/mypy
 
-evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file] [RECIPE=overrides]; an hour on two cores. Goes on where it was cut off
+quick: $(DEV)/installed # the tests that start no server, train nothing and need no other program
+	$(DEV)/bin/pytest $(PARALLEL) -m '$(QUICK)' $(ARGS)
+
+format: $(LINT)/installed ## Format the code and mend what ruff can mend
+	$(LINT)/bin/ruff check --fix .
+	$(LINT)/bin/ruff format .
+
+docs: $(DEV)/installed ## Write the generated parts of README and docs
+	$(DEV)/bin/python docs/generate.py $(ARGS)
+
+constraints: $(DEV)/installed ## Pin the versions of all packages again, in constraints.txt; ARGS=--upgrade takes newer ones
+	CUSTOM_COMPILE_COMMAND='make constraints' $(DEV)/bin/pip-compile --quiet --all-extras --strip-extras \
+		--annotation-style=line --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file=constraints.txt $(ARGS) pyproject.toml
+
+evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file] [RECIPE=overrides]; an hour on two cores. Can be resumed
 	@$(need_data)
 	$(DEV)/bin/vinegrape evaluate '$(EVALUATION)' $(recipe) $(ARGS)
 
-model: evaluate ## Then train on all images, export and archive; some minutes more
+model: evaluate ## Then train on all images, export and archive: some minutes more
 	run=runs/$$(date +%Y-%m-%d_%H-%M-%S) && \
 	$(DEV)/bin/vinegrape train 'evaluation="$(EVALUATION)"' run_dir=$$run $(recipe) && \
 	$(DEV)/bin/vinegrape export $$run $$run/export && \
@@ -50,37 +82,41 @@ model: evaluate ## Then train on all images, export and archive; some minutes mo
 images: version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 images: labels = --build-arg VERSION=$(version) --build-arg REVISION=$(shell git describe --always --abbrev=40 --exclude='*' --dirty) \
 	--build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
-images: $(ASK)/installed ## Build the images that serve and train, start both and ask them; needs Docker
+images: $(IMAGES)/installed ## Build the serving and the training image, start both and test them; needs Docker
 	$(IMAGE_BUILDER) -f Dockerfile.serve -t vinegrape-serve:$(version) $(labels) $(IMAGE_ARGS) .
 	$(IMAGE_BUILDER) -f Dockerfile.train -t vinegrape-train:$(version) $(labels) $(IMAGE_ARGS) .
 	IMAGE_RUNNER='$(IMAGE_RUNNER)' SERVE_IMAGE=vinegrape-serve:$(version) TRAIN_IMAGE=vinegrape-train:$(version) \
-	$(ASK)/bin/pytest tests/images/serve.py tests/images/train.py
+	$(IMAGES)/bin/pytest tests/images/serve.py tests/images/train.py
 
 loadtest: $(DEV)/installed ## Load a server that it starts, or HOST=http://...; thresholds decide. ARGS: Locust's options
-	$(DEV)/bin/python -m vinegrape_loadtests.local_run $(if $(HOST),--host '$(HOST)') $(ARGS)
+	$(DEV)/bin/vinegrape loadtest $(if $(HOST),--host '$(HOST)') $(ARGS)
 
-bench: $(DEV)/installed ## Measure what serving costs, and others beside it; half an hour. Needs wrk and h2load. ARGS: its options
-	$(DEV)/bin/vinegrape bench $(ARGS)
+bench: $(DEV)/installed ## Measure what serving costs, beside other servers; half an hour. Needs wrk and h2load. ARGS: its options
+	$(DEV)/bin/vinegrape bench serving $(ARGS)
 
 clean: ## Remove the environments and what tests wrote; runs/ stays
-	rm -rf $(SERVE) $(DEV) $(ASK) .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	rm -rf $(SERVE) $(DEV) $(LINT) $(IMAGES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
 $(SERVE)/installed: pyproject.toml constraints.txt
-	$(call venv,$(SERVE),.,about 360 MB and half a minute)
+	$(call venv,$(SERVE),-e .,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),'.[train$(comma)loadtest$(comma)bench$(comma)test]',torch among them: some 6 GB and a few minutes)
+	$(call venv,$(DEV),-e '.[train$(comma)loadtest$(comma)bench$(comma)test$(comma)lint]',torch among them: some 6 GB and a few minutes)
 
-$(ASK)/installed: pyproject.toml constraints.txt
-	$(call venv,$(ASK),'.[loadtest$(comma)test]',about 650 MB and a minute)
+$(LINT)/installed: pyproject.toml constraints.txt
+	$(call venv,$(LINT),$(lint_packages),about 100 MB and some seconds)
+
+$(IMAGES)/installed: pyproject.toml constraints.txt
+	$(call venv,$(IMAGES),-e '.[loadtest$(comma)test]',about 650 MB and a minute)
 
 comma := ,
 recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"' $(RECIPE)
-need_data = test -d '$(DATA)' || { echo "make $@ needs DATA=FOLDER, a folder a class. To get it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
+lint_packages = $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"])')
+need_data = test -d '$(DATA)' || { echo "make $@ needs DATA=FOLDER with one folder per class. To download it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
 define venv
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vinegrape needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Say which: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vinegrape needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version`. Choose another: make PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up $(1) with Python packages; $(3)"
 	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e $(2)
+	@$(1)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $(2)
 	@touch $@
 endef
