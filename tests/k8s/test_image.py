@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from tests.conftest import ROOT
-from tests.k8s.manifests import CLOUD_RUN, FOLDERS, container, environment, pod
+from tests.k8s.manifests import CLOUD_RUN, FOLDERS, environment
 from tests.support.dockerfile import Dockerfile
 from tests.support.serve_settings import from_environment
 
@@ -16,32 +16,32 @@ IMAGE = Dockerfile("Dockerfile.serve")
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_pod_runs_as_the_user_of_the_image(folder, rendered):
-    context = pod(rendered[folder])["spec"]["securityContext"]
+    context = rendered[folder].pod["securityContext"]
     assert f"{context['runAsUser']}:{context['runAsGroup']}" == IMAGE.one("USER")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_server_listens_on_all_addresses_of_the_pod(folder, rendered):
     """The image sets the addresses, not the manifests. Probes and clients come from outside the pod."""
-    variables = environment(container(rendered[folder]))
+    variables = environment(rendered[folder].server)
     settings = from_environment({**IMAGE.environment, **variables})
     assert {settings.host_of(port) for port in ("rest_port", "grpc_port", "operations_port")} == {"0.0.0.0"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_volume_of_the_image_is_mounted(folder, rendered):
-    mounted = [mount["mountPath"] for mount in container(rendered[folder])["volumeMounts"]]
+    mounted = [mount["mountPath"] for mount in rendered[folder].server["volumeMounts"]]
     assert mounted == IMAGE.json("VOLUME")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_manifests_keep_the_entry_point_of_the_image(folder, rendered):
-    assert not {"command", "args"} & container(rendered[folder]).keys()
+    assert not {"command", "args"} & rendered[folder].server.keys()
 
 
 def test_the_gpu_overlay_keeps_the_path_of_the_image(rendered):
     """The overlay adds GKE's driver to PATH and must repeat what the image and its base have there."""
-    path = environment(container(rendered["overlays/gpu"]))["PATH"].split(":")
+    path = environment(rendered["overlays/gpu"].server)["PATH"].split(":")
     *own, inherited = IMAGE.environment["PATH"].split(":")
     assert inherited == "$PATH"
     assert path[: len(own)] == own
@@ -50,7 +50,7 @@ def test_the_gpu_overlay_keeps_the_path_of_the_image(rendered):
 
 def test_image_tags_are_the_version_of_the_project(rendered):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {folder: container(rendered[folder])["image"] for folder in FOLDERS} == {
+    assert {folder: rendered[folder].server["image"] for folder in FOLDERS} == {
         "base": f"vinegrape-serve:{version}",
         "overlays/cpu": f"vinegrape-serve:{version}",
         "overlays/gpu": f"vinegrape-serve:{version}-gpu",
@@ -59,9 +59,9 @@ def test_image_tags_are_the_version_of_the_project(rendered):
 
 
 def test_only_the_gpu_overlay_requests_a_gpu_and_requires_it(rendered):
-    gpus = {folder: container(rendered[folder])["resources"]["limits"].get("nvidia.com/gpu") for folder in FOLDERS}
+    gpus = {folder: rendered[folder].server["resources"]["limits"].get("nvidia.com/gpu") for folder in FOLDERS}
     assert gpus == {"base": None, "overlays/cpu": None, "overlays/gpu": "1"}
-    spec, server = pod(rendered["overlays/gpu"])["spec"], container(rendered["overlays/gpu"])
+    spec, server = rendered["overlays/gpu"].pod, rendered["overlays/gpu"].server
     assert environment(server)["VINEGRAPE_DEVICE"] == "cuda"
     assert spec["nodeSelector"] == {
         "cloud.google.com/gke-accelerator": "nvidia-l4",
