@@ -107,7 +107,7 @@ def the_grace_period_covers_the_drain(manifests: Manifests) -> Iterator[str]:
     before = manifests.server.get("lifecycle", {}).get("preStop", {})
     sleep_s = before.get("sleep", {}).get("seconds", 0)
     if before.keys() != {"sleep"} or sleep_s < 5:
-        yield "preStop does not sleep while the endpoints are updated (exec does not work: the image has no shell)"
+        yield "preStop does not wait for the update of the endpoints; use its own sleep, not a program of the image"
     drain_s = int(environment(manifests.server).get("VINEGRAPE_DRAIN_TIMEOUT_S", DEFAULTS.drain_timeout_s))
     needed_s, grace_s = sleep_s + drain_s + STOP_S, manifests.pod.get("terminationGracePeriodSeconds", 30)
     if grace_s < needed_s:

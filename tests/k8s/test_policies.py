@@ -95,8 +95,8 @@ BROKEN = {
         (lambda m: m.server["startupProbe"].update(failureThreshold=60), "startup_timeout_s"),
     ],
     policies.the_grace_period_covers_the_drain: [
-        (lambda m: m.server.pop("lifecycle"), "preStop does not sleep"),
-        (lambda m: m.server["lifecycle"].update(preStop={"exec": {"command": ["sleep", "10"]}}), "no shell"),
+        (lambda m: m.server.pop("lifecycle"), "preStop does not wait"),
+        (lambda m: m.server["lifecycle"].update(preStop={"exec": {"command": ["sleep", "10"]}}), "not a program"),
         (lambda m: m.pod.pop("terminationGracePeriodSeconds"), "killed after 30 s"),
         (lambda m: add_variable(m, "VINEGRAPE_DRAIN_TIMEOUT_S", "60"), "80 s"),
     ],
