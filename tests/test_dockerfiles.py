@@ -1,6 +1,5 @@
-"""What of the Dockerfiles can drift from the code; that they build and work, `make images` shows."""
+"""The Dockerfiles agree with the code and with make; `make images` builds and runs them."""
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -9,101 +8,92 @@ import tomllib
 import pytest
 
 from tests.conftest import ROOT
-from vinegrape_server import settings
+from tests.support.dockerfile import Dockerfile
+from tests.support.serve_settings import VARIABLES, from_environment
 from vinegrape_server.settings import ServeSettings
 
-SERVE, TRAIN = "Dockerfile.serve", "Dockerfile.train"
-BOTH = pytest.mark.parametrize("name", [SERVE, TRAIN])
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def instructions(name: str) -> list[tuple[str, str]]:
-    """Each instruction with its arguments, on one line."""
-    text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE)
-    lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines if line)]
-
-
-def arguments(name: str, instruction: str) -> list[str]:
-    return [rest for word, rest in instructions(name) if word == instruction]
-
-
-def environment(name: str) -> dict[str, str]:
-    return dict(pair.split("=", 1) for rest in arguments(name, "ENV") for pair in rest.split())
+SERVE, TRAIN = Dockerfile("Dockerfile.serve"), Dockerfile("Dockerfile.train")
+BOTH = pytest.mark.parametrize("dockerfile", [SERVE, TRAIN], ids=["serve", "train"])
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @BOTH
-def test_base_is_pinned_and_runs_the_project(name):
-    bases = {re.match(r"\S+", rest)[0] for rest in arguments(name, "FROM")}
-    stages = {rest.partition(" AS ")[2] for rest in arguments(name, "FROM")}
-    (base,) = bases - stages
+def test_the_base_image_has_a_python_that_the_project_supports(dockerfile):
+    stages = {arguments.partition(" AS ")[2] for arguments in dockerfile.all("FROM")}
+    (base,) = {arguments.split()[0] for arguments in dockerfile.all("FROM")} - stages
     version = re.fullmatch(r"python:(\d+)\.(\d+)-slim-bookworm", base)
-    lowest = re.fullmatch(r">=(\d+)\.(\d+)", PROJECT["requires-python"])
+    lowest = re.fullmatch(r">=(\d+)\.(\d+)", PYPROJECT["project"]["requires-python"])
     assert tuple(map(int, version.groups())) >= tuple(map(int, lowest.groups()))
 
 
 @BOTH
-def test_what_is_copied_is_committed_and_let_through(name):
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = [rest.split()[:-1] for rest in arguments(name, "COPY") if "--from=" not in rest]
-    for source in (word for words in copied for word in words if not word.startswith("--")):
+def test_copied_files_are_committed_and_in_the_build_context(dockerfile):
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert dockerfile.copied <= allowed
+    for source in dockerfile.copied:
         assert any(path == source or path.startswith(f"{source}/") for path in tracked), source
-        assert source in let_through
+
+
+def test_the_training_image_has_every_package_and_the_serving_image_only_what_serves():
+    packages = set(PYPROJECT["tool"]["setuptools"]["packages"]["find"]["where"])
+    assert TRAIN.copied & packages == packages
+    assert SERVE.copied & packages == packages - {"training", "loadtests"}
 
 
 @BOTH
-def test_every_package_of_the_project_is_copied(name):
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-    copied = {word for rest in arguments(name, "COPY") for word in rest.split()}
-    # "" stands for the folder of vinegrape_handler and the entry file
-    assert {path.partition("/")[0] for path in build.values()} <= copied
+def test_links_in_copied_folders_point_to_what_is_copied(dockerfile):
+    """The server's package contains serve_config as a link to the folder in the root."""
+    folders = [ROOT / source for source in dockerfile.copied if (ROOT / source).is_dir()]
+    links = [path for folder in folders for path in folder.rglob("*") if path.is_symlink()]
+    assert links
+    for link in links:
+        assert str(link.resolve().relative_to(ROOT)) in dockerfile.copied, link
 
 
 @BOTH
-def test_nobody_is_root_and_no_shell_is_in_between(name):
-    assert all(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user) for user in arguments(name, "USER"))
-    last = [word for word, _ in instructions(name)]
-    assert last.index("USER") > max(i for i, word in enumerate(last) if word in ("FROM", "RUN", "COPY"))
-    assert json.loads(arguments(name, "ENTRYPOINT")[0])[0] == "vinegrape"
+def test_the_user_is_not_root_and_no_shell_starts_the_program(dockerfile):
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dockerfile.one("USER"))
+    words = [word for word, _ in dockerfile.instructions]
+    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("FROM", "RUN", "COPY"))
+    assert dockerfile.json("ENTRYPOINT")[0] == "vinegrape"
 
 
-def test_serve_starts_and_checks_itself():
-    assert json.loads(arguments(SERVE, "ENTRYPOINT")[0]) == ["vinegrape", "serve"]
-    (check,) = arguments(SERVE, "HEALTHCHECK")
-    assert json.loads(check.partition(" CMD ")[2]) == ["vinegrape", "ready"]
+def test_the_serving_image_starts_the_server_and_checks_its_health():
+    assert SERVE.json("ENTRYPOINT") == ["vinegrape", "serve"]
+    assert json.loads(SERVE.one("HEALTHCHECK").partition(" CMD ")[2]) == ["vinegrape", "ready"]
 
 
-def test_exposed_ports_are_those_that_listen_on_every_address():
-    default = ServeSettings.load({}, environment=environment(SERVE))
-    outside = [str(port) for name, port in default.ports.items() if default.host_of(name) == "0.0.0.0"]
-    assert sorted(arguments(SERVE, "EXPOSE")[0].split()) == sorted(outside)
+def test_exposed_ports_are_those_that_listen_on_all_addresses():
+    defaults = from_environment(SERVE.environment)
+    reachable = {str(port) for name, port in defaults.ports.items() if defaults.host_of(name) == "0.0.0.0"}
+    assert set(SERVE.one("EXPOSE").split()) == reachable
 
 
 @BOTH
-def test_variables_are_settings(name):
-    known = {f"VINEGRAPE_{setting.upper()}" for setting in settings.fields()}
-    assert {variable for variable in environment(name) if variable.startswith("VINEGRAPE_")} <= known
+def test_variables_are_known_settings(dockerfile):
+    assert {name for name in dockerfile.environment if name.startswith("VINEGRAPE_")} <= VARIABLES
 
 
-def test_the_archive_lies_where_serve_looks_for_it():
-    default = next(field.default for field in dataclasses.fields(ServeSettings) if field.name == "archive")
-    (copied,) = [rest.split()[-2:] for rest in arguments(SERVE, "COPY") if ".mar" in rest]
-    assert default == copied[0] == copied[1] + copied[0].rpartition("/")[2]
+def test_the_archive_is_where_the_server_looks_for_it():
+    (copy,) = [arguments for arguments in SERVE.all("COPY") if ".mar" in arguments]
+    source, folder = copy.split()[-2:]
+    archive = ServeSettings().archive
+    assert (source, folder) == (archive, archive.rpartition("/")[0] + "/")
+    assert SERVE.all("WORKDIR")[-1] == "/srv"
 
 
-def test_what_make_tells_the_builder_is_asked_for():
+@BOTH
+def test_build_arguments_of_make_are_declared(dockerfile):
     result = subprocess.run(["make", "-n", "images"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in (SERVE, TRAIN):
-        given = set(re.findall(r"--build-arg (\w+)=", result.stdout))
-        assert given
-        assert given <= {rest.partition("=")[0] for rest in arguments(name, "ARG")}
+    passed = set(re.findall(r"--build-arg (\w+)=", result.stdout))
+    assert passed
+    assert passed <= {arguments.partition("=")[0] for arguments in dockerfile.all("ARG")}
 
 
 @BOTH
-def test_no_mode_of_a_file_becomes_that_of_its_folder(name):
-    """Since Docker 28.1 `COPY --chmod` gives it to the folders that it makes, which nobody could enter then."""
-    made = set(arguments(name, "WORKDIR"))
-    for rest in arguments(name, "COPY"):
-        if "--chmod=" in rest:
-            assert f"/srv/{rest.split()[-1]}".rstrip("/") in made
+def test_a_folder_exists_before_a_file_is_copied_into_it_with_a_mode(dockerfile):
+    """Since Docker 28.1 `COPY --chmod` gives the mode also to folders that it creates: 0444 makes them unreadable."""
+    for arguments in dockerfile.all("COPY"):
+        if "--chmod=" in arguments:
+            assert f"/srv/{arguments.split()[-1]}".rstrip("/") in dockerfile.all("WORKDIR")

@@ -1,4 +1,4 @@
-"""The built images, run with what IMAGE_RUNNER names: `docker run`, or anything that takes its options."""
+"""Run the built images with the command in IMAGE_RUNNER: `docker run`, or a command that takes the same options."""
 
 import os
 import shlex
@@ -9,30 +9,31 @@ RUNNER = shlex.split(os.environ.get("IMAGE_RUNNER", "docker run"))
 
 
 def command(image: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
-    """The command that runs an image; the host's network, so that any container can ask any other."""
+    """The command that runs an image, in the host's network: containers can then connect to each other."""
     return [*RUNNER, "--rm", "--network", "host", *options, image, *arguments]
 
 
 def run(image: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run an image until it exits."""
     return subprocess.run(
         command(image, *arguments, options=options), capture_output=True, text=True, check=False, timeout=250
     )
 
 
 def program(image: str, name: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run another program of the image than the one that it starts with."""
+    """Run a program of the image instead of its entry point."""
     return run(image, *arguments, options=(*options, "--entrypoint", name))
 
 
 def variables(**values: object) -> tuple[str, ...]:
-    """Options that set variables of the container's environment."""
+    """Options that set environment variables of the container."""
     return tuple(part for name, value in values.items() for part in ("-e", f"{name}={value}"))
 
 
 def mounts(folder: Path, *names: str) -> tuple[str, ...]:
-    """Options that mount new folders at /srv/NAME, and run the container as the user to whom they belong.
+    """Create folders, and return options that mount them at /srv/NAME and run the container as their owner.
 
-    Our own; where we are root, who must not train as root either, the image's.
+    The owner is the current user. For root it is the user of the image, because training must work without root.
     """
     user = os.getuid() or 10001
     options = ["--user", f"{user}:{user}"]

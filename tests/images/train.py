@@ -1,6 +1,7 @@
-"""Trains with the image of Dockerfile.train; `make images` builds it and runs this, pytest by itself does not."""
+"""Dockerfile.train builds a working image. `make images` runs these tests; pytest alone does not collect them."""
 
 import os
+import re
 
 import pytest
 
@@ -17,21 +18,21 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(folders) -> tuple[str, ...]:
-    """Mounts, with drawn leaves in data/leaves."""
+    """Options that mount data/ and runs/; data/leaves contains drawn leaves."""
     options = image.mounts(folders, "data", "runs")
-    drawn = image.run(IMAGE, "data", "draw", "data/leaves", "--images-per-class=8", "--side=64", options=options)
-    assert drawn.returncode == 0, drawn.stderr
+    result = image.run(IMAGE, "data", "draw", "data/leaves", "--images-per-class=8", "--side=64", options=options)
+    assert result.returncode == 0, result.stderr
     return options
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_training_leaves_its_run_on_the_mount(folders, options, processes):
-    """By several processes too, and with W&B as the environment says."""
+def test_training_writes_its_run_to_the_mounted_folder(folders, options, processes):
+    """With one or several processes, and with W&B configured by environment variables."""
     name = f"by_{processes}"
-    several = (f"trainer.devices={processes}", "trainer.strategy=" + ("ddp" if processes > 1 else "auto"))
+    devices = (f"trainer.devices={processes}", "trainer.strategy=" + ("ddp" if processes > 1 else "auto"))
     result = image.run(
         IMAGE, "train", "data.dir=data/leaves", f"run_dir=runs/{name}", "data.batch_size=4", "logger=wandb",
-        *SMALL, *several, options=(*options, *image.variables(WANDB_MODE="offline")),
+        *SMALL, *devices, options=(*options, *image.variables(WANDB_MODE="offline")),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     run = folders / "runs" / name
@@ -40,5 +41,10 @@ def test_a_training_leaves_its_run_on_the_mount(folders, options, processes):
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_nobody_is_root():
+def test_the_image_contains_every_command():
+    listed = set(re.findall(r"^  ([a-z]+) ", image.run(IMAGE, "--help").stdout, re.MULTILINE))
+    assert {"serve", "ready", "data", "train", "evaluate", "export", "archive", "loadtest", "bench"} <= listed
+
+
+def test_the_user_is_not_root():
     assert image.program(IMAGE, "id", "-u").stdout.strip() == "10001"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.k8s.manifests import FOLDERS, K8S, Manifest, render
+from tests.k8s.manifests import FOLDERS, K8S, Manifests, render
 
 
 @pytest.fixture(scope="session")
-def rendered() -> dict[str, list[Manifest]]:
-    """Every kustomization of ours, by its folder."""
+def rendered() -> dict[str, Manifests]:
+    """Every kustomization of the repository, by its folder."""
     return {folder: render(K8S / folder) for folder in FOLDERS}

@@ -1,10 +1,11 @@
-"""The manifests as kubectl renders them, and what a test looks up in them."""
+"""The Kubernetes manifests as kubectl renders them."""
 
-import json
+import functools
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +18,76 @@ K8S = ROOT / "k8s"
 CLOUD_RUN = K8S / "cloudrun" / "service.yaml"
 FOLDERS = ("base", "overlays/cpu", "overlays/gpu")
 
-# The oldest Kubernetes that knows preStop's `sleep` without a feature gate; kubectl's kustomize comes with it
+# The first Kubernetes in which preStop's `sleep` needs no feature gate. The tests use the kustomize built into kubectl.
 MINIMUM_VERSION = (1, 30)
 INSTALL = "https://kubernetes.io/docs/tasks/tools/#kubectl"
 
 Manifest = dict[str, Any]
 
 
-def render(folder: Path) -> list[Manifest]:
-    """The objects of a kustomization; the test is skipped without a kubectl that can render it."""
+@dataclass
+class Manifests:
+    """The objects of one rendered kustomization."""
+
+    objects: list[Manifest]
+
+    def of_kind(self, kind: str) -> list[Manifest]:
+        return [manifest for manifest in self.objects if manifest["kind"] == kind]
+
+    def one(self, kind: str) -> Manifest:
+        """The only object of this kind."""
+        (manifest,) = self.of_kind(kind)
+        return manifest
+
+    def named(self, kind: str, name: str) -> Manifest:
+        (manifest,) = [manifest for manifest in self.of_kind(kind) if manifest["metadata"]["name"] == name]
+        return manifest
+
+    @property
+    def pod(self) -> Manifest:
+        """The pod specification of the only Deployment."""
+        return self.one("Deployment")["spec"]["template"]["spec"]
+
+    @property
+    def pod_labels(self) -> dict[str, str]:
+        return self.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+
+    @property
+    def server(self) -> Manifest:
+        """The only container of the pod."""
+        (server,) = self.pod["containers"]
+        return server
+
+
+def render(folder: Path) -> Manifests:
+    """Render a kustomization; skip the test if there is no suitable kubectl."""
     result = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return list(yaml.safe_load_all(result.stdout))
+    return Manifests(list(yaml.safe_load_all(result.stdout)))
 
 
+@functools.cache
 def kubectl() -> str:
+    """The path of kubectl; skip the test if it is missing or too old."""
     path = shutil.which("kubectl")
     minimum = ".".join(map(str, MINIMUM_VERSION))
     if path is None:
         pytest.skip(f"kubectl is not installed; install version {minimum} or newer: {INSTALL}")
-    answer = subprocess.run([path, "version", "--client", "-o", "json"], capture_output=True, text=True).stdout
-    found = re.search(r'"gitVersion": "v(\d+)\.(\d+)', answer)
-    if found is None or (int(found[1]), int(found[2])) < MINIMUM_VERSION:
-        version = json.loads(answer)["clientVersion"]["gitVersion"] if found else "of an unknown version"
-        pytest.skip(f"{path} is {version}; install version {minimum} or newer: {INSTALL}")
+    output = subprocess.run([path, "version", "--client", "-o", "json"], capture_output=True, text=True).stdout
+    version = re.search(r'"gitVersion": "v(\d+)\.(\d+)', output)
+    if version is None or (int(version[1]), int(version[2])) < MINIMUM_VERSION:
+        number = f"{version[1]}.{version[2]}" if version else "unknown"
+        pytest.skip(f"The version of {path} is {number}; install version {minimum} or newer: {INSTALL}")
     return path
 
 
-def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
-    return [manifest for manifest in manifests if manifest["kind"] == kind]
-
-
-def one(manifests: list[Manifest], kind: str) -> Manifest:
-    (manifest,) = of_kind(manifests, kind)
-    return manifest
-
-
-def pod(manifests: list[Manifest]) -> Manifest:
-    """The pod template of the one Deployment."""
-    return one(manifests, "Deployment")["spec"]["template"]
-
-
-def container(manifests: list[Manifest]) -> Manifest:
-    (server,) = pod(manifests)["spec"]["containers"]
-    return server
-
-
 def ports(server: Manifest) -> dict[str, int]:
-    """A container's ports by name."""
+    """The ports of a container, by name."""
     return {port["name"]: port["containerPort"] for port in server["ports"]}
 
 
 def environment(server: Manifest) -> dict[str, str]:
-    """A container's variables, resolved as the kubelet does: in their order, `$(NAME)` only of those before."""
+    """The variables of a container. As in the kubelet, `$(NAME)` refers only to variables defined before it."""
     values: dict[str, str] = {}
     for variable in server["env"]:
         if "valueFrom" in variable:
@@ -82,20 +100,33 @@ def environment(server: Manifest) -> dict[str, str]:
     return values
 
 
+def variable(server: Manifest, name: str) -> Manifest:
+    """The entry of one variable in a container's `env`."""
+    (entry,) = [entry for entry in server["env"] if entry["name"] == name]
+    return entry
+
+
 def mebibytes(quantity: str) -> float:
-    """A quantity of Kubernetes, such as 3Gi or 512Mi."""
+    """A memory or storage quantity of Kubernetes, such as 3Gi or 512Mi."""
     number, unit = re.fullmatch(r"(\d+)(Gi|Mi)", quantity).groups()
     return int(number) * {"Gi": 1024, "Mi": 1}[unit]
 
 
+def java_mebibytes(server: Manifest) -> int | None:
+    """Java's largest heap plus its largest direct buffers; None if either has no limit in megabytes."""
+    options = environment(server).get("JAVA_TOOL_OPTIONS", "")
+    limits = re.findall(r"-(?:Xmx|XX:MaxDirectMemorySize=)(\d+)m\b", options)
+    return sum(map(int, limits)) if len(limits) == 2 else None
+
+
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
-    """Whether a selector of `matchLabels` alone, or an empty one, selects what has these labels."""
+    """Whether a selector, which may have only `matchLabels`, selects an object with these labels."""
     assert selector.keys() <= {"matchLabels"}, selector
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Every single value in a manifest, and every key."""
+    """Every key and every scalar value of a manifest."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield key

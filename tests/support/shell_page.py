@@ -1,0 +1,51 @@
+"""Run the shell blocks of a documentation page with stand-ins for the programs that act outside the machine."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+# Records its name and arguments, each followed by NUL, and then a line feed. Prints the digest that the pages read.
+STAND_IN = f"""#!/bin/bash
+printf '%s\\0' "${{0##*/}}" "$@" $'\\n' >> "$RECORD"
+[[ $* != *image_summary.digest* ]] || echo {DIGEST}
+"""
+STAND_INS = ("curl", "docker", "gcloud", "git", "kubectl", "make")
+# The only real programs that the blocks can run
+PROGRAMS = ("bash", "cat", "id", "mkdir", "sed")
+
+
+def blocks(page: str, until: str | None = None) -> list[str]:
+    """The `sh` blocks of a page of docs/, up to a heading."""
+    text = (ROOT / "docs" / page).read_text()
+    if until is not None:
+        text, heading, _ = text.partition(f"\n## {until}\n")
+        assert heading, f"docs/{page} has no heading {until!r}"
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(scripts: list[str], folder: Path) -> list[list[str]]:
+    """Run shell blocks in a folder, as one script.
+
+    A program that is neither a stand-in nor in PROGRAMS is not found, so no block can change anything outside `folder`.
+
+    Returns:
+        The commands that the stand-ins recorded: program and arguments, with variables replaced by their values.
+    """
+    programs, record = folder / ".programs", folder / ".record"
+    programs.mkdir()
+    record.touch()
+    for name in STAND_INS:
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    for name in PROGRAMS:
+        (programs / name).symlink_to(shutil.which(name))
+    script = "set -euo pipefail\n" + "\n".join(scripts)
+    environment = {"PATH": str(programs), "RECORD": str(record)}
+    result = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    commands = record.read_text().split("\0\n\0")
+    return [command.split("\0") for command in commands if command]

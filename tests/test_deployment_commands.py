@@ -1,0 +1,185 @@
+"""The shell blocks of the deployment pages run, their commands are valid, and the files that they write are valid."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.k8s.manifests import Manifests, kubectl, render
+from tests.k8s.policies import POLICIES
+from tests.k8s.schemas import NEWEST_KUBERNETES, WITHOUT_SCHEMA, validate_cloud_run
+from tests.support.shell_page import DIGEST, blocks, run
+from vinegrape_server.settings import ServeSettings
+
+PAGES = ("docker.md", "gke.md", "cloud-run.md")
+IMAGE = f"europe-west4-docker.pkg.dev/my-vinegrape-1234/vinegrape/vinegrape-serve@{DIGEST}"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with the files that the blocks read."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory) -> list[list[str]]:
+    """Every command of the pages, as program and arguments."""
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copytree(ROOT / "k8s", folder / "k8s")
+    return run([block for page in PAGES for block in blocks(page)], folder)
+
+
+def of(program: str, commands: list[list[str]]) -> list[list[str]]:
+    """The different commands of one program."""
+    found = [list(command) for command in dict.fromkeys(map(tuple, commands)) if command[0] == program]
+    assert found, f"The pages have no command of {program}."
+    return found
+
+
+# Names in the pages
+
+
+def test_files_in_commands_exist(commands):
+    files = [command[command.index(option) + 1] for command in commands for option in ("-f", "-T") if option in command]
+    assert {"Dockerfile.serve", "docs/leaf.png"} <= set(files)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    for file, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", (ROOT / "docs" / page).read_text()):
+        assert (ROOT / "docs" / file).exists(), file
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / file).read_text(), re.MULTILINE)
+            assert heading in [text.lower().replace(" ", "-") for text in headings]
+
+
+def test_make_targets_exist(commands):
+    makefile = (ROOT / "Makefile").read_text()
+    for _, target, *_ in of("make", commands):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_published_and_requested_ports_are_public_ports_of_the_server(commands):
+    settings = ServeSettings()
+    public = {settings.rest_port, settings.grpc_port, settings.operations_port}
+    words = [word for command in commands if command[0] in ("docker", "kubectl", "curl") for word in command]
+    mapped = [port for word in words if re.fullmatch(r"([\d.]+:)?\d{4}:\d{4}", word) for port in word.split(":")[-2:]]
+    requested = [match[1] for word in words if (match := re.match(r"http://[^/]*:(\d+)/", word))]
+    assert mapped
+    assert requested
+    assert set(map(int, mapped + requested)) <= public
+
+
+def test_git_ignores_the_folder_that_the_blocks_write():
+    assert "/deploy/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+# Grammar of the commands
+
+
+def gcloud_faults(commands: list[list[str]], folder: Path) -> dict[str, str]:
+    """The error of each command that the Google Cloud CLI's own linter rejects. The linter sends no request."""
+    program = shutil.which("gcloud")
+    if program is None:
+        pytest.skip("gcloud is not installed; install the Google Cloud CLI: https://cloud.google.com/sdk/docs/install")
+    lines = [shlex.join(command) for command in commands]
+    file = folder / "commands.json"
+    file.write_text(json.dumps([{"command_string": line} for line in lines]))
+    result = subprocess.check_output(
+        [program, "meta", "lint-gcloud-commands", f"--commands-file={file}"],
+        env={**os.environ, "CLOUDSDK_CONFIG": str(folder)},
+    )
+    checked = json.loads(result)
+    assert [line["command_string"] for line in checked] == lines
+    return {line["command_string"]: line["error_message"] for line in checked if not line["success"]}
+
+
+def kubectl_faults(commands: list[list[str]]) -> dict[str, str]:
+    """The error of each command that kubectl cannot parse.
+
+    With --help, kubectl parses all options and then prints help, without a cluster. For a wrong subcommand it prints
+    the usage of the group, such as `kubectl rollout SUBCOMMAND`.
+    """
+    faults = {}
+    for command in commands:
+        result = subprocess.run([kubectl(), *command[1:], "--help"], capture_output=True, text=True)
+        if result.returncode != 0 or " SUBCOMMAND" in result.stdout:
+            faults[shlex.join(command)] = result.stderr or result.stdout
+    return faults
+
+
+@pytest.mark.tools
+def test_gcloud_commands_are_valid(commands, tmp_path):
+    assert gcloud_faults(of("gcloud", commands), tmp_path) == {}
+
+
+@pytest.mark.tools
+def test_a_wrong_gcloud_option_is_found(tmp_path):
+    command = shlex.split("gcloud container clusters create-auto vinegrape --locatio=europe-west4")
+    (fault,) = gcloud_faults([command], tmp_path).values()
+    assert "--locatio" in fault
+
+
+@pytest.mark.tools
+def test_kubectl_commands_are_valid(commands):
+    assert kubectl_faults(of("kubectl", commands)) == {}
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("line", ["aply -k deploy", "apply -k deploy --forse", "rollout statu deployment/x"])
+def test_a_wrong_kubectl_command_is_found(line):
+    assert kubectl_faults([["kubectl", *line.split()]])
+
+
+# Files that the blocks write
+
+
+def check(manifests: Manifests) -> None:
+    """Assert that rendered manifests follow every policy, fit the schemas, and use the image that was pushed."""
+    for policy in POLICIES:
+        assert list(policy(manifests)) == []
+    for manifest in manifests.objects:
+        if manifest["kind"] not in WITHOUT_SCHEMA:
+            kubernetes_validate.validate(manifest, NEWEST_KUBERNETES, strict=True)
+    assert manifests.server["image"] == IMAGE
+
+
+@pytest.mark.tools
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_the_written_kustomization_is_valid(overlay, folder):
+    run(blocks("docker.md") + blocks("gke.md", until="Open it to addresses outside the cluster"), folder)
+    file = folder / "deploy" / "kustomization.yaml"
+    file.write_text(file.read_text().replace("../k8s/overlays/cpu", f"../k8s/overlays/{overlay}"))
+    check(render(folder / "deploy"))
+
+
+@pytest.mark.tools
+def test_the_load_balancer_admits_the_given_address_to_the_public_ports(folder):
+    run(blocks("docker.md") + blocks("gke.md"), folder)
+    manifests = render(folder / "deploy")
+    check(manifests)
+    service = manifests.one("Service")["spec"]
+    assert (service["type"], service["loadBalancerSourceRanges"]) == ("LoadBalancer", ["198.51.100.7/32"])
+    (rule,) = manifests.named("NetworkPolicy", "load-balancer")["spec"]["ingress"]
+    assert rule["from"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
+    assert {port["port"] for port in rule["ports"]} == {"rest", "grpc"}
+
+
+def test_the_written_cloud_run_service_is_valid(folder):
+    commands = run(blocks("docker.md") + blocks("cloud-run.md"), folder)
+    service = yaml.safe_load((folder / "deploy" / "cloudrun.yaml").read_text())
+    validate_cloud_run(service)
+    spec = service["spec"]["template"]["spec"]
+    assert spec["containers"][0]["image"] == IMAGE
+    assert spec["serviceAccountName"] == "vinegrape@my-vinegrape-1234.iam.gserviceaccount.com"
+    assert shlex.split("gcloud iam service-accounts create vinegrape") in commands
