@@ -49,7 +49,7 @@ lint: $(LINT)/installed ## Check format, style, import rules and the CI workflow
 	$(LINT)/bin/ruff format --check .
 	PYTHONPATH=$(SOURCES) $(LINT)/bin/lint-imports --no-logo
 	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(LINT)/bin/zizmor --offline --quiet .github
+	$(LINT)/bin/zizmor --offline --pedantic --quiet .github
 
 types: $(DEV)/installed ## Check types with mypy
 	$(DEV)/bin/mypy
