@@ -1,0 +1,451 @@
+"""Write the generated parts of README.md and docs/: `make docs`.
+
+A page marks a part with the lines `<!-- generated: NAME -->` and `<!-- end -->`. `PARTS` maps each NAME to the function
+that makes its text from the code, the committed archive, or the measurements in docs/model/ and docs/performance/.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import yaml
+from prometheus_client import Metric
+
+from vinegrape_handler.errors import RequestError
+from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
+from vinegrape_handler.handler import Handler
+from vinegrape_handler.metadata import METADATA_FILE, Metadata
+from vinegrape_handler.metrics import Metrics
+from vinegrape_handler.settings import WorkerSettings
+from vinegrape_handler.weights import BACKENDS
+from vinegrape_loadtests.bench.report import report as benchmark_report
+from vinegrape_loadtests.bench.results import Results
+from vinegrape_server import settings as server_settings
+from vinegrape_server.operations.metrics import ModelInfo, ResidentMemory
+from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
+from vinegrape_server.operations.worker_metrics import WorkerMetrics
+
+ROOT = Path(__file__).parents[1]
+ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
+EVALUATION = ROOT / "docs" / "model" / "evaluation.json"
+COMPARISON = ROOT / "docs" / "model" / "comparison.json"
+BENCHMARK = ROOT / "docs" / "performance" / "bench.json"
+
+# int8 kernels of different processors give slightly different probabilities
+PROBABILITY_TOLERANCE = 0.02
+
+_PART = re.compile(r"^<!-- generated: (\S+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A generated part of a page.
+
+    Attributes:
+        text: makes the part's Markdown.
+        is_current: whether a text that a page holds is as good as the new one. Arguments: the old text, the new text.
+    """
+
+    text: Callable[[], str]
+    is_current: Callable[[str, str], bool] = str.__eq__
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """README.md and every page of docs/."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+
+
+def outdated(page: str) -> list[str]:
+    """The names of a page's parts that are out of date."""
+    return [name for name, old in _PART.findall(page) if not PARTS[name].is_current(old, _text(name))]
+
+
+def update(page: str) -> str:
+    """Write a page's parts again where they are out of date."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, old = match.groups()
+        if PARTS[name].is_current(old, _text(name)):
+            return match[0]
+        return f"<!-- generated: {name} -->\n{_text(name)}<!-- end -->"
+
+    return _PART.sub(replace, page)
+
+
+@cache
+def _text(name: str) -> str:
+    return PARTS[name].text().strip("\n") + "\n"
+
+
+def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+# The archive and its responses
+
+
+@cache
+def _metadata() -> Metadata:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        return Metadata.from_json(archive.read(METADATA_FILE))
+
+
+class _Context:
+    """What TorchServe passes to a handler with a batch of one request."""
+
+    def __init__(self, folder: Path) -> None:
+        self.system_properties: dict[str, Any] = {"model_dir": str(folder), "gpu_id": None}
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        return {}
+
+    def set_response_status(self, code: int, phrase: str, idx: int) -> None:
+        pass
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        pass
+
+
+@cache
+def _response(file: str) -> dict[str, Any]:
+    """The response to a file of the repository, by the committed weights and this code's handler, without a server."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            archive.extractall(folder)
+        context, handler = _Context(Path(folder)), Handler()
+        handler.initialize(context)
+        (body,) = handler.handle([{"body": (ROOT / file).read_bytes()}], context)
+    response: dict[str, Any] = json.loads(body)
+    return response
+
+
+def _json_block(value: dict[str, Any]) -> str:
+    """A JSON block with one line per key, whose inner objects stay on one line unless they hold the message."""
+    if "error" in value:
+        return f"```json\n{json.dumps(value, indent=2)}\n```"
+    lines = [f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
+    return "```json\n{\n" + ",\n".join(lines) + "\n}\n```"
+
+
+def answer() -> str:
+    """The response to docs/leaf.png."""
+    return _json_block(_response("docs/leaf.png"))
+
+
+def same_answer(old: str, new: str) -> bool:
+    """Compare label, model and version, and the probabilities within a tolerance."""
+    try:
+        first, second = (
+            json.loads(text.strip("\n").removeprefix("```json").removesuffix("```")) for text in (old, new)
+        )
+        classes = second["probabilities"]
+        return (
+            all(first[key] == second[key] for key in ("label", "model"))
+            and first["probabilities"].keys() == classes.keys()
+            and all(abs(first["probabilities"][name] - classes[name]) <= PROBABILITY_TOLERANCE for name in classes)
+        )
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def invalid_image() -> str:
+    """The response to a file that is no image."""
+    return _json_block(_response("README.md"))
+
+
+# Errors, settings, metrics: from the code
+
+
+def errors() -> str:
+    """Every error that a request or an image can get."""
+    kinds = sorted(RequestError.__subclasses__(), key=lambda error: (error.status, error.type))
+    return _table(
+        ["status", "`type`", "meaning"],
+        [[error.status, f"`{error.type}`", _first_line(error)] for error in kinds],
+    )
+
+
+def _first_line(documented: type) -> str:
+    return (inspect.getdoc(documented) or "").splitlines()[0]
+
+
+def settings() -> str:
+    """Every setting of `vinegrape serve`."""
+    rows = []
+    for name, (owner, field) in server_settings.fields().items():
+        allowed = ", ".join(f"`{value}`" for value in choices(owner, name))
+        meaning = str(field.metadata["meaning"])
+        rows.append(
+            [
+                f"`--{name.replace('_', '-')}`",
+                f"`{ENVIRONMENT_PREFIX}{name.upper()}`",
+                f"`{field.default}`",
+                f"{meaning} ({allowed})" if allowed else meaning,
+            ]
+        )
+    return _table(["option", "environment variable", "default", "meaning"], rows)
+
+
+def metrics() -> str:
+    """Every metric of the operations port."""
+    return _table(["metric", "type", "labels", "meaning"], (_metric_row(metric) for metric in _metrics()))
+
+
+def _metric_row(metric: Metric) -> list[str]:
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    labels = dict.fromkeys(label for sample in metric.samples for label in sample.labels if label != "le")
+    return [f"`{name}`", metric.type, ", ".join(f"`{label}`" for label in labels), metric.documentation]
+
+
+def _metrics() -> Iterator[Metric]:
+    """The metrics of the workers, of the supervisor, and of TorchServe, in this order; their values mean nothing."""
+    workers = {metric.name: metric for metric in Metrics(_metadata().classes).registry.collect()}
+    plan: Any = SimpleNamespace(
+        archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ResidentMemory(os.getpid())]
+        server = [metric for collector in collectors for metric in collector.collect()]
+    yield from workers.values()
+    yield from (metric for metric in server if metric.name not in workers)
+    yield from TorchServeMetrics(_torchserve_metrics).collect()
+
+
+def _torchserve_metrics() -> str:
+    """One sample of each metric that TorchServe 0.12 lists in its own configuration, in Prometheus' text format."""
+    import ts
+
+    configured = yaml.safe_load((Path(ts.__file__).parent / "configs" / "metrics.yaml").read_text())["ts_metrics"]
+    lines = []
+    for kind, listed in configured.items():
+        for metric in listed:
+            labels = ",".join(f'{name}="0"' for name in metric["dimensions"])
+            lines += [f"# TYPE {metric['name']} {kind}", f"{metric['name']}{{{labels}}} 0"]
+    return "\n".join(lines) + "\n"
+
+
+# The model: from the archive's metadata and docs/model/
+
+
+@cache
+def _evaluation() -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(EVALUATION.read_text())
+    return values
+
+
+def model_facts() -> str:
+    """What the archive holds."""
+    metadata, evaluation = _metadata(), _evaluation()
+    return _table(
+        ["", ""],
+        [
+            ["version", f"`{metadata.version}`"],
+            ["architecture", f"timm's `{metadata.architecture}`, started from `{evaluation['recipe']['weights']}`"],
+            ["input", f"{metadata.input_size} x {metadata.input_size} px RGB, resized {metadata.interpolation}"],
+            ["classes", ", ".join(metadata.classes)],
+            ["temperature", f"{metadata.temperature:.3f}"],
+            ["archive", f"{ARCHIVE.stat().st_size / 1e6:.1f} MB"],
+        ],
+    )
+
+
+def model_figures() -> str:
+    """The figures of the cross-validation."""
+    values = _evaluation()
+    low, high = values["accuracy_95"]
+    seeds = ", ".join(f"{accuracy:.2%} (seed {seed})" for seed, accuracy in values["accuracy_by_seed"].items())
+    changes = ", ".join(f"{count:+d} (seed {seed})" for seed, count in values["int8"]["more_wrong"].items())
+    return _table(
+        ["", ""],
+        [
+            ["images, folds, seeds", f"{values['images']}, {values['folds']}, {len(values['seeds'])}"],
+            ["accuracy", f"{values['accuracy']:.2%}: {seeds}"],
+            ["its 95 % Wilson interval", f"{low:.1%} to {high:.1%}"],
+            ["accuracy of the int8 files", f"{values['int8']['accuracy']:.2%}; wrong images more or fewer: {changes}"],
+            *([f"recall of {name}", f"{recall:.1%}"] for name, recall in values["recall"].items()),
+            ["log loss", f"{values['log_loss']:.3f}"],
+            ["expected calibration error, 15 bins", f"{values['calibration_error']:.3f}"],
+            ["the same without the temperature", f"{values['calibration_error_before']:.3f}"],
+            ["the same of the int8 files", f"{values['int8']['calibration_error']:.3f}"],
+        ],
+    )
+
+
+def confusion() -> str:
+    """The confusion matrix of all seeds together."""
+    values = _evaluation()
+    rows = [[name, *counts] for name, counts in zip(values["classes"], values["confusion"], strict=True)]
+    return _table(["true class \\ predicted class", *values["classes"]], rows)
+
+
+def wrong_images() -> str:
+    """The images that were classified wrong."""
+    rows = [[f"`{path}`", ", ".join(classes)] for path, classes in _evaluation()["wrong"].items()]
+    return _table(["image", "predicted class, once per seed in which it was wrong"], rows)
+
+
+def parity() -> str:
+    """How far the exported files are from the trained model."""
+    figures = _metadata().metrics
+    rows = [
+        [
+            f"`{backend}`",
+            f"{figures[f'parity_{backend}_agreement']:.2%}",
+            f"{figures[f'parity_{backend}_difference']:.1e}",
+        ]
+        for backend in BACKENDS
+    ]
+    return _table(["weights", "same top-1 class", "largest difference of a probability"], rows)
+
+
+def comparison() -> str:
+    """Accuracy and cost of several networks, the fastest first."""
+    rows = []
+    for c in sorted(json.loads(COMPARISON.read_text()), key=lambda candidate: candidate["relative_latency"]):
+        low, high = c["accuracy_95"]
+        rows.append(
+            [
+                f"`{c['architecture']}`",
+                "ImageNet" if c["pretrained"] else "random",
+                c["input_size"],
+                f"{c['accuracy']:.2%}",
+                f"{low:.1%} to {high:.1%}",
+                f"{c['int8_accuracy']:.2%}",
+                f"{c['int8_latency_ms']:.1f}",
+                f"{c['relative_latency']:.2f}",
+                f"{c['weights_mb']:.1f}",
+            ]
+        )
+    columns = ["input, px", "accuracy", "95 % interval", "int8 accuracy", "ms per image", "relative time", "MB"]
+    return _table(["network", "initial weights", *columns], rows)
+
+
+# Performance: from docs/performance/bench.json
+
+
+@cache
+def _benchmark() -> Results:
+    return Results.read(BENCHMARK)
+
+
+def _ratio(target: str, workload: str = "png") -> str:
+    ratio = _benchmark().ratio(target, workload)
+    return "not measured" if ratio is None else f"{ratio:.2f}"
+
+
+def _peer(*names: str) -> str:
+    """The name under which the benchmark measured a server."""
+    measured = {m.target for m in _benchmark().measurements}
+    return next((name for name in names if name in measured), names[0])
+
+
+def ratios() -> str:
+    """Throughput relative to other servers."""
+    peers = {
+        "the same code in two processes, without a server (the maximum)": "ceiling",
+        "FastAPI with the same code": _peer("fastapi_same_code", "same functions"),
+        "FastAPI with Pillow and float32": _peer("fastapi_float32", "ordinary"),
+    }
+    rows = [[text, _ratio(name), _ratio(name, "photo")] for text, name in peers.items()]
+    return _table(["compared with", "leaf, PNG", "12-megapixel photo"], rows)
+
+
+def performance() -> str:
+    """The main results of the benchmark."""
+    results = _benchmark()
+    rates = [statistics.median(results.rates("vinegrape", "png", transport).values()) for transport in ("rest", "grpc")]
+    stock = _peer("torchserve_stock", "stock")
+    return _table(
+        ["", "measured"],
+        [
+            ["requests per second, leaf as PNG, REST, at the better of 16 and 64 connections", f"{rates[0]:.1f}"],
+            ["the same, gRPC", f"{rates[1]:.1f}"],
+            ["throughput / TorchServe's own image_classifier", _ratio(stock)],
+            [
+                "CPU time per request beyond decoding, resizing and network, REST",
+                f"{results.overhead_cpu_ms('rest'):.2f} ms",
+            ],
+            ["the same, gRPC", f"{results.overhead_cpu_ms('grpc'):.2f} ms"],
+            [
+                "median latency on one connection, beyond that in process",
+                f"{results.idle_overhead_ms():.2f} ms",
+            ],
+            ["p99 latency at 0.7 of the maximum rate / in process, even arrivals", f"{results.tail('even', 0.7):.2f}"],
+            ["the same, Poisson arrivals", f"{results.tail('poisson', 0.7):.2f}"],
+            ["time from start to the first correct response", f"{statistics.median(results.start_s):.1f} s"],
+            ["memory of all processes (PSS)", f"{sum(results.memory_mib.values()):.0f} MiB"],
+        ],
+    )
+
+
+def machine() -> str:
+    """What the benchmark ran on."""
+    results = _benchmark()
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return f"Machine: {results.machine}. Versions: {versions}."
+
+
+def benchmark() -> str:
+    """All results of the benchmark, as `vinegrape bench serving` writes them to bench.md."""
+    return benchmark_report(_benchmark()) + "\n"
+
+
+PARTS = {
+    "answer": Part(answer, same_answer),
+    "comparison": Part(comparison),
+    "confusion": Part(confusion),
+    "errors": Part(errors),
+    "invalid-image": Part(invalid_image),
+    "machine": Part(machine),
+    "metrics": Part(metrics),
+    "model-facts": Part(model_facts),
+    "model-figures": Part(model_figures),
+    "parity": Part(parity),
+    "performance": Part(performance),
+    "ratios": Part(ratios),
+    "settings": Part(settings),
+    "wrong-images": Part(wrong_images),
+}
+FILES = {BENCHMARK.with_suffix(".md"): benchmark}  # generated as a whole
+
+
+def outdated_everywhere() -> dict[Path, list[str]]:
+    """The pages that are out of date, each with the names of its parts, or its own name if it is generated whole."""
+    found = {page: outdated(page.read_text(encoding="utf-8")) for page in pages()}
+    found |= {file: [file.name] for file, text in FILES.items() if file.read_text(encoding="utf-8") != text()}
+    return {page: names for page, names in found.items() if names}
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a part is out of date.")
+def main(check: bool) -> None:
+    """Write the generated parts of README.md and docs/, and print the names of those that changed."""
+    found = outdated_everywhere()
+    for page, names in found.items():
+        click.echo(f"{page.relative_to(ROOT)}: {', '.join(names)}")
+        if not check:
+            text = FILES[page]() if page in FILES else update(page.read_text(encoding="utf-8"))
+            page.write_text(text, encoding="utf-8")
+    if check and found:
+        click.echo("These parts are out of date. Run: make docs", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

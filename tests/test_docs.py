@@ -1,0 +1,107 @@
+"""README.md and docs/: the generated parts are up to date, and what the pages name exists."""
+
+import re
+import shlex
+import subprocess
+
+import click
+import pytest
+
+from docs import generate
+from tests.support.pages import PAGES, ROOT, anchors, commands, headings, links
+from vinegrape_cli.main import vinegrape
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+ANSWER = """```json
+{"label": "Ak", "probabilities": {"Ak": 0.9, "Nazli": 0.1}, "model": {"version": "1"}}
+```
+"""
+
+
+def test_generated_parts_are_up_to_date():
+    """If this fails: make docs."""
+    assert generate.outdated_everywhere() == {}
+
+
+def test_an_outdated_part_is_found_and_written_again(monkeypatch):
+    monkeypatch.setitem(generate.PARTS, "sum", generate.Part(lambda: "1 + 1 = 2"))
+    page = "Before\n<!-- generated: sum -->\n1 + 1 = 3\n<!-- end -->\nafter\n"
+    assert generate.outdated(page) == ["sum"]
+    updated = generate.update(page)
+    assert updated == page.replace("3", "2")
+    assert generate.outdated(updated) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("0.9", "0.91", True),
+        ("0.9", "0.93", False),
+        ('"Ak", "prob', '"Nazli", "prob', False),
+        ('"version": "1"', '"version": "2"', False),
+        ('{"label"', "{label", False),
+    ],
+)
+def test_an_answer_may_differ_only_in_rounding(old, new, same):
+    assert generate.same_answer(ANSWER, ANSWER.replace(old, new)) is same
+
+
+@each_page
+def test_every_link_leads_to_a_file(page):
+    assert [link for link in links(page) if not (page.parent / link).exists()] == []
+
+
+@each_page
+def test_every_link_to_a_heading_leads_to_one(page):
+    assert [anchor for target, anchor in anchors(page) if anchor not in headings(target)] == []
+
+
+@each_page
+def test_every_make_target_exists(page):
+    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = [re.match(r"[a-z-]*", command)[0] for command in commands(page, "make")]
+    assert [target for target in targets if target and target not in rules] == []
+
+
+@each_page
+def test_every_vinegrape_command_and_option_exists(page):
+    assert [fault for command in commands(page, "vinegrape") if (fault := unknown(command))] == []
+
+
+def unknown(line: str) -> str:
+    """The first word of a command line that its command does not know; empty if it knows all."""
+    words = shlex.split(line.replace("...", ""))
+    command: click.Command = vinegrape
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        alternatives = words.pop(0).split("|")
+        found = [command.get_command(click.Context(command), name.strip(",.")) for name in alternatives]
+        if None in found:
+            return line
+        command = found[0]
+    if command.context_settings.get("ignore_unknown_options"):
+        return ""
+    parameters = command.get_params(click.Context(command))
+    known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+    options = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    return next((f"{option} in {line}" for option in options if option not in known), "")
+
+
+def test_an_unknown_command_or_option_is_found():
+    assert unknown("serve --rest-port 9080") == ""
+    assert unknown("train data.dir=DATA --cfg job") == ""
+    assert unknown("serve --rest-prot 9080") != ""
+    assert unknown("data fetch --to data") == ""
+    assert unknown("data get") != ""
+
+
+def test_make_help_lists_every_target():
+    rules = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()) - {"help"}
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [rule for rule in rules if f"make {rule} " not in f"{listed} "] == []
+
+
+def test_every_page_is_in_the_index():
+    index = ROOT / "docs" / "index.md"
+    listed = {(index.parent / link).resolve() for link in links(index)}
+    assert [page for page in PAGES if page not in listed and page not in (index, ROOT / "README.md")] == []
