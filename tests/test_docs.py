@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 
 import click
 import pytest
@@ -58,10 +59,11 @@ def test_every_link_to_a_heading_leads_to_one(page):
 
 
 @each_page
-def test_every_make_target_exists(page):
-    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+def test_every_make_target_is_in_make_help(page):
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE)
     targets = [re.match(r"[a-z-]*", command)[0] for command in commands(page, "make")]
-    assert [target for target in targets if target and target not in rules] == []
+    assert [target for target in targets if target and target not in listed] == []
 
 
 @each_page
@@ -95,13 +97,15 @@ def test_an_unknown_command_or_option_is_found():
     assert unknown("data get") != ""
 
 
-def test_make_help_lists_every_target():
-    rules = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()) - {"help"}
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert [rule for rule in rules if f"make {rule} " not in f"{listed} "] == []
-
-
 def test_every_page_is_in_the_index():
     index = ROOT / "docs" / "index.md"
     listed = {(index.parent / link).resolve() for link in links(index)}
     assert [page for page in PAGES if page not in listed and page not in (index, ROOT / "README.md")] == []
+
+
+@pytest.mark.trains
+def test_the_script_of_the_model_log_runs(drawn, tmp_path):
+    small = ("model=small_cnn", "optimizer=adamw_scratch", "weights=none", "input_size=32", "trainer.max_epochs=5")
+    command = [sys.executable, "docs/notes/leaky_split.py", str(tmp_path), f"data.dir={drawn}", *small]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.endswith("% of 50 copies\n")  # a fifth of 50 images and 4 copies of each

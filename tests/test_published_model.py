@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.pages import ROOT
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
-from vinegrape_training.evaluation.report import OUT_OF_FOLD_FILE, OutOfFold, Report
+from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
+from vinegrape_training.evaluation.report import Report
 
 FOLDER = ROOT / "docs" / "model"
 
@@ -31,7 +32,7 @@ def report() -> Report:
 
 def test_the_figures_follow_from_the_predictions(report: Report) -> None:
     predictions = OutOfFold.read(FOLDER / OUT_OF_FOLD_FILE)
-    computed = Report.of(predictions, report.classes, report.data_digest, report.recipe, report.leaky)
+    computed = Report.of(predictions, report.classes, report.data_digest, report.recipe)
     expected = list(numbers(dataclasses.asdict(report)))
     assert list(numbers(dataclasses.asdict(computed))) == pytest.approx(expected, rel=1e-6)
     assert computed.wrong == report.wrong
