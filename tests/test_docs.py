@@ -76,11 +76,10 @@ def unknown(line: str) -> str:
     words = shlex.split(line.replace("...", ""))
     command: click.Command = vinegrape
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        alternatives = words.pop(0).split("|")
-        found = [command.get_command(click.Context(command), name.strip(",.")) for name in alternatives]
-        if None in found:
+        found = command.get_command(click.Context(command), words.pop(0))
+        if found is None:
             return line
-        command = found[0]
+        command = found
     if command.context_settings.get("ignore_unknown_options"):
         return ""
     parameters = command.get_params(click.Context(command))

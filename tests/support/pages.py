@@ -41,7 +41,7 @@ def commands(page: Path, program: str) -> list[str]:
     text = page.read_text()
     lines = [line for block in blocks(page) if block.language == "sh" for line in _joined(block.text)]
     lines += re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
-    calls = re.compile(rf"(?:^|[;&|(] ?|bin/|until ){program} (.+)")
+    calls = re.compile(rf"(?:^|[;&|(] ?|bin/|until ){program} ([^;|&]+)")
     return [match[1] for line in lines if (match := calls.search(line.partition("  #")[0]))]
 
 

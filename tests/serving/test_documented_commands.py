@@ -1,0 +1,78 @@
+"""README and docs: blocks tagged "live" run against a server, and blocks tagged "steps" train a model."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs import generate
+from tests.support.pages import PAGES, ROOT, blocks
+from vinegrape_server.settings import ServeSettings
+
+PORTS = ("rest_port", "grpc_port", "operations_port")
+BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
+
+
+def tagged(tag: str, language: str) -> list:
+    return [
+        pytest.param(block, id=f"{page.relative_to(ROOT)}: {block.text.splitlines()[0]}")
+        for page, block in BLOCKS
+        if (block.language, block.tag) == (language, tag)
+    ]
+
+
+def on_ports_of(server, text: str) -> str:
+    """A block's text, with the default ports replaced by a server's."""
+    for name in PORTS:
+        default = f"127.0.0.1:{ServeSettings().ports[name]}"
+        text = text.replace(default, f"127.0.0.1:{server.ports[name]}")
+    return text
+
+
+def run(command: list[str]) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.mark.parametrize("block", tagged("live", "sh"))
+def test_the_server_returns_what_the_page_shows(block, server):
+    printed = run(["bash", "-euo", "pipefail", "-c", on_ports_of(server, block.text)])
+    if "/metrics" in block.text:
+        assert "# TYPE vinegrape_requests_total counter" in printed
+        return
+    response = json.loads(printed)
+    assert "code" not in response  # an error of TorchServe itself
+    if block.shown:
+        shown = json.loads(block.shown)
+        # the archive under test holds the present code, so its version may differ from that of the committed one
+        response.get("model", {})["version"] = shown.get("model", {}).get("version")
+        same = generate.same_answer(json.dumps(shown), json.dumps(response))
+        assert same if "label" in shown else response == shown
+
+
+@pytest.mark.parametrize("block", tagged("live", "python"))
+def test_the_python_example_prints_the_same_as_rest(block, server, leaf):
+    printed = run([sys.executable, "-c", on_ports_of(server, block.text)])
+    assert json.loads(printed) == server.post(leaf).json()
+
+
+def test_each_page_that_shows_requests_has_live_blocks():
+    """Tags that nothing reads would make the tests above pass without a test."""
+    live = {page.name for page, block in BLOCKS if block.tag == "live"}
+    assert {"README.md", "api.md", "operations.md"} <= live
+    assert {block.tag for _, block in BLOCKS} == {"", "live", "steps"}
+
+
+@pytest.mark.trains
+def test_the_steps_of_training_your_own_make_an_archive(tmp_path):
+    """README's steps, with fewer images and epochs."""
+    ((_, block),) = [(page, block) for page, block in BLOCKS if block.tag == "steps"]
+    smaller = block.text.replace("--images-per-class 40", "--images-per-class 10").replace("/tmp/", f"{tmp_path}/")
+    extra = {"train": ["trainer.max_epochs=8"], "export": ["--min-int8-agreement", "0.8"]}
+    for line in smaller.splitlines():
+        words = shlex.split(line, comments=True)[1:]
+        run([str(Path(sys.executable).with_name("vinegrape")), *words, *extra.get(words[0], [])])
+    assert (tmp_path / "store" / "vinegrape.mar").is_file()
+    assert (tmp_path / "store" / "MODEL_CARD.md").is_file()
