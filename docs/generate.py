@@ -191,15 +191,21 @@ def settings() -> str:
     for name, (owner, field) in server_settings.fields().items():
         allowed = ", ".join(f"`{value}`" for value in choices(owner, name))
         meaning = str(field.metadata["meaning"])
-        rows.append(
-            [
-                f"`--{name.replace('_', '-')}`",
-                f"`{ENVIRONMENT_PREFIX}{name.upper()}`",
-                f"`{field.default}`",
-                f"{meaning} ({allowed})" if allowed else meaning,
-            ]
-        )
+        meaning = f"{meaning} ({allowed})" if allowed else meaning
+        rows.append([_option(name), f"`{ENVIRONMENT_PREFIX}{name.upper()}`", f"`{field.default}`", meaning])
     return _table(["option", "environment variable", "default", "meaning"], rows)
+
+
+def limits() -> str:
+    """The settings that limit a request."""
+    fields = {name: field for name, (_, field) in server_settings.fields().items() if name.startswith("max_image")}
+    fields["max_instances"] = server_settings.fields()["max_instances"][1]
+    rows = [[_option(name), f"{field.default:,}", field.metadata["meaning"]] for name, field in fields.items()]
+    return _table(["option of `vinegrape serve`", "default", "meaning"], rows)
+
+
+def _option(setting: str) -> str:
+    return f"`--{setting.replace('_', '-')}`"
 
 
 def metrics() -> str:
@@ -355,6 +361,19 @@ def _peer(*names: str) -> str:
     return next((name for name in names if name in measured), names[0])
 
 
+def summary() -> str:
+    """The figures that matter most, in sentences."""
+    evaluation, results = _evaluation(), _benchmark()
+    low, high = evaluation["accuracy_95"]
+    return (
+        f"In cross-validation {evaluation['accuracy']:.2%} of {evaluation['images']} images are classified correctly "
+        f"(95 % interval {low:.1%} to {high:.1%}).\n"
+        f"The service starts in {statistics.median(results.start_s):.1f} s, uses "
+        f"{sum(results.memory_mib.values()):.0f} MiB, and adds {results.overhead_cpu_ms('rest'):.1f} ms of CPU time to "
+        f"each request ({results.machine.partition(',')[0]})."
+    )
+
+
 def ratios() -> str:
     """Throughput relative to other servers."""
     peers = {
@@ -412,6 +431,7 @@ PARTS = {
     "confusion": Part(confusion),
     "errors": Part(errors),
     "invalid-image": Part(invalid_image),
+    "limits": Part(limits),
     "machine": Part(machine),
     "metrics": Part(metrics),
     "model-facts": Part(model_facts),
@@ -420,6 +440,7 @@ PARTS = {
     "performance": Part(performance),
     "ratios": Part(ratios),
     "settings": Part(settings),
+    "summary": Part(summary),
     "wrong-images": Part(wrong_images),
 }
 FILES = {BENCHMARK.with_suffix(".md"): benchmark}  # generated as a whole
