@@ -3,10 +3,10 @@
 import re
 import shlex
 import subprocess
-import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from docs import generate
 from tests.support.pages import PAGES, ROOT, anchors, commands, headings, links
@@ -103,8 +103,10 @@ def test_every_page_is_in_the_index():
 
 
 @pytest.mark.trains
+@pytest.mark.xdist_group("trained")
 def test_the_script_of_the_model_log_runs(drawn, tmp_path):
+    from docs.notes import leaky_split  # imports torch
+
     small = ("model=small_cnn", "optimizer=adamw_scratch", "weights=none", "input_size=32", "trainer.max_epochs=5")
-    command = [sys.executable, "docs/notes/leaky_split.py", str(tmp_path), f"data.dir={drawn}", *small]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.endswith("% of 50 copies\n")  # a fifth of 50 images and 4 copies of each
+    result = CliRunner().invoke(leaky_split.main, [str(tmp_path), f"data.dir={drawn}", *small], catch_exceptions=False)
+    assert result.stdout.endswith("% of 50 copies\n")  # a fifth of 50 images and 4 copies of each
