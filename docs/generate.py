@@ -191,7 +191,7 @@ def settings() -> str:
     for name, (owner, field) in server_settings.fields().items():
         allowed = ", ".join(f"`{value}`" for value in choices(owner, name))
         meaning = str(field.metadata["meaning"])
-        meaning = f"{meaning} ({allowed})" if allowed else meaning
+        meaning = f"{meaning}; one of {allowed}" if allowed else meaning
         rows.append([_option(name), f"`{ENVIRONMENT_PREFIX}{name.upper()}`", f"`{field.default}`", meaning])
     return _table(["option", "environment variable", "default", "meaning"], rows)
 
