@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 
 import click
 import pytest
@@ -94,6 +95,13 @@ def test_an_unknown_command_or_option_is_found():
     assert unknown("serve --rest-prot 9080") != ""
     assert unknown("data fetch --to data") == ""
     assert unknown("data get") != ""
+
+
+@each_page
+def test_image_tags_are_the_version_of_the_project(page):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    tags = re.findall(r"vinegrape-(?:serve|train):([\d.]+\d)", page.read_text())
+    assert [tag for tag in tags if tag != version] == []
 
 
 def test_every_page_is_in_the_index():
