@@ -22,7 +22,9 @@ def timm_resize(image, side, interpolation) -> np.ndarray:
 
 @cache
 def leaf(side) -> Image.Image:
-    """A drawn leaf on white."""
+    """A drawn leaf on white. A large one is enlarged from 512 pixels, because drawing it would take seconds."""
+    if side > 512:
+        return leaf(512).resize((side, side), Image.Resampling.NEAREST)
     drawn = drawn_leaves.draw_leaf("Dimnit", np.random.default_rng(0), side)
     canvas = Image.new("RGB", drawn.size, tuple(WHITE))
     canvas.paste(drawn, mask=drawn.getchannel("A"))
