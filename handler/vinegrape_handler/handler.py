@@ -194,7 +194,7 @@ class Handler:
         return prediction
 
     def _respond_to_self_check(self) -> Response:
-        """Run the self-check with the first image only, because `vinegrape serve` calls it repeatedly."""
+        """Run the self-check with its first image, and build the response."""
         try:
             self._self_check(self.metadata.self_check[:1])
         except ArchiveError as error:

@@ -32,8 +32,8 @@ class Request:
     Attributes:
         kind: "image": classify one image. "instances": classify the images of a JSON request. "describe": return the
             model's description. "self_check": run the worker's self-check.
-        images: encoded images, or the error of one that could not be read: one for "image", at least one for
-            "instances", none for the other kinds.
+        images: encoded images; an error takes the place of an image that could not be read. "image" has one, and
+            "instances" has at least one. The other kinds have none.
     """
 
     kind: Literal["image", "instances", "describe", "self_check"]

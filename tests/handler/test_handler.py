@@ -177,6 +177,7 @@ def test_a_subclass_can_measure_the_classification_of_requests(model_dir):
 # The start
 
 
+@pytest.mark.xdist_group("torch")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_worker_starts_with_every_backend(tiny_torch_model, monkeypatch, backend):
     monkeypatch.setenv("VINEGRAPE_BACKEND", backend)

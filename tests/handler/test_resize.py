@@ -11,6 +11,9 @@ from vinegrape_training.data import drawn_leaves
 
 WHITE = [255, 255, 255]
 
+# One process of pytest-xdist runs the tests that import torch, because the import takes seconds.
+imports_torch = pytest.mark.xdist_group("torch")
+
 
 def timm_resize(image, side, interpolation) -> np.ndarray:
     """The result of timm's evaluation transform, uint8 [S, S, 3]."""
@@ -38,6 +41,7 @@ def differences(image, side, interpolation, timm_interpolation) -> np.ndarray:
     )
 
 
+@imports_torch
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [20, 63, 64, 65, 200, 255, 256, 300, 511, 767, 800, 1024, 2000])
 def test_square_images_equal_those_of_timm_except_for_rounding(size, interpolation):
@@ -46,11 +50,13 @@ def test_square_images_equal_those_of_timm_except_for_rounding(size, interpolati
     assert (different > 1).mean() < 0.03
 
 
+@imports_torch
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_an_image_of_the_right_size_equals_that_of_timm(interpolation):
     assert not differences(leaf(256), 256, interpolation, interpolation).any()
 
 
+@imports_torch
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [65, 300, 511, 767])
 def test_the_interpolations_differ(size, interpolation):
