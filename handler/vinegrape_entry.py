@@ -1,7 +1,7 @@
-"""What TorchServe loads. It demands a file with exactly one class; all that is ours is in `vinegrape_handler`."""
+"""The entry file of the archive. TorchServe requires exactly one class in it; the code is in `vinegrape_handler`."""
 
 from vinegrape_handler.handler import Handler
 
 
 class VinegrapeHandler(Handler):
-    """TorchServe calls `initialize(context)` once a worker, then `handle(data, context)` once a batch."""
+    """TorchServe calls `initialize(context)` once per worker and `handle(data, context)` once per batch."""

@@ -1,6 +1,6 @@
-"""Image bytes to answers: everything the archive carries beside its weights. Imports nothing of TorchServe."""
+"""Classify encoded images and build the responses: the code inside the model archive. Does not import TorchServe."""
 
 import os
 
-# From 1.29 on, ONNX Runtime reports its use to Microsoft, unless this is set before it is imported
+# ONNX Runtime 1.29 and later send usage data to Microsoft unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""What a client gets: the JSON of a prediction, of an error, and of the model's description."""
+"""Build the JSON of a response: a prediction, an error, or the model's description."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vinegrape_handler.settings import WorkerSettings
 
 CONTENT_TYPE = "application/json"
 
-# Float32 softmax outputs carry no more, and a batch of another size may change the seventh.
+# A float32 softmax is not more precise, and another batch size may change the seventh decimal.
 _DECIMALS = 6
 
 
 def prediction(probabilities: Probabilities, metadata: Metadata) -> dict[str, Any]:
-    """The answer to one image.
+    """Build the prediction for one image.
 
     Args:
         probabilities: float32 [C].
-        metadata: of the model that gave them.
+        metadata: of the model that computed them.
     """
     by_class = {
-        name: round(float(value), _DECIMALS) for name, value in zip(metadata.classes, probabilities, strict=True)
+        name: round(value, _DECIMALS) for name, value in zip(metadata.classes, probabilities.tolist(), strict=True)
     }
     label = max(by_class, key=by_class.__getitem__)
     return {
@@ -37,12 +37,12 @@ def prediction(probabilities: Probabilities, metadata: Metadata) -> dict[str, An
 
 
 def error_body(error: RequestError) -> dict[str, Any]:
-    """The answer to one image or request that failed, the same over REST and gRPC."""
+    """Build the error of one image or request. It is the same for REST and gRPC."""
     return {"error": {"code": error.status, "type": error.type, "message": str(error)}}
 
 
 def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> dict[str, Any]:
-    """What the model is and takes."""
+    """Build the description of the model and of the images that it accepts."""
     return {
         "name": metadata.name,
         "version": metadata.version,
@@ -63,5 +63,5 @@ def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> d
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """JSON, compact, UTF-8."""
+    """Encode a body as compact JSON in UTF-8."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

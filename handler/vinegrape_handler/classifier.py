@@ -1,9 +1,9 @@
-"""Encoded images to probabilities: decode and resize each, run the network over all that are good."""
+"""Classify encoded images: decode and resize each one, then run the network on all valid ones."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TypeAlias
@@ -20,14 +20,22 @@ from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 Probabilities: TypeAlias = NDArray[np.float32]
-"""Of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
-
+"""The probabilities of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Classifier:
-    """A network together with the way its images are read."""
+    """A network together with its preprocessing.
+
+    Args:
+        metadata: the model's input size and interpolation.
+        network: see `Network`.
+        limits: the maximum size of an image.
+        decode_threads: threads that decode and resize images; 1 means the calling thread.
+        metrics: where times and batch sizes are recorded; None records nothing.
+        call_size: maximum images per call of the network.
+    """
 
     def __init__(
         self,
@@ -49,46 +57,50 @@ class Classifier:
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
 
-    def classify(self, images: Sequence[bytes]) -> list[Probabilities | RequestError]:
-        """Classify a batch; a bad image gets its own error and the others their answers.
+    def classify(self, images: Sequence[bytes | RequestError]) -> list[Probabilities | RequestError]:
+        """Classify a batch. An invalid image gets its own error and does not affect the others.
 
         Args:
-            images: N encoded images.
+            images: N encoded images. An error takes the place of an image that could not be read.
 
         Returns:
-            N results in the order of the images.
+            N results in the order of the images. An error among the images is returned as it is.
         """
         prepared = list(self._map(self._prepare, images))
-        good = [item for item in prepared if not isinstance(item, RequestError)]
-        answers = self._infer(good)
-        return [item if isinstance(item, RequestError) else next(answers) for item in prepared]
+        results = iter(self._infer([item for item in prepared if not isinstance(item, RequestError)]))
+        return [item if isinstance(item, RequestError) else next(results) for item in prepared]
 
     def pixels(self, data: bytes) -> int:
-        """How many pixels decoding an image takes, from its header alone; none if it is bad, which costs nothing."""
+        """Return how many pixels an image has when it is decoded, from its header; 0 for an invalid image."""
         try:
             width, height = open_image(data, self._limits, self.metadata.input_size).size
         except RequestError:
             return 0
         return width * height
 
-    def _prepare(self, data: bytes) -> NDArray[np.uint8] | RequestError:
+    def _prepare(self, image: bytes | RequestError) -> NDArray[np.uint8] | RequestError:
+        """Decode and resize one image to uint8 [S, S, 3], or return its error."""
+        if isinstance(image, RequestError):
+            return image
         try:
             side = self.metadata.input_size
             with self._time_decode():
-                return resize(decode(data, self._limits, side), side, self.metadata.interpolation)
+                return resize(decode(image, self._limits, side), side, self.metadata.interpolation)
         except RequestError as error:
             return error
 
-    def _infer(self, images: list[NDArray[np.uint8]]) -> Iterator[Probabilities | RequestError]:
-        """One call of the network for up to `call_size` images, each uint8 [S,S,3]."""
+    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Probabilities | RequestError]:
+        """Run the network on images of uint8 [S, S, 3], up to `call_size` at a time."""
+        results: list[Probabilities | RequestError] = []
         for start in range(0, len(images), self._call_size):
-            batch = np.stack(images[start : start + self._call_size])  # uint8 [N,S,S,3]
+            batch = np.stack(images[start : start + self._call_size])  # uint8 [N, S, S, 3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:
                 with self._time_inference():
-                    answers = self._network(batch)
-                yield from answers
+                    probabilities = self._network(batch)
+                results.extend(probabilities)
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
-                yield from [InferenceFailed("The model could not be run on this image; try again.")] * len(batch)
+                results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))
+        return results

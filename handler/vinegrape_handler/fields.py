@@ -1,4 +1,4 @@
-"""Settings classes: fields with a meaning, read from text and the environment, and checked."""
+"""Tools for settings dataclasses: describe fields, read them from text and the environment, check their values."""
 
 from __future__ import annotations
 
@@ -12,30 +12,42 @@ ENVIRONMENT_PREFIX = "VINEGRAPE_"
 
 
 def setting(default: Any, meaning: str) -> Any:
-    """A dataclass field with its meaning, which `vinegrape serve --help` shows."""
+    """Declare a dataclass field with a default and a meaning, which is the option's text in `--help`."""
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
 def read_environment(settings: type, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Values of a settings class that the environment gives, typed as their fields are.
+    """Read the values of a settings class from the variables `VINEGRAPE_<FIELD>`.
+
+    Args:
+        settings: a dataclass with fields declared by `setting`. Its other fields are ignored.
+        environment: names and values of the environment variables.
+
+    Returns:
+        Values by field name, converted by `parse`. Fields without a variable are left out.
 
     Raises:
-        SettingError: a value that does not read as its field's type.
+        SettingError: a value cannot be converted.
     """
-    fields = (field for field in dataclasses.fields(settings) if "meaning" in field.metadata)
-    names = {field.name: ENVIRONMENT_PREFIX + field.name.upper() for field in fields}
-    return {
-        name: parse(settings, name, environment[variable], variable)
-        for name, variable in names.items()
-        if variable in environment
-    }
+    values = {}
+    for field in dataclasses.fields(settings):
+        variable = ENVIRONMENT_PREFIX + field.name.upper()
+        if "meaning" in field.metadata and variable in environment:
+            values[field.name] = parse(settings, field.name, environment[variable], variable)
+    return values
 
 
 def parse(settings: type, name: str, text: str, source: str) -> Any:
-    """Read a field's value from text: a whole number where its default is one.
+    """Convert text to the type of a field: an integer if the field's default is one, else the text itself.
+
+    Args:
+        settings: the settings class.
+        name: the field's name.
+        text: the value.
+        source: where the value comes from, for the error message.
 
     Raises:
-        SettingError: not a whole number; `source` says where the text came from.
+        SettingError: the text is not a whole number.
     """
     default = next(field.default for field in dataclasses.fields(settings) if field.name == name)
     if not isinstance(default, int):
@@ -47,13 +59,17 @@ def parse(settings: type, name: str, text: str, source: str) -> Any:
 
 
 def choices(settings: type, name: str) -> tuple[str, ...]:
-    """The values that a field of a literal type can have; none for any other field."""
+    """Return the allowed values of a field whose type is a `Literal`, and an empty tuple for any other field."""
     hint = get_type_hints(settings)[name]
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def check_choices(settings: Any) -> None:
-    """Raise a SettingError for a field of a literal type with another value."""
+    """Check every field whose type is a `Literal`.
+
+    Raises:
+        SettingError: a value is not allowed.
+    """
     for field in dataclasses.fields(settings):
         allowed, value = choices(type(settings), field.name), getattr(settings, field.name)
         if allowed and value not in allowed:
@@ -61,7 +77,11 @@ def check_choices(settings: Any) -> None:
 
 
 def check_at_least(settings: Any, **minima: int) -> None:
-    """Raise a SettingError for a field below its minimum."""
+    """Check that each named field is at least its minimum.
+
+    Raises:
+        SettingError: a value is too small.
+    """
     for name, minimum in minima.items():
         value = getattr(settings, name)
         if value < minimum:

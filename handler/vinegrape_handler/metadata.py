@@ -1,4 +1,4 @@
-"""`metadata.json`: all that a model is, beside its weights. Written once, by the export; read by everyone."""
+"""`metadata.json`: the description of a model. The export writes it once; training and serving read it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ InitialWeights = Literal["none", "hub", "file"]
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """One picture that the archive carries, and what the model answered to it when it was exported.
+    """One image in the archive, with the probabilities that the model computed for it at export.
 
     Attributes:
-        file: the picture's name in the archive's folder `self_check/`.
-        probabilities: of each class, in the order of `Metadata.classes`, by backend.
+        file: the image's file name in the archive's folder `self_check/`.
+        probabilities: per backend, one probability per class, in the order of `Metadata.classes`.
     """
 
     file: str
@@ -36,21 +36,25 @@ class SelfCheck:
 
 @dataclass(frozen=True)
 class Metadata:
-    """One model.
+    """The description of one model, including its preprocessing.
 
     Attributes:
-        name: the model's name, as in `POST /predictions/NAME`.
-        version: made from the archive's content.
-        architecture: timm's name.
+        name: name of the model, as in `POST /predictions/NAME`.
+        version: digest of the archive's content.
+        architecture: name of the network in timm.
         classes: in the order of the network's outputs.
-        input_size: pixels a side of the network's square input.
-        interpolation: how images are resized.
-        temperature: what the logits are divided by inside the exported graph.
-        initial_weights: what training started from: nothing, timm's hub, or a file.
-        data_digest: sha256 over the training folder's images, see `vinegrape_training.data.dataset`.
-        metrics: figures measured at training and export, by name.
-        libraries: versions that made the weights.
-        self_check: pictures with known answers.
+        input_size: pixels per side of the network's square input.
+        interpolation: the filter for resizing images.
+        temperature: the exported graph divides the logits by this number.
+        initial_weights: where training started: random weights, timm's hub, or a file.
+        data_digest: sha256 over the training images, see `vinegrape_training.data.dataset`.
+        metrics: results measured at training and export, by name.
+        libraries: versions of the libraries that produced the weights.
+        self_check: images with known probabilities.
+        format_version: version of this file format.
+
+    Raises:
+        ArchiveError: a value is invalid.
     """
 
     name: str
@@ -70,32 +74,32 @@ class Metadata:
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ArchiveError(
-                f"The model's classes must be at least two, all different; they are {list(self.classes)}."
+                f"The model's classes are {list(self.classes)}; there must be at least two, all different."
             )
         if self.input_size < 1:
-            raise ArchiveError(f"The model's input_size must be at least 1 pixel; it is {self.input_size}.")
+            raise ArchiveError(f"The model's input_size is {self.input_size}; it must be at least 1 pixel.")
         if self.interpolation not in INTERPOLATIONS:
             raise ArchiveError(
-                f"The model's interpolation is {self.interpolation!r}; known are {', '.join(INTERPOLATIONS)}."
+                f"The model's interpolation is {self.interpolation!r}; it must be one of {', '.join(INTERPOLATIONS)}."
             )
         if self.temperature <= 0:
-            raise ArchiveError(f"The model's temperature must be above 0; it is {self.temperature}.")
+            raise ArchiveError(f"The model's temperature is {self.temperature}; it must be above 0.")
 
     def to_json(self) -> str:
-        """The file's text: keys sorted, so that the same model gives the same bytes."""
+        """Return the file's text. Keys are sorted, so the same model always gives the same bytes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Metadata:
-        """Read the file's text.
+        """Parse the file's text.
 
         Raises:
-            ArchiveError: no such metadata, of another format, or with values that cannot be.
+            ArchiveError: the text is not metadata, has another format version, or contains invalid values.
         """
         try:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
-            if version == FORMAT_VERSION:  # else the fields may differ, and the version is what to speak of
+            if version == FORMAT_VERSION:  # another version may have other fields
                 values["classes"] = tuple(values["classes"])
                 values["self_check"] = tuple(SelfCheck(**check) for check in values["self_check"])
                 return cls(**values)
@@ -103,15 +107,15 @@ class Metadata:
             raise ArchiveError(f"{METADATA_FILE} is not the metadata of a vinegrape model: {error!r}.") from error
         raise ArchiveError(
             f"{METADATA_FILE} has format_version {version}; this code reads {FORMAT_VERSION}. "
-            "Export the model again with this version of vinegrape, or serve it with the one that made it."
+            "Export the model again with this version of vinegrape, or serve it with the version that exported it."
         )
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
-        """Read `metadata.json` from a folder: an unpacked archive, or an export.
+        """Read `metadata.json` from a folder: an export or an unpacked archive.
 
         Raises:
-            ArchiveError: as `from_json`, or there is none.
+            ArchiveError: the file is missing or invalid, see `from_json`.
         """
         path = folder / METADATA_FILE
         if not path.is_file():

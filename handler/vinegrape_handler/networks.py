@@ -1,6 +1,6 @@
-"""The network in one of its runtimes. All take uint8 [N,S,S,3] and give float32 probabilities [N,C].
+"""Load the network with ONNX Runtime or TorchScript.
 
-Each runtime is imported where it is used: a worker that serves ONNX on a CPU needs no torch.
+Each class imports its runtime in `__init__`, because a worker that runs ONNX on a CPU needs no torch.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """A loaded network: uint8 [N,S,S,3], RGB, 0 to 255, to float32 probabilities [N,C]."""
+    """A loaded network."""
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network once."""
+        """Run the network once.
+
+        Args:
+            batch: uint8 [N, S, S, 3], RGB, 0 to 255.
+
+        Returns:
+            Probabilities, float32 [N, C]; each row sums to 1.
+        """
 
 
 def load_network(folder: Path, backend: Backend, settings: WorkerSettings, device: str) -> Network:
-    """Load a backend's weights from a folder.
+    """Load a backend's weights.
 
     Args:
-        folder: an unpacked archive, or an export.
-        backend: one that the folder holds.
-        settings: threads and precision.
-        device: "cpu" or "cuda:0", "cuda:1", ...
+        folder: an export or an unpacked archive.
+        backend: one whose weights are in the folder.
+        settings: `threads` and `precision` are used.
+        device: "cpu", or "cuda:0", "cuda:1", ...
 
     Raises:
-        SettingError: the runtime that is installed cannot do this.
+        SettingError: the runtime is not installed or does not support the device.
     """
     path = folder / WEIGHTS_FILES[backend]
     if backend == "torchscript":
@@ -45,7 +52,7 @@ def load_network(folder: Path, backend: Backend, settings: WorkerSettings, devic
 
 
 class OnnxNetwork:
-    """ONNX Runtime."""
+    """An ONNX model in ONNX Runtime."""
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
         import onnxruntime
@@ -53,15 +60,15 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # An idle thread that spins takes the core from the neighbouring worker
+        # An idle thread that spins takes CPU time from the other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
         if device.startswith("cuda"):
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise SettingError(
-                    f"device is {device}, and the installed onnxruntime has no CUDA. Install onnxruntime-gpu, "
-                    "or set backend to torchscript, or device to cpu."
+                    f"device is {device}, but the installed onnxruntime does not support CUDA. Install "
+                    "onnxruntime-gpu, or set backend to torchscript, or set device to cpu."
                 )
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.partition(":")[2] or "0"}))
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
@@ -74,22 +81,23 @@ class OnnxNetwork:
 
 
 class TorchScriptNetwork:
-    """TorchScript, on CPU or GPU."""
+    """A TorchScript module, on CPU or GPU."""
 
     def __init__(self, path: Path, device: str, threads: int, *, half: bool) -> None:
         try:
             import torch
         except ImportError as error:
             raise SettingError(
-                "backend torchscript needs torch, which is not installed: pip install 'vinegrape[torchscript]', "
+                "backend is torchscript, but torch is not installed. Run: pip install 'vinegrape[torchscript]', "
                 "or set backend to onnx_int8."
             ) from error
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SettingError(f"device is {device}, and torch {torch.__version__} finds no GPU. Set device to cpu.")
+            raise SettingError(f"device is {device}, but torch {torch.__version__} finds no GPU. Set device to cpu.")
         torch.set_num_threads(threads)
         self._device = torch.device(device)
         module = torch.jit.load(path, map_location=self._device)  # type: ignore[no-untyped-call]
-        # Freezing folds the batch norms into the convolutions, and oneDNN fuses what follows: 16 ms an image, not 27
+        # freeze() folds batch normalisation into the convolutions, and optimize_for_inference() lets oneDNN fuse what
+        # follows them: 16 ms per image instead of 27.
         module = torch.jit.freeze((module.half() if half else module).eval())
         self._module: torch.jit.ScriptModule = (
             torch.jit.optimize_for_inference(module) if self._device.type == "cpu" else module

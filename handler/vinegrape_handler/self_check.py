@@ -1,4 +1,7 @@
-"""The model's answers to the archive's own images, compared with those recorded at export."""
+"""Compare the model's probabilities for the archive's own images with those recorded at export.
+
+`vinegrape_training.export.self_check` records them.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,32 @@ from vinegrape_handler.errors import ArchiveError, RequestError
 from vinegrape_handler.metadata import SelfCheck
 from vinegrape_handler.weights import Backend
 
-# Between processors and precisions the same weights differ in the third decimal at most; a wrong preprocessing
-# or wrong weights differ in the first.
-_SELF_CHECK_TOLERANCE = 0.05
+# The same weights differ at most in the third decimal between processors and precisions. Wrong preprocessing or wrong
+# weights change the first decimal.
+_TOLERANCE = 0.05
 
 
-def check_answers(classifier: Classifier, folder: Path, backend: Backend, checks: Sequence[SelfCheck]) -> None:
-    """Ask the model about pictures of its self-check, which also warms it up.
+def run_self_check(classifier: Classifier, folder: Path, backend: Backend, checks: Sequence[SelfCheck]) -> None:
+    """Classify the images of a self-check and compare the results. This also warms up the network.
+
+    Args:
+        classifier: the classifier to check.
+        folder: the archive's folder of self-check images.
+        backend: the backend that the classifier runs.
+        checks: images to classify, with the probabilities recorded at export.
 
     Raises:
-        ArchiveError: an answer differs from what was recorded when the archive was made.
+        ArchiveError: an image fails, or a probability differs by more than 0.05 from the recorded one.
     """
     for check in checks:
         if backend not in check.probabilities:
-            raise ArchiveError(f"The archive's self-check has no answers for {backend}. Export the model again.")
+            raise ArchiveError(f"The archive's self-check has no probabilities for {backend}. Export the model again.")
         (result,) = classifier.classify([(folder / check.file).read_bytes()])
         if isinstance(result, RequestError):
-            raise ArchiveError(f"The self-check picture {check.file} failed: {result}")
+            raise ArchiveError(f"The self-check image {check.file} failed: {result}")
         difference = float(np.abs(result - np.array(check.probabilities[backend])).max())
-        if not difference <= _SELF_CHECK_TOLERANCE:  # NaN is not
+        if not difference <= _TOLERANCE:  # also true for NaN
             raise ArchiveError(
-                f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than "
-                f"{_SELF_CHECK_TOLERANCE}: {result.tolist()} instead of {check.probabilities[backend]}."
+                f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than {_TOLERANCE}: "
+                f"{result.tolist()} instead of {check.probabilities[backend]}."
             )

@@ -1,4 +1,4 @@
-"""The weights that an archive can hold, one file per backend, and the choice between them."""
+"""The backends, their weights files in an archive, and the choice of a backend."""
 
 from __future__ import annotations
 
@@ -14,27 +14,37 @@ WEIGHTS_FILES: dict[Backend, str] = {
     "onnx_fp32": "model.fp32.onnx",
     "torchscript": "model.torchscript.pt",
 }
-# What an archive carries unless told otherwise: one for a CPU, one for a GPU
+# The default of `vinegrape archive --weights`: one backend for a CPU and one for a GPU
 DEFAULT_WEIGHTS: tuple[Backend, ...] = ("onnx_int8", "torchscript")
 
 
 def available_backends(folder: Path) -> tuple[Backend, ...]:
-    """The backends whose weights an export or an unpacked archive holds."""
+    """List the backends whose weights are in a folder (an export or an unpacked archive), in the order of BACKENDS."""
     return tuple(backend for backend in BACKENDS if (folder / WEIGHTS_FILES[backend]).is_file())
 
 
-def choose_backend(wanted: str, held: tuple[Backend, ...], on_gpu: bool) -> Backend:
-    """Settle backend "auto", and check any other against what the archive holds.
+def choose_backend(setting: Literal["auto"] | Backend, available: tuple[Backend, ...], on_gpu: bool) -> Backend:
+    """Choose the backend to run.
+
+    Args:
+        setting: the setting `backend`. "auto" means torchscript on a GPU, else the first available of BACKENDS.
+        available: backends whose weights the archive holds.
+        on_gpu: whether the network runs on a GPU.
 
     Raises:
-        SettingError: the archive does not hold those weights.
+        SettingError: the archive does not hold the weights.
     """
-    if wanted == "auto":
-        preferred: tuple[Backend, ...] = ("torchscript", *BACKENDS) if on_gpu else BACKENDS
-        for backend in preferred:
-            if backend in held:
-                return backend
-    for backend in held:
-        if backend == wanted:
+    candidates: tuple[Backend, ...]
+    if setting != "auto":
+        candidates = (setting,)
+    elif on_gpu:
+        candidates = ("torchscript", *BACKENDS)
+    else:
+        candidates = BACKENDS
+    for backend in candidates:
+        if backend in available:
             return backend
-    raise SettingError(f"backend is {wanted!r}, but the archive holds the weights of: {', '.join(held) or 'none'}.")
+    raise SettingError(
+        f"backend is {setting!r}, but the archive holds the weights of: {', '.join(available) or 'none'}. "
+        "Set backend to one of them, or serve an archive that holds its weights."
+    )

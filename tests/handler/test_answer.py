@@ -9,7 +9,7 @@ from vinegrape_handler.errors import RequestError
 from vinegrape_handler.settings import WorkerSettings
 
 
-def test_a_prediction():
+def test_a_prediction_has_the_most_probable_label():
     assert answer.prediction(np.array([0.25, 0.75], np.float32), METADATA) == {
         "label": "Nazli",
         "probability": 0.75,
@@ -18,12 +18,16 @@ def test_a_prediction():
     }
 
 
+def test_of_two_equal_probabilities_the_first_label_wins():
+    assert answer.prediction(np.array([0.5, 0.5], np.float32), METADATA)["label"] == "Ak"
+
+
 def test_probabilities_have_six_decimals():
     third = np.array([1 / 3, 2 / 3], np.float32)
     assert answer.prediction(third, METADATA)["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
 
 
-def test_as_many_probabilities_as_classes():
+def test_the_number_of_probabilities_must_be_the_number_of_classes():
     with pytest.raises(ValueError, match="zip"):
         answer.prediction(np.array([0.2, 0.3, 0.5], np.float32), METADATA)
 
@@ -39,18 +43,18 @@ def test_as_many_probabilities_as_classes():
         (errors.InferenceFailed, 503, "inference_failed"),
     ],
 )
-def test_an_error(error, code, type_):
-    expected = {"error": {"code": code, "type": type_, "message": "What was wrong."}}
-    assert answer.error_body(error("What was wrong.")) == expected
+def test_an_error_has_code_type_and_message(error, code, type_):
+    expected = {"error": {"code": code, "type": type_, "message": "What is wrong."}}
+    assert answer.error_body(error("What is wrong.")) == expected
 
 
-def test_every_error_of_a_request_is_in_the_table_above():
-    assert {each.__name__ for each in RequestError.__subclasses__()} == {
+def test_the_table_above_has_every_request_error():
+    assert {error.__name__ for error in RequestError.__subclasses__()} == {
         "BadRequest", "NoImage", "TooLarge", "UnsupportedFormat", "BrokenImage", "InferenceFailed",
     }  # fmt: skip
 
 
-def test_the_description():
+def test_the_description_has_the_model_and_the_limits():
     settings = WorkerSettings(max_image_bytes=1, max_image_pixels=2, max_instances=3)
     assert json.loads(answer.encode(answer.description(METADATA, settings, "onnx_int8"))) == {
         "name": "vinegrape",

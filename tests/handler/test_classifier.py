@@ -9,14 +9,14 @@ from tests.support.images import encode, grey
 from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.decode import Limits
-from vinegrape_handler.errors import BrokenImage, InferenceFailed, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.errors import BadRequest, BrokenImage, InferenceFailed, NoImage, TooLarge, UnsupportedFormat
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 LIMITS = Limits(max_bytes=10_000, max_pixels=10_000)
 
 
-class TwiceAndOne:
-    """A network that answers x to a picture of grey x with 2x + 1: 4 gives 9."""
+class TwicePlusOne:
+    """A network that computes 2x + 1 for an image of grey x: 9 for 4."""
 
     def __init__(self):
         self.batches = []
@@ -26,9 +26,8 @@ class TwiceAndOne:
         return 2 * batch[:, :1, 0, 0].astype(np.float32) + 1
 
 
-class Fails:
-    def __call__(self, batch):
-        raise RuntimeError("out of memory")
+def failing_network(batch):
+    raise RuntimeError("out of memory")
 
 
 def classifier(network, decode_threads=1, **options) -> Classifier:
@@ -36,11 +35,11 @@ def classifier(network, decode_threads=1, **options) -> Classifier:
 
 
 def values(results) -> list:
-    return [type(each) if isinstance(each, Exception) else float(each[0]) for each in results]
+    return [type(result) if isinstance(result, Exception) else float(result[0]) for result in results]
 
 
-def test_one_image():
-    network = TwiceAndOne()
+def test_one_image_is_one_batch():
+    network = TwicePlusOne()
     assert values(classifier(network).classify([grey(4)])) == [9]
     (batch,) = network.batches
     assert batch.shape == (1, 4, 4, 3)
@@ -49,18 +48,16 @@ def test_one_image():
 
 
 @pytest.mark.parametrize("decode_threads", [1, 4])
-def test_the_order_is_kept_and_the_network_called_once(decode_threads):
-    network = TwiceAndOne()
-    greys = [200, 3, 77, 0, 255, 3]
-    assert values(classifier(network, decode_threads).classify([grey(each) for each in greys])) == [
-        401, 7, 155, 1, 511, 7,
-    ]  # fmt: skip
+def test_results_have_the_order_of_the_images_and_come_from_one_call(decode_threads):
+    network = TwicePlusOne()
+    images = [grey(value) for value in (200, 3, 77, 0, 255, 3)]
+    assert values(classifier(network, decode_threads).classify(images)) == [401, 7, 155, 1, 511, 7]
     assert [len(batch) for batch in network.batches] == [6]
 
 
 @pytest.mark.parametrize("decode_threads", [1, 4])
-def test_invalid_among_many(decode_threads):
-    network = TwiceAndOne()
+def test_invalid_images_do_not_affect_valid_ones(decode_threads):
+    network = TwicePlusOne()
     images = [grey(1), b"no image", grey(2), b"", grey(3)[:50], encode(Image.new("L", (101, 100)), "PNG"), grey(4)]
     assert values(classifier(network, decode_threads).classify(images)) == [
         3, UnsupportedFormat, 5, NoImage, BrokenImage, TooLarge, 9,
@@ -68,39 +65,48 @@ def test_invalid_among_many(decode_threads):
     assert [len(batch) for batch in network.batches] == [3]
 
 
-def test_no_image_is_no_call():
-    network = TwiceAndOne()
+@pytest.mark.parametrize("decode_threads", [1, 4])
+def test_an_error_among_the_images_is_returned_in_its_place(decode_threads):
+    network, error = TwicePlusOne(), BadRequest("not base64")
+    results = classifier(network, decode_threads).classify([grey(1), error, b"no image", error, grey(4)])
+    assert values(results) == [3, BadRequest, UnsupportedFormat, BadRequest, 9]
+    assert results[1] is results[3] is error
+    assert [len(batch) for batch in network.batches] == [2]
+
+
+def test_the_network_is_not_called_without_a_valid_image():
+    network = TwicePlusOne()
     assert classifier(network).classify([]) == []
-    assert values(classifier(network).classify([b"", b""])) == [NoImage, NoImage]
+    assert values(classifier(network).classify([b"", BadRequest("not base64")])) == [NoImage, BadRequest]
     assert network.batches == []
 
 
-def test_pictures_of_all_sizes_are_one_batch():
-    network = TwiceAndOne()
-    images = [grey(each, side) for each, side in ((1, 1), (2, 4), (3, 50), (4, 100))]
+def test_images_of_all_sizes_are_one_batch():
+    network = TwicePlusOne()
+    images = [grey(value, side) for value, side in ((1, 1), (2, 4), (3, 50), (4, 100))]
     assert values(classifier(network).classify(images)) == [3, 5, 7, 9]
     assert [batch.shape for batch in network.batches] == [(4, 4, 4, 3)]
 
 
-def test_more_than_a_call_of_the_network_holds():
-    network = TwiceAndOne()
+def test_many_images_are_split_into_calls_of_limited_size():
+    network = TwicePlusOne()
     greys = list(range(MAX_BATCH_SIZE + 2))
-    assert values(classifier(network).classify([grey(each) for each in greys])) == [2 * each + 1 for each in greys]
+    assert values(classifier(network).classify([grey(value) for value in greys])) == [2 * value + 1 for value in greys]
     assert [len(batch) for batch in network.batches] == [MAX_BATCH_SIZE, 2]
     network.batches.clear()
     assert len(classifier(network, call_size=2).classify([grey(1)] * 5)) == 5
     assert [len(batch) for batch in network.batches] == [2, 2, 1]
 
 
-def test_a_network_that_fails_fails_its_images_only(caplog):
-    results = classifier(Fails()).classify([grey(1), b"no image", grey(2)])
+def test_an_error_of_the_network_is_logged_and_hidden_from_the_client(caplog):
+    results = classifier(failing_network).classify([grey(1), b"no image", grey(2)])
     assert values(results) == [InferenceFailed, UnsupportedFormat, InferenceFailed]
-    assert "out of memory" not in str(results[0])  # the log's, not the client's
+    assert "out of memory" not in str(results[0])
     assert "out of memory" in caplog.text
 
 
-def test_a_network_that_failed_is_asked_again():
-    class FailsOnce(TwiceAndOne):
+def test_the_network_is_called_again_after_an_error():
+    class FailsOnce(TwicePlusOne):
         def __call__(self, batch):
             result = super().__call__(batch)
             if len(self.batches) == 1:
@@ -112,27 +118,34 @@ def test_a_network_that_failed_is_asked_again():
     assert values(again.classify([grey(1)])) == [3]
 
 
-def test_a_failure_in_one_call_leaves_the_other_calls_answers():
-    class FailsOnLarge(TwiceAndOne):
+def test_an_error_in_one_call_does_not_affect_the_other_calls():
+    class FailsOnLargeBatches(TwicePlusOne):
         def __call__(self, batch):
             if len(batch) == MAX_BATCH_SIZE:
                 raise RuntimeError
             return super().__call__(batch)
 
-    results = values(classifier(FailsOnLarge()).classify([grey(4)] * (MAX_BATCH_SIZE + 1)))
+    results = values(classifier(FailsOnLargeBatches()).classify([grey(4)] * (MAX_BATCH_SIZE + 1)))
     assert results == [InferenceFailed] * MAX_BATCH_SIZE + [9]
 
 
-def test_decode_threads_do_the_decoding(monkeypatch):
+def test_decode_threads_decode_the_images(monkeypatch):
     from vinegrape_handler import classifier as module
 
     names = set()
     decode = module.decode
 
-    def noting(*arguments):
+    def record_thread(*arguments):
         names.add(threading.current_thread().name.partition("_")[0])
         return decode(*arguments)
 
-    monkeypatch.setattr(module, "decode", noting)
-    assert values(classifier(TwiceAndOne(), 4).classify([grey(4)] * 8)) == [9] * 8
+    monkeypatch.setattr(module, "decode", record_thread)
+    assert values(classifier(TwicePlusOne(), 4).classify([grey(4)] * 8)) == [9] * 8
     assert names == {"decode"}
+
+
+def test_pixels_are_those_of_the_decoded_image():
+    jpeg = encode(Image.new("RGB", (96, 64)), "JPEG")
+    assert classifier(TwicePlusOne()).pixels(grey(1, side=20)) == 400
+    assert classifier(TwicePlusOne()).pixels(jpeg) == 12 * 8  # scaled to an eighth, which is at least twice 4 x 4
+    assert classifier(TwicePlusOne()).pixels(b"no image") == 0

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.support.images import FORMATS, big_endian_tiff, corners, encode, gradient, png, png_chunk
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.settings import WorkerSettings
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
 
@@ -24,7 +25,7 @@ LOSSLESS = {
     "bigtiff": ("TIFF", {"big_tiff": True}),
 }
 
-# by the EXIF specification: the side of the upright picture where the stored first row, and first column, lies
+# From the EXIF specification: on which side of the upright image the first stored row and column are
 ORIENTATIONS = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -47,30 +48,30 @@ def difference(data, expected) -> int:
     return int(np.abs(pixels(data).astype(int) - np.asarray(expected).astype(int)).max())
 
 
-# One picture in every format
+# Formats
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_formats_give_the_pixels_that_were_stored(name):
+def test_lossless_formats_keep_every_pixel(name):
     format_, options = LOSSLESS[name]
     assert np.array_equal(pixels(encode(gradient(), format_, **options)), np.asarray(gradient()))
 
 
-def test_big_endian_tiff():
+def test_a_big_endian_tiff_keeps_every_pixel():
     assert np.array_equal(pixels(big_endian_tiff(corners())), corners())
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_jpeg_is_close(options):
+def test_a_jpeg_is_close(options):
     assert difference(encode(gradient(), "JPEG", quality=98, subsampling=0, **options), gradient()) <= 8
 
 
-def test_lossy_webp_is_close():
+def test_a_lossy_webp_is_close():
     flat = Image.new("RGB", (32, 32), (200, 100, 50))
     assert difference(encode(flat, "WEBP", quality=95), flat) <= 8
 
 
-def test_lossless_pictures_of_several_strips():
+def test_a_tiff_of_several_strips_keeps_every_pixel():
     tall = gradient(64, 400)
     assert np.array_equal(pixels(encode(tall, "TIFF", compression="tiff_lzw", strip_size=1024)), np.asarray(tall))
 
@@ -83,7 +84,7 @@ def test_grey_has_three_equal_channels():
     assert pixels(encode(image, "PNG")).tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
 
 
-def test_one_bit():
+def test_one_bit_becomes_black_and_white():
     image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     for format_ in ("PNG", "BMP", "TIFF"):
         assert pixels(encode(image, format_)).tolist() == [[[0] * 3, [255] * 3]]
@@ -96,24 +97,24 @@ def palette(transparent=None) -> bytes:
     return encode(image, "PNG", **({} if transparent is None else {"transparency": transparent}))
 
 
-def test_palette():
+def test_a_palette_is_applied():
     assert pixels(palette()).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
 
 
-def test_palette_with_a_transparent_colour():
+def test_a_transparent_colour_of_a_palette_becomes_white():
     assert pixels(palette(1)).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
 
 
-def test_palette_with_an_alpha_a_colour():
+def test_an_alpha_per_palette_colour_is_blended_with_white():
     assert pixels(palette(bytes([255, 0, 255]))).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
 
 
-def test_palette_bmp():
+def test_a_palette_bmp_is_decoded():
     assert pixels(encode(gradient().quantize(4), "BMP")).shape == (23, 37, 3)
 
 
 @pytest.mark.parametrize(("format_", "type_"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
-def test_16_bit_grey_is_scaled_and_not_clipped(format_, type_):
+def test_16_bit_grey_is_scaled_instead_of_clipped(format_, type_):
     image = Image.fromarray(np.array([[0, 32896, 65535]]).astype(type_))
     data = encode(image, format_)
     if type_ == ">u2":
@@ -121,54 +122,54 @@ def test_16_bit_grey_is_scaled_and_not_clipped(format_, type_):
     assert pixels(data).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
 
 
-def test_16_bit_grey_png_with_a_transparent_value():
+def test_a_transparent_value_of_a_16_bit_grey_png_becomes_white():
     rows = b"\0" + struct.pack(">HH", 1000, 65535 // 2)
     data = png(2, 1, 16, 0, rows, png_chunk(b"tRNS", struct.pack(">H", 1000)))
     assert pixels(data).tolist() == [[[255] * 3, [127] * 3]]
 
 
-def test_16_bit_rgb_png_is_scaled():
+def test_a_16_bit_rgb_png_is_scaled():
     rows = b"\0" + struct.pack(">6H", 0, 32896, 65535, 65535, 0, 32896)
     assert pixels(png(2, 1, 16, 2, rows)).tolist() == [[[0, 128, 255], [255, 0, 128]]]
 
 
-def test_16_bit_rgb_png_with_a_transparent_colour():
+def test_a_transparent_colour_of_a_16_bit_rgb_png_becomes_white():
     rows = b"\0" + struct.pack(">6H", 0, 32896, 65535, 65535, 0, 32896)
     data = png(2, 1, 16, 2, rows, png_chunk(b"tRNS", struct.pack(">3H", 65535, 0, 32896)))
     assert pixels(data).tolist() == [[[0, 128, 255], [255, 255, 255]]]
 
 
-def test_16_bit_rgba_png():
+def test_a_16_bit_rgba_png_is_blended_with_white():
     rows = b"\0" + struct.pack(">8H", 0, 0, 0, 65535, 0, 0, 0, 0)
     assert pixels(png(2, 1, 16, 6, rows)).tolist() == [[[0] * 3, [255] * 3]]
 
 
-def test_cmyk_jpeg():
-    """Full magenta and yellow are red, as a person sees it; not inverted."""
+def test_a_cmyk_jpeg_is_not_inverted():
+    """Full magenta and full yellow are red."""
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     assert difference(encode(image, "JPEG", quality=95), Image.new("RGB", (16, 16), (255, 0, 0))) <= 3
 
 
-def test_cmyk_tiff():
+def test_a_cmyk_tiff_is_converted():
     image = Image.new("CMYK", (2, 2), (0, 255, 255, 0))
     assert pixels(encode(image, "TIFF")).tolist() == [[[255, 0, 0]] * 2] * 2
 
 
-@pytest.mark.parametrize(("alpha", "seen"), [(255, 0), (128, 127), (0, 255)])
+@pytest.mark.parametrize(("alpha", "expected"), [(255, 0), (128, 127), (0, 255)])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP"])
-def test_black_of_an_alpha_on_white(format_, mode, alpha, seen):
+def test_transparent_black_is_blended_with_white(format_, mode, alpha, expected):
     image = Image.new("RGBA", (4, 4), (0, 0, 0, alpha)).convert(mode)
     options = {"lossless": True, "exact": True} if format_ == "WEBP" else {}
-    assert pixels(encode(image, format_, **options)).tolist() == [[[seen] * 3] * 4] * 4
+    assert pixels(encode(image, format_, **options)).tolist() == [[[expected] * 3] * 4] * 4
 
 
-def test_float_tiff_has_no_known_range():
+def test_a_float_tiff_is_rejected():
     with pytest.raises(UnsupportedFormat, match="32-bit pixels"):
         pixels(encode(Image.new("F", (2, 2), 0.5), "TIFF"))
 
 
-def test_32_bit_integer_tiff_has_no_known_range():
+def test_a_32_bit_integer_tiff_is_rejected():
     with pytest.raises(UnsupportedFormat, match="32-bit pixels"):
         pixels(encode(Image.new("I", (2, 2), 7), "TIFF"))
 
@@ -177,7 +178,7 @@ def test_32_bit_integer_tiff_has_no_known_range():
 
 
 def stored(upright, orientation) -> np.ndarray:
-    """The pixels as a camera stores them that is held so."""
+    """The pixels as a camera in this orientation stores them."""
     row, column = ORIENTATIONS[orientation]
     array = upright if orientation < 5 else upright.transpose(1, 0, 2)
     array = array[::-1] if row in ("bottom", "right") else array
@@ -186,7 +187,7 @@ def stored(upright, orientation) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_is_honoured(format_, orientation):
+def test_the_exif_orientation_is_applied(format_, orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored(corners(), orientation)))
@@ -194,24 +195,24 @@ def test_exif_orientation_is_honoured(format_, orientation):
     assert difference(encode(image, format_, exif=exif, **options), corners()) <= 20
 
 
-def test_orientation_of_a_jpeg_scaled_by_its_decoder():
+def test_the_exif_orientation_of_a_scaled_jpeg_is_applied():
     exif = Image.Exif()
     exif[0x112] = 6
     image = Image.fromarray(np.ascontiguousarray(stored(corners(800, 480), 6)))
-    seen = pixels(encode(image, "JPEG", exif=exif), side=8)
-    assert seen.shape == (60, 100, 3)
-    assert np.abs(seen[5, 5].astype(int) - [255, 0, 0]).max() <= 10
-    assert np.abs(seen[5, -5].astype(int) - [0, 255, 0]).max() <= 10
+    decoded = pixels(encode(image, "JPEG", exif=exif), side=8)
+    assert decoded.shape == (60, 100, 3)
+    assert np.abs(decoded[5, 5].astype(int) - [255, 0, 0]).max() <= 10
+    assert np.abs(decoded[5, -5].astype(int) - [0, 255, 0]).max() <= 10
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(64))])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_does_not_hurt(format_, exif):
+def test_damaged_exif_is_ignored(format_, exif):
     assert pixels(encode(gradient(), format_, exif=exif)).shape == (23, 37, 3)
 
 
-def test_an_orientation_that_does_not_exist_does_not_hurt():
+def test_an_invalid_exif_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x112] = 99
     assert pixels(encode(gradient(), "PNG", exif=exif)).shape == (23, 37, 3)
@@ -223,23 +224,23 @@ def test_an_orientation_that_does_not_exist_does_not_hurt():
 @pytest.mark.parametrize(
     ("format_", "options"), [("WEBP", {"lossless": True, "duration": 100}), ("PNG", {"duration": 100}), ("TIFF", {})]
 )
-def test_first_frame_counts(format_, options):
+def test_only_the_first_frame_is_decoded(format_, options):
     red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     data = encode(red, format_, more=[blue], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 2
     assert pixels(data).tolist() == [[[255, 0, 0]] * 4] * 4
 
 
-def test_two_jpegs_in_one_file_of_a_stereo_camera_give_the_first():
+def test_only_the_first_jpeg_of_a_stereo_image_is_decoded():
     red, blue = Image.new("RGB", (16, 16), (255, 0, 0)), Image.new("RGB", (16, 16), (0, 0, 255))
     data = encode(red, "MPO", more=[blue])
     assert difference(data, red) <= 3
 
 
-# What is no image of ours
+# Other formats
 
 
-def test_no_bytes():
+def test_zero_bytes_are_rejected():
     with pytest.raises(NoImage):
         pixels(b"")
 
@@ -262,7 +263,7 @@ def test_no_bytes():
     ],
     ids=["gif", "ppm", "ico", "jp2", "pdf", "eps", "svg", "html", "text", "space", "wav", "zeros"],
 )
-def test_other_formats_are_refused(data):
+def test_other_formats_are_rejected(data):
     with pytest.raises(UnsupportedFormat, match="PNG, JPEG, WEBP, BMP, TIFF"):
         pixels(data)
 
@@ -291,14 +292,14 @@ def test_a_damaged_header_is_broken(format_):
         pixels(data[:12] + b"\xff" * 12 + data[24:])
 
 
-def test_wrong_checksum_is_broken():
+def test_a_wrong_checksum_is_broken():
     data = bytearray(encode(gradient(), "PNG"))
     data[data.index(b"IDAT") + 20] ^= 0xFF
     with pytest.raises(BrokenImage):
         pixels(bytes(data))
 
 
-def test_a_multi_page_tiff_cut_in_its_second_page_is_broken_or_gives_the_first():
+def test_a_tiff_that_is_cut_in_its_second_page_is_broken_or_gives_the_first():
     red, blue = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
     data = encode(red, "TIFF", more=[blue])
     for length in range(len(data) // 2, len(data)):
@@ -309,14 +310,18 @@ def test_a_multi_page_tiff_cut_in_its_second_page_is_broken_or_gives_the_first()
 # Limits
 
 
-def test_bytes_at_the_limit_are_accepted_and_one_more_is_not():
+def test_limits_are_taken_from_the_settings():
+    assert Limits.of(WorkerSettings(max_image_bytes=7, max_image_pixels=8)) == Limits(7, 8)
+
+
+def test_one_byte_more_than_the_limit_is_rejected():
     data = encode(gradient(), "PNG")
     decode(data, Limits(len(data), 10_000), 64)
     with pytest.raises(TooLarge, match=f"has {len(data)} bytes; at most {len(data) - 1}"):
         decode(data, Limits(len(data) - 1, 10_000), 64)
 
 
-def test_pixels_at_the_limit_are_accepted_and_one_more_is_not():
+def test_one_pixel_more_than_the_limit_is_rejected():
     data = encode(gradient(10, 10), "PNG")
     decode(data, Limits(10_000, 100), 64)
     with pytest.raises(TooLarge, match="has 10 x 10 pixels; at most 99"):
@@ -324,15 +329,15 @@ def test_pixels_at_the_limit_are_accepted_and_one_more_is_not():
 
 
 @pytest.mark.parametrize("side", [8_000, 100_000])
-def test_a_header_that_claims_too_many_pixels(side):
-    """8,000 squared is more than our limit, 100,000 squared more than Pillow's own. There is no pixel to decode."""
+def test_a_header_with_too_many_pixels_is_rejected(side):
+    """8,000 x 8,000 exceeds our limit, and 100,000 x 100,000 exceeds Pillow's limit. The file has no pixels."""
     with pytest.raises(TooLarge, match="pixels"):
         pixels(png(side, side, 8, 2, b""))
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP", "TIFF"])
-def test_too_many_pixels_are_found_before_a_pixel_is_decoded(format_):
-    """The pixels of these files cannot be decoded: who tries, says so."""
+def test_the_number_of_pixels_is_checked_before_decoding(format_):
+    """The pixels of these files are damaged, so decoding them would raise BrokenImage."""
     data = encode(gradient(200, 200), format_)
     data = data[: len(data) * 3 // 4]
     with pytest.raises(BrokenImage):
@@ -341,8 +346,8 @@ def test_too_many_pixels_are_found_before_a_pixel_is_decoded(format_):
         decode(data, Limits(1_000_000, 39_999), 64)
 
 
-def test_a_webp_header_that_claims_too_many_pixels():
-    """A lossless picture's header that says 16384 x 16384: 14 bits for each side less 1."""
+def test_a_webp_header_with_too_many_pixels_is_rejected():
+    """The header is changed to 16384 x 16384. It stores width - 1 and height - 1 in 14 bits each."""
     data = bytearray(encode(Image.new("RGB", (4, 4)), "WEBP", lossless=True))
     at = data.index(b"VP8L") + 9
     data[at : at + 4] = (0x0FFFFFFF).to_bytes(4, "little")
@@ -350,25 +355,25 @@ def test_a_webp_header_that_claims_too_many_pixels():
         pixels(bytes(data))
 
 
-def test_a_small_file_of_many_pixels():
+def test_a_small_file_with_many_pixels_is_rejected():
     data = encode(Image.new("1", (4_000, 4_000)), "PNG")
     assert len(data) < 5_000
     with pytest.raises(TooLarge):
         pixels(data)
 
 
-def test_a_small_file_with_a_text_of_a_hundred_megabytes():
+def test_a_small_file_with_100_megabytes_of_text_is_rejected():
     text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
     assert len(text) < 200_000
     with pytest.raises(BrokenImage):
         pixels(png(1, 1, 8, 0, b"\0\0", text))
 
 
-def test_more_rows_than_the_header_says_are_not_looked_at():
+def test_rows_beyond_the_height_in_the_header_are_ignored():
     assert pixels(png(1, 1, 8, 0, b"\0\x07" + bytes(1_000_000))).tolist() == [[[7, 7, 7]]]
 
 
-# The JPEG decoder's own scaling
+# Scaling by the JPEG decoder
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever the bytes, `decode` gives an image or one of our own errors."""
+"""For any bytes, `decode` returns an image or raises a RequestError."""
 
 import contextlib
 import random
@@ -17,31 +17,31 @@ LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
 def seeds() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x112] = 6
-    picture = gradient(40, 30)
-    frames = {"more": [picture.rotate(90)]}
+    image = gradient(40, 30)
+    frames = {"more": [image.rotate(90)]}
     return {
-        "png": encode(picture, "PNG", exif=exif),
-        "palette png": encode(picture.quantize(16), "PNG", transparency=3),
-        "animated png": encode(picture, "PNG", **frames),
-        "jpeg": encode(picture, "JPEG", exif=exif),
-        "progressive jpeg": encode(picture, "JPEG", progressive=True),
-        "cmyk jpeg": encode(picture.convert("CMYK"), "JPEG"),
-        "two jpegs": encode(picture, "MPO", **frames),
-        "webp": encode(picture, "WEBP", exif=exif),
-        "lossless webp": encode(picture.convert("RGBA"), "WEBP", lossless=True),
-        "animated webp": encode(picture, "WEBP", **frames),
-        "bmp": encode(picture, "BMP"),
-        "palette bmp": encode(picture.quantize(16), "BMP"),
-        "tiff": encode(picture, "TIFF", exif=exif),
-        "lzw tiff": encode(picture, "TIFF", compression="tiff_lzw"),
-        "jpeg tiff": encode(picture, "TIFF", compression="jpeg"),
-        "two-page tiff": encode(picture, "TIFF", **frames),
+        "png": encode(image, "PNG", exif=exif),
+        "palette png": encode(image.quantize(16), "PNG", transparency=3),
+        "animated png": encode(image, "PNG", **frames),
+        "jpeg": encode(image, "JPEG", exif=exif),
+        "progressive jpeg": encode(image, "JPEG", progressive=True),
+        "cmyk jpeg": encode(image.convert("CMYK"), "JPEG"),
+        "two jpegs": encode(image, "MPO", **frames),
+        "webp": encode(image, "WEBP", exif=exif),
+        "lossless webp": encode(image.convert("RGBA"), "WEBP", lossless=True),
+        "animated webp": encode(image, "WEBP", **frames),
+        "bmp": encode(image, "BMP"),
+        "palette bmp": encode(image.quantize(16), "BMP"),
+        "tiff": encode(image, "TIFF", exif=exif),
+        "lzw tiff": encode(image, "TIFF", compression="tiff_lzw"),
+        "jpeg tiff": encode(image, "TIFF", compression="jpeg"),
+        "two-page tiff": encode(image, "TIFF", **frames),
         "big-endian tiff": big_endian_tiff(corners()),
     }
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, a piece cut out, doubled or blanked, or the end cut off; oftener near the beginning."""
+    """Change, overwrite, remove or repeat a few bytes, or cut off the end; more often near the start of the file."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = int(len(changed) * rng.random() ** rng.choice((1, 3)))
@@ -60,9 +60,9 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of much in such files
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about damaged metadata
 @pytest.mark.parametrize("name", seeds())
-def test_mutations_give_an_image_or_an_error_of_ours(name):
+def test_a_damaged_file_gives_an_image_or_a_request_error(name):
     data, rng = seeds()[name], random.Random(name)
     images = errors = 0
     for _ in range(300):
@@ -74,13 +74,13 @@ def test_mutations_give_an_image_or_an_error_of_ours(name):
             assert image.mode == "RGB"
             assert resize(image, 16, "bicubic").shape == (16, 16, 3)
             images += 1
-    assert images  # else the seed itself does not decode
-    assert errors  # else nothing was damaged
+    assert images  # the undamaged file can be decoded
+    assert errors  # the damage has an effect
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", seeds())
-def test_every_truncation_gives_an_image_or_an_error_of_ours(name):
+def test_a_truncated_file_gives_an_image_or_a_request_error(name):
     data = seeds()[name]
     for length in range(1, len(data), max(1, len(data) // 200)):
         with contextlib.suppress(RequestError):

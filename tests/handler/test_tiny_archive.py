@@ -1,4 +1,4 @@
-"""The hand-made model computes what its description says."""
+"""The hand-made model of the tests computes what its description states."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from vinegrape_handler.settings import WorkerSettings
     ("colour", "label", "probability"),
     [(RED, "Ak", 0.75), (GREEN, "Ala_Idris", 0.75), (BLUE, "Buzgulu", 0.75), (BLACK, "Dimnit", 0.6)],
 )
-def test_a_colour_has_its_class(tiny_export, colour, label, probability):
+def test_each_colour_has_its_class(tiny_export, colour, label, probability):
     network = load_network(tiny_export, "onnx_int8", WorkerSettings(), "cpu")
     (computed,) = network(np.full((1, SIDE, SIDE, 3), colour, np.uint8))
     assert CLASSES[int(computed.argmax())] == label

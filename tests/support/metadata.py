@@ -1,4 +1,4 @@
-"""The metadata of a small model, for tests that need some."""
+"""Metadata for tests that need some model's metadata but no model."""
 
 from vinegrape_handler.metadata import Metadata, SelfCheck
 

@@ -1,10 +1,10 @@
-"""A model made by hand, whose probabilities can be worked out on paper, and its archive.
+"""A hand-made model whose probabilities can be worked out on paper, and its archive.
 
-With r, g and b the mean of each channel between 0 (black) and 1, the network scores the five classes with
-3r, 3g, 3b, 0.6 and 0.4, and divides by the sum of the scores. So a red image is Ak with probability 3 / 4, a green one
-Ala_Idris, a blue one Buzgulu; a black one is Dimnit with 0.6 and Nazli with 0.4.
+Let r, g and b be the mean of each channel, from 0 (black) to 1. The network gives the five classes the scores 3r, 3g,
+3b, 0.6 and 0.4, and divides each score by their sum. So a red image is Ak with probability 3 / 4, a green one is
+Ala_Idris, and a blue one is Buzgulu. A black image is Dimnit with probability 0.6 and Nazli with 0.4.
 
-It takes some milliseconds to build, without torch unless TorchScript is wanted.
+The model takes some milliseconds to build. Only its TorchScript weights need torch.
 """
 
 import json
@@ -31,7 +31,7 @@ _BIAS = np.array([0, 0, 0, 0.6, 0.4], np.float32)
 
 
 def probabilities(rgb: Sequence[int]) -> list[float]:
-    """What the network computes for an image of this colour: five numbers that sum to 1."""
+    """Return the probabilities that the network computes for an image of one RGB colour: five numbers that sum to 1."""
     scores = [3 * value / 255 for value in rgb] + [0.6, 0.4]
     return [score / sum(scores) for score in scores]
 
@@ -48,7 +48,7 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
         path = folder / WEIGHTS_FILES[backend]
         if backend == "torchscript":
             _write_torchscript(path)
-        else:  # the same float graph in both: quantising is tested with real networks
+        else:  # both files hold the same float graph; quantisation is tested with trained networks
             onnx.save(_onnx_model(), path)
     metadata = Metadata(
         name="vinegrape",
@@ -69,7 +69,7 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
 
 
 def write_archive(path: Path, export: Path) -> Path:
-    """Zip an export with the handler's code as it is now: what `vinegrape archive` makes, without its checks."""
+    """Zip an export with the current code of the handler, as `vinegrape archive` does, but without its checks."""
     metadata = Metadata.read(export)
     manifest = {
         "createdOn": "01/01/1980 00:00:00",
@@ -124,7 +124,8 @@ def _write_torchscript(path: Path) -> None:
             self.register_buffer("bias", torch.from_numpy(_BIAS))
 
         def forward(self, images):
-            scores = images.to(self.weights.dtype).mean(dim=(1, 2)) @ self.weights + self.bias
+            # type_as, unlike to(dtype), is traced so that it follows a conversion of the module to half precision
+            scores = images.type_as(self.weights).mean(dim=(1, 2)) @ self.weights + self.bias
             return scores / scores.sum(dim=1, keepdim=True)
 
     example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)

@@ -16,7 +16,7 @@ from vinegrape_handler.metrics import Metrics
 metrics = Metrics(("Ak", "Nazli"))
 metrics.workers_ready.set(1)
 for line in sys.stdin:
-    metrics.count_image({"label": line.strip(), "probability": 0.75})
+    metrics.count_prediction(line.strip(), 0.75)
     print("counted", flush=True)
 """
 

@@ -1,0 +1,53 @@
+from prometheus_client import generate_latest
+
+from vinegrape_handler.errors import NoImage, RequestError
+from vinegrape_handler.metrics import Metrics
+
+
+def value(metrics, name, **labels) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_every_known_series_starts_at_zero():
+    metrics = Metrics(("Ak", "Nazli"))
+    for transport in ("rest", "grpc"):
+        assert value(metrics, "vinegrape_requests_total", transport=transport, status="200", error="") == 0
+        for error in RequestError.__subclasses__():
+            labels = {"transport": transport, "status": str(error.status), "error": error.type}
+            assert value(metrics, "vinegrape_requests_total", **labels) == 0
+    for type_ in ("", *(error.type for error in RequestError.__subclasses__())):
+        assert value(metrics, "vinegrape_images_total", error=type_) == 0
+    for label in ("Ak", "Nazli"):
+        assert value(metrics, "vinegrape_predictions_total", label=label) == 0
+
+
+def test_requests_are_counted_by_transport_status_and_error():
+    metrics = Metrics(("Ak", "Nazli"))
+    metrics.count_request("rest", None, 0.25)
+    metrics.count_request("grpc", NoImage("The request carries no image."), 0.5)
+    assert value(metrics, "vinegrape_requests_total", transport="rest", status="200", error="") == 1
+    assert value(metrics, "vinegrape_requests_total", transport="grpc", status="400", error="no_image") == 1
+    assert value(metrics, "vinegrape_request_seconds_sum") == 0.75
+    assert value(metrics, "vinegrape_images_total", error="") == 0
+
+
+def test_images_are_counted_by_label_or_error():
+    metrics = Metrics(("Ak", "Nazli"))
+    metrics.count_prediction("Nazli", 0.75)
+    metrics.count_failed_image(NoImage("The image is empty: 0 bytes."))
+    assert value(metrics, "vinegrape_images_total", error="") == 1
+    assert value(metrics, "vinegrape_images_total", error="no_image") == 1
+    assert value(metrics, "vinegrape_predictions_total", label="Nazli") == 1
+    assert value(metrics, "vinegrape_predictions_total", label="Ak") == 0
+    assert value(metrics, "vinegrape_confidence_sum") == 0.75
+
+
+def test_the_metrics_have_their_documented_names():
+    """Dashboards and alerts use these names."""
+    lines = generate_latest(Metrics(("Ak", "Nazli")).registry).decode().splitlines()
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert {name for name in names if not name.endswith("_created")} == {
+        "vinegrape_requests_total", "vinegrape_request_seconds", "vinegrape_images_total", "vinegrape_decode_seconds",
+        "vinegrape_batch_size", "vinegrape_inference_seconds", "vinegrape_predictions_total", "vinegrape_confidence",
+        "vinegrape_batches_in_progress", "vinegrape_workers_ready",
+    }  # fmt: skip
