@@ -38,6 +38,7 @@ GROUPS = {
     "small_archive": "trained",
     "export": "trained",
     "run": "trained",
+    "tiny_torch_archive": "torch",
 }
 TRAINED = {"small_archive", "export", "run"}
 

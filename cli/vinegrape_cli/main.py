@@ -1,4 +1,4 @@
-"""The command `vinegrape`: a table of subcommands, and errors as one line."""
+"""The command `vinegrape`: its table of commands, and its errors."""
 
 from __future__ import annotations
 
@@ -6,52 +6,47 @@ import sys
 
 import click
 
-from vinegrape_cli.lazy_group import LazyGroup
+from vinegrape_cli.lazy_group import LazyCommand, LazyGroup
 from vinegrape_handler.errors import VinegrapeError
 
+_TRAINING = "vinegrape_training.commands"
+
 COMMANDS = {
-    "serve": "vinegrape_cli.serve:serve",
-    "ready": "vinegrape_cli.serve:ready",
-    "data": "vinegrape_training.commands.data:data",
-    "train": "vinegrape_training.commands.model:train",
-    "evaluate": "vinegrape_training.commands.model:evaluate",
-    "tune": "vinegrape_training.commands.model:tune",
-    "compare": "vinegrape_training.commands.model:compare",
-    "export": "vinegrape_training.commands.model:export",
-    "archive": "vinegrape_training.commands.model:archive",
-    "loadtest": "vinegrape_loadtests.local_run:loadtest",
-    "bench": "vinegrape_loadtests.bench.command:bench",
+    "serve": LazyCommand("vinegrape_cli.serve:serve", "Serve a model archive over REST and gRPC."),
+    "ready": LazyCommand("vinegrape_cli.serve:ready", "Check that the server on this machine accepts requests."),
+    "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
+    "train": LazyCommand(f"{_TRAINING}.model:train", "Train a model on a folder of images.", "train"),
+    "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
+    "tune": LazyCommand(f"{_TRAINING}.model:tune", "Search for better training settings.", "train"),
+    "compare": LazyCommand(f"{_TRAINING}.model:compare", "Compare the results of several evaluations.", "train"),
+    "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
+    "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
+    "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
+    "bench": LazyCommand("vinegrape_loadtests.bench.command:bench", "Measure speed, memory and start.", "train,bench"),
 }
 
 
 @click.group(
     cls=LazyGroup,
-    commands_by_name=COMMANDS,
+    lazy_commands=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(package_name="vinegrape")
 def vinegrape() -> None:
-    """Grapevine variety from the photo of a leaf.
+    """Identify the grapevine variety on the photo of a leaf.
 
     \b
-    Serve an archive:              vinegrape serve
-    Download or draw images:       vinegrape data --help
-    From images to an archive:     vinegrape train, tune, evaluate, compare, export, archive
-    Load a server, measure it:     vinegrape loadtest, bench
+    Serve an archive:            vinegrape serve
+    Download or draw images:     vinegrape data --help
+    From images to an archive:   vinegrape train, tune, evaluate, compare, export, archive
+    Load or measure a server:    vinegrape loadtest, bench
     """
 
 
 def main() -> None:
-    """Run the command line; one of our own errors is printed as one line, and the exit code is 1."""
+    """Run the command line. Print an error of this project as one line, and exit with code 1."""
     try:
         vinegrape()
     except VinegrapeError as error:
         click.echo(f"vinegrape: {error}", err=True)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        click.echo(
-            f"vinegrape: this command needs {error.name}, which is not installed here. "
-            "Run: pip install -c constraints.txt -e '.[train]'",
-            err=True,
-        )
         sys.exit(1)

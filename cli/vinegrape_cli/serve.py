@@ -8,69 +8,48 @@ from typing import Any
 
 import click
 
-from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
-from vinegrape_server import settings as server_settings
+from vinegrape_cli.setting_options import setting_options
 from vinegrape_server.errors import NotReady
 from vinegrape_server.host.http import get
 from vinegrape_server.host.signals import stop_signals
-from vinegrape_server.settings import ServeSettings
-
-
-def _setting_options(command: Any) -> Any:
-    """One option for every setting: its name, meaning, default and variable stand where the setting is defined."""
-    for name, (settings, field) in reversed(server_settings.fields().items()):
-        values = choices(settings, name)
-        kind = click.Choice(values) if values else type(field.default)
-        command = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            type=kind,
-            help=f"{field.metadata['meaning']}  [{ENVIRONMENT_PREFIX}{name.upper()}; default: {field.default}]",
-        )(command)
-    return command
+from vinegrape_server.settings import ServeSettings, check_port
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    envvar=f"{ENVIRONMENT_PREFIX}CONFIG",
-    help=f"a TOML file of these settings  [{ENVIRONMENT_PREFIX}CONFIG]",
-)
-@_setting_options
-def serve(config: Path | None, **options: Any) -> None:
+@setting_options()
+def serve(config: Path | None, **values: Any) -> None:
     """Serve a model archive with TorchServe, in the foreground, until Ctrl-C.
 
-    An option wins over its environment variable, that over the file, that over the default.
+    An option takes precedence over its environment variable, the variable over the file of --config, and the file over
+    the default.
 
     \b
-    vinegrape serve
-    vinegrape serve --rest-port 9080 --workers 4
-    vinegrape serve --archive other.mar --backend torchscript
+    Examples:
+        vinegrape serve
+        vinegrape serve --rest-port 9080 --workers 4
+        vinegrape serve --archive other.mar --backend torchscript
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = ServeSettings.load(given, config)
-    with stop_signals() as stop:  # before what takes time: the kernel drops a signal that process 1 does not handle
-        from vinegrape_server.serve import serve as run
+    settings = ServeSettings.from_values(values)
+    # Before the imports, which take time: the kernel ignores a signal that process 1 of a container does not handle
+    with stop_signals() as stop:
+        from vinegrape_server.serve import serve_archive
 
-        run(settings, stop)
+        serve_archive(settings, stop)
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), envvar=f"{ENVIRONMENT_PREFIX}CONFIG", help="as for serve")
-@click.option("--operations-host", help="as for serve")
-@click.option("--operations-port", type=int, help="as for serve")
-def ready(config: Path | None, **options: Any) -> None:
-    """Exit with 0 if the server on this machine is ready for requests, else with 1 and the reason.
+@setting_options("operations_host", "operations_port")
+def ready(config: Path | None, operations_host: str, operations_port: int) -> None:
+    """Exit with code 0 if the server on this machine accepts requests, else with code 1 and the reason.
 
     \b
-    until vinegrape ready; do sleep 1; done
+    Wait for a server:
+        until vinegrape ready; do sleep 1; done
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = ServeSettings.load(given, config)
+    check_port("operations_port", operations_port)
     try:
-        answer = get(settings.operations_host, settings.operations_port, "/readyz", timeout_s=5)
+        response = get(operations_host, operations_port, "/readyz", timeout_s=5)
     except OSError as error:
-        raise NotReady(f"Nobody answers on port {settings.operations_port}: {error}") from error
-    if answer.status != HTTPStatus.OK:
-        raise NotReady(f"Not ready: {answer.body.decode().strip()}")
+        raise NotReady(f"No server responds on port {operations_port} (operations_port): {error}") from error
+    if response.status != HTTPStatus.OK:
+        raise NotReady(f"The server is not ready: {response.body.decode().strip()}")

@@ -26,6 +26,7 @@ import click
 import psutil
 from PIL import Image
 
+from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.local.processes import pss_mib
 from vinegrape_loadtests.local.server import serving
 from vinegrape_server.settings import ServeSettings
@@ -46,7 +47,7 @@ def main(connections: int, seconds: int, image: Path) -> None:
 
     Exit code 1 if any was not answered: then it was too much, and its peak says nothing.
     """
-    settings = ServeSettings.load({})
+    settings = ServeSettings(worker=WorkerSettings.from_environment())
     requests = draw_requests(image.read_bytes(), settings)
     with serving(stdout=subprocess.DEVNULL) as server:
         refused = []

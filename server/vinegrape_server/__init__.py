@@ -1,1 +1,1 @@
-"""The process that runs TorchServe, its workers, and the command line `vinegrape`."""
+"""Serves a model archive: starts TorchServe with its workers and supervises them."""

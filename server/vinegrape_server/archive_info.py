@@ -1,4 +1,4 @@
-"""What `vinegrape serve` must know of an archive before TorchServe sees it."""
+"""What `vinegrape serve` needs to know about an archive before TorchServe loads it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, Backend
 
 @dataclass(frozen=True)
 class ArchiveInfo:
-    """One archive on disk.
+    """A model archive on disk.
 
     Attributes:
-        path: absolute.
-        metadata: its model.
-        backends: whose weights it holds.
+        path: absolute path of the file.
+        metadata: metadata of the model.
+        backends: the backends whose weights the archive holds.
     """
 
     path: Path
@@ -31,22 +31,22 @@ class ArchiveInfo:
         """Read an archive without unpacking it.
 
         Raises:
-            ArchiveError: there is none, or it is not one of ours.
+            ArchiveError: the file does not exist, or it is not an archive of `vinegrape archive`.
         """
         if not path.is_file():
             raise ArchiveError(
-                f"There is no archive {path.absolute()}. Run from the project's folder, give --archive FILE, "
-                "or make one: make model DATA=... WEIGHTS=..."
+                f"There is no archive {path.absolute()}. Run the command in the project's folder, set --archive FILE, "
+                "or create the archive: make model DATA=... WEIGHTS=..."
             )
         try:
             with zipfile.ZipFile(path) as archive:
                 names = set(archive.namelist())
                 metadata = Metadata.from_json(archive.read(METADATA_FILE))
-                if not metadata.self_check:
-                    raise ArchiveError(f"{path} carries no self-check pictures. Make it again: vinegrape archive")
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise ArchiveError(
-                f"{path} is not a vinegrape archive ({error}). Make one with: vinegrape archive"
+                f"{path} is not a vinegrape archive ({error}). Create one with: vinegrape archive"
             ) from error
-        held = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in names)
-        return cls(path.absolute(), metadata, held)
+        if not metadata.self_check:
+            raise ArchiveError(f"{path} has no self-check images. Create it again with: vinegrape archive")
+        backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in names)
+        return cls(path.absolute(), metadata, backends)

@@ -1,4 +1,4 @@
-"""What can go wrong with a server that runs; wrong settings and archives have their errors in `vinegrape_handler`."""
+"""Errors of a running server. `vinegrape_handler.errors` holds the errors of settings and archives."""
 
 from vinegrape_handler.errors import VinegrapeError
 
@@ -8,4 +8,4 @@ class ServeError(VinegrapeError):
 
 
 class NotReady(VinegrapeError):
-    """A server that is not there, or wants no requests."""
+    """The server is not running or not accepting requests."""

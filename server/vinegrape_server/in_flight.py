@@ -1,65 +1,67 @@
-"""Whether requests are in flight, which TorchServe does not say."""
+"""Requests in flight: whether any request has arrived and has no response yet. TorchServe does not report this."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 
 import psutil
 
 from vinegrape_handler.contract import BATCHES_IN_PROGRESS
-from vinegrape_server.host.http import get
 from vinegrape_server.host.processes import find_workers
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
-from vinegrape_server.plan import Plan
-from vinegrape_server.settings import LOOPBACK
+from vinegrape_server.torchserve.client import TorchServeClient
 
-_QUEUE_S = 1  # until the management port has not answered
-# On its way from the client to the queue, and from there to the worker, a request is counted nowhere. It takes time
-# where it is large, which is time of a processor.
+# TorchServe does not count a request that is still being received or copied to a worker. Large ones show only as CPU
+# time, so the CPU must be idle too: less than a fifth of a core for half a second. An idle Java and the requests of
+# this module take less.
 _QUIET_S = 0.5
-_QUIET_CPU_S = 0.1  # in that time: a fifth of a core; an idle Java and our own questions take less
+_QUIET_CPU_S = 0.1
 
 
 class InFlight:
-    """Requests between their arrival and their answer, seen by looking again and again."""
+    """Observes the requests in flight by polling.
 
-    def __init__(self, plan: Plan, java: int, worker_metrics: WorkerMetrics) -> None:
-        self._port = plan.settings.management_port
-        self._path = f"/models/{plan.archive.metadata.name}"
-        self._java = java
+    Args:
+        client: sends requests to TorchServe.
+        worker_metrics: the workers' metrics.
+        java_pid: process id of TorchServe's Java process.
+        max_batch_delay_ms: the longest time that a batch waits to fill.
+    """
+
+    def __init__(
+        self, client: TorchServeClient, worker_metrics: WorkerMetrics, java_pid: int, max_batch_delay_ms: int
+    ) -> None:
+        self._client = client
         self._worker_metrics = worker_metrics
-        self._enough_s = plan.settings.max_batch_delay_ms / 1000 + _QUIET_S
-        self._rest()
+        self._java_pid = java_pid
+        self._quiet_s = max_batch_delay_ms / 1000 + _QUIET_S
+        self._start_quiet_time()
 
     def none(self) -> bool:
-        """Whether nothing has been seen of any for long enough, look after look."""
-        if self._busy() or self._cpu_s() - self._quiet_cpu_s > _QUIET_CPU_S:
-            self._rest()
-        return time.monotonic() - self._quiet_since > self._enough_s
+        """Return whether no request was seen for long enough. Call it repeatedly."""
+        if self._is_busy() or self._cpu_s() - self._quiet_cpu_s > _QUIET_CPU_S:
+            self._start_quiet_time()
+        return time.monotonic() - self._quiet_since > self._quiet_s
 
-    def _rest(self) -> None:
-        """Begin to count the quiet time."""
+    def _start_quiet_time(self) -> None:
         self._quiet_since, self._quiet_cpu_s = time.monotonic(), self._cpu_s()
 
-    def _busy(self) -> bool:
-        """Whether a request waits in the queue or is with a worker, or nobody can say.
+    def _is_busy(self) -> bool:
+        """Return whether a request is queued or in a worker; True if TorchServe does not respond.
 
-        The queue first: a request goes from there to a worker, and would be missed the other way round.
+        The queue is read first: a request moves from the queue to a worker and would be missed in the other order.
         """
         try:
-            answer = get(LOOPBACK, self._port, self._path, _QUEUE_S)
-            waiting = json.loads(answer.body)[0]["jobQueueStatus"]["pendingRequests"]
-            return bool(waiting or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name))
+            return bool(self._client.queued_requests() or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name))
         except (OSError, ValueError, LookupError, TypeError):
             return True
 
     def _cpu_s(self) -> float:
-        """Seconds of processor time that Java and the workers have taken."""
+        """CPU seconds that Java and the workers have used; infinity if one of them has just ended."""
         try:
-            java = psutil.Process(self._java)
+            java = psutil.Process(self._java_pid)
             times = [process.cpu_times() for process in (java, *find_workers(java))]
-        except psutil.Error:  # one has just ended; a sum without it would look like rest
+        except psutil.Error:  # a sum without this process would be lower, which would look like an idle CPU
             return math.inf
-        return float(sum(each.user + each.system for each in times))
+        return float(sum(used.user + used.system for used in times))

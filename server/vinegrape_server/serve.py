@@ -8,78 +8,57 @@ import sys
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_server import plan as planning
 from vinegrape_server.archive_info import ArchiveInfo
-from vinegrape_server.host.console import say
+from vinegrape_server.host.console import write_console
 from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
+from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
-from vinegrape_server.operations.port import operations
-from vinegrape_server.plan import Plan
+from vinegrape_server.operations.port import serve_operations
+from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import LOOPBACK, ServeSettings
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
 
 
-def serve(settings: ServeSettings, stop: Stop) -> None:
-    """Serve until asked to stop.
+def serve_archive(settings: ServeSettings, stop: Stop) -> None:
+    """Serve the archive of `settings` until a stop is requested.
 
     Raises:
-        VinegrapeError: a setting, archive, Java or port that cannot work, or a server that ended by itself.
+        VinegrapeError: a setting, the archive, Java or a port cannot be used, or TorchServe has ended by itself.
     """
     archive = ArchiveInfo.read(Path(settings.archive))
-    torch_installed = planning.torch_installed()
-    plan = planning.make_plan(settings, archive, planning.count_gpus(ask_torch=torch_installed), torch_installed)
+    has_torch = torch_installed()
+    plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
-    _check_ports(settings)
+    check_ports(settings)
     with instance_folder() as folder:
         configuration.prepare(plan, folder)
         with (
-            Supervisor(plan, java, folder) as server,
-            operations(
+            Supervisor(plan, java, folder) as supervisor,
+            serve_operations(
                 settings.operations_host,
                 settings.operations_port,
-                server.why_not_live,
-                server.why_not_ready,
-                make_registry(plan, server),
+                supervisor.why_not_live,
+                supervisor.why_not_ready,
+                make_registry(plan, supervisor.pid, supervisor.worker_metrics),
             ),
         ):
-            if server.wait_until_ready(stop):
-                say(banner(plan), sys.stdout)
-                server.watch(stop)
-            say("Stopping.\n", sys.stdout)
-            server.stop(stop)
+            if supervisor.wait_until_ready(stop):
+                write_console(banner(plan), sys.stdout)
+                supervisor.watch(stop)
+            write_console("Stopping.\n", sys.stdout)
+            supervisor.stop(stop)
 
 
-def banner(plan: Plan) -> str:
-    """One screen that says where the server listens and what to try."""
-    settings, metadata = plan.settings, plan.archive.metadata
-    host = settings.host
-    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
-    device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
-    batches = f"batches of {plan.batch_size} within {settings.max_batch_delay_ms} ms"
-    if plan.batch_size == 1:
-        batches = "one request at a time"
-    workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
-    return f"""
-  {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
-  {plan.worker.backend} on {device}, {workers}, {batches}
+def check_ports(settings: ServeSettings) -> None:
+    """Check that this machine can listen on every port.
 
-    REST        http://{host}:{settings.rest_port}
-    gRPC        {host}:{settings.grpc_port}
-    operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
-    management  http://{LOOPBACK}:{settings.management_port}, from this machine only
-
-  Try:   curl -T docs/leaf.png {url}
-  About: curl -H 'Accept: application/json' {url}
-  Stop:  Ctrl-C
-
-"""
-
-
-def _check_ports(settings: ServeSettings) -> None:
+    Raises:
+        SettingError: a port or an address cannot be used.
+    """
     for name, port in settings.ports.items():
         host = settings.host_of(name)
         try:
@@ -94,3 +73,29 @@ def _check_ports(settings: ServeSettings) -> None:
                 f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). "
                 f"Choose another: --{option.replace('_', '-')} {what}"
             ) from error
+
+
+def banner(plan: Plan) -> str:
+    """The text that a started server prints: what it serves, its addresses, and commands to try."""
+    settings, metadata = plan.settings, plan.archive.metadata
+    host = settings.host
+    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
+    device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
+    batches = f"batches of up to {settings.batch_size} within {settings.max_batch_delay_ms} ms"
+    if settings.batch_size == 1:
+        batches = "no batching"
+    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    return f"""
+  {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
+  {settings.worker.backend} on {device}, {workers}, {batches}
+
+    REST        http://{host}:{settings.rest_port}
+    gRPC        {host}:{settings.grpc_port}
+    operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
+    management  http://{LOOPBACK}:{settings.management_port} (this machine only)
+
+  Classify a leaf:  curl -T docs/leaf.png {url}
+  Show the model:   curl -H 'Accept: application/json' {url}
+  Stop the server:  Ctrl-C
+
+"""

@@ -1,211 +1,179 @@
-"""Starts TorchServe with its workers, watches them, and ends them."""
+"""Supervise TorchServe and its workers: wait until they are ready, watch them, stop them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import enum
 import secrets
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from vinegrape_handler.contract import SELF_CHECK_HEADER, SELF_CHECK_VARIABLE, WORKERS_READY, SelfCheckAnswer
+from vinegrape_handler.contract import SELF_CHECK_VARIABLE, WORKERS_READY
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.console import say
-from vinegrape_server.host.http import get
-from vinegrape_server.host.processes import end_with_parent, lives
+from vinegrape_server.host.console import write_console
+from vinegrape_server.host.processes import is_running
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.in_flight import InFlight
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan
 from vinegrape_server.torchserve import configuration
-from vinegrape_server.torchserve.log import TorchServeLog
+from vinegrape_server.torchserve.client import PING_TIMEOUT_S, TorchServeClient
+from vinegrape_server.torchserve.process import TorchServeProcess
 
 _POLL_S = 0.05
 _WATCH_S = 0.2
-_SELF_CHECK_S = 5  # until one is given up
-_PING_S = 1  # the same, of what TorchServe's frontend answers by itself; and how often it is asked
-_HUNG_S = 10  # without an answer of the frontend
-_STOP_S = 10  # until a TorchServe that was asked to end is killed
+_PING_INTERVAL_S = PING_TIMEOUT_S
+_NOT_LIVE_S = 10  # without a response of the frontend
+
+
+class Phase(enum.Enum):
+    """The phases of a server."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
 
 
 class Supervisor:
-    """Of one TorchServe and its workers; a context manager that leaves none of them behind."""
+    """Supervises one TorchServe and its workers. As a context manager it leaves none of them running.
+
+    Args:
+        plan: what to start.
+        java: the `java` program.
+        folder: the folder of this instance, filled by `configuration.prepare`.
+
+    Attributes:
+        pid: process id of TorchServe's Java process, whose children are the workers.
+        worker_metrics: the metrics of all workers.
+    """
 
     def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
-        self._plan = plan
-        self._answered: set[int] = set()
-        self._state = "starting"
-        self._heard_at = 0.0
-        self._self_check_token = secrets.token_hex()
-        self.worker_metrics = WorkerMetrics(folder / configuration.METRICS)
-        self._process = subprocess.Popen(  # noqa: S603
+        self._settings = plan.settings
+        self._phase = Phase.STARTING
+        self._checked: set[int] = set()  # process ids of the workers that have passed a self-check
+        self._responded_at = 0.0
+        self._token = secrets.token_hex()
+        self._client = TorchServeClient(plan)
+        self.worker_metrics = WorkerMetrics(folder / configuration.METRICS_FOLDER)
+        self._process = TorchServeProcess(
             configuration.command(plan, java, folder),
-            env={**configuration.environment(plan, folder), SELF_CHECK_VARIABLE: self._self_check_token},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended as one
-            preexec_fn=end_with_parent,
+            {**configuration.environment(plan, folder), SELF_CHECK_VARIABLE: self._token},
+            folder,
         )
-        self._log = TorchServeLog(self._process.stdout or ())
+        self.pid = self._process.pid
 
     def __enter__(self) -> Supervisor:
+        self._process.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._log.wait_for_end()
-
-    @property
-    def pid(self) -> int:
-        """Process id of the Java process, whose children the workers are."""
-        return self._process.pid
+    def __exit__(self, *exception: object) -> None:
+        self._process.__exit__(*exception)
 
     def why_not_live(self) -> str:
-        """Empty as long as TorchServe runs, and answers once it is ready."""
-        if self._process.poll() is not None:
+        """The reason why the server is not live; empty if TorchServe runs and, once ready, responds."""
+        if not self._process.is_running():
             return "TorchServe has ended"
-        return "TorchServe does not answer" if self._state == "ready" and self._silent_s() > _HUNG_S else ""
+        if self._phase is Phase.READY and self._silent_s() > _NOT_LIVE_S:
+            return "TorchServe does not respond"
+        return ""
 
     def why_not_ready(self) -> str:
-        """Empty while requests are welcome: from all workers' first right answers until it stops."""
-        if self._state == "starting":
-            return f"starting: {len(self._answered)} of {self._plan.workers} workers have answered right"
-        if self._state == "stopping":
+        """The reason why the server accepts no requests; empty from the workers' self-checks until the stop."""
+        if self._phase is Phase.STARTING:
+            return f"starting: {self._progress()}"
+        if self._phase is Phase.STOPPING:
             return "stopping"
-        return self.why_not_live() or ("" if self.worker_metrics.gauge(WORKERS_READY.name) else "no worker runs")
+        return self.why_not_live() or ("" if self.worker_metrics.gauge(WORKERS_READY.name) else "no worker is running")
 
     def wait_until_ready(self, stop: Stop) -> bool:
-        """Ask for self-checks until every worker has passed one. `/ping` says Healthy before a model is loaded.
+        """Wait until every worker has passed a self-check.
+
+        TorchServe's `/ping` is no sign of this: it reports "Healthy" before a model is loaded.
 
         Returns:
-            False if asked to stop meanwhile.
+            False if a stop is requested first.
 
         Raises:
-            ServeError: a worker that cannot start, with its reason, or that takes too long.
+            ServeError: a worker cannot start, or the start takes longer than `startup_timeout_s`.
         """
-        deadline = time.monotonic() + self._plan.settings.startup_timeout_s
-        while not stop.asked.wait(_POLL_S):
-            self._check_alive()
+        deadline = time.monotonic() + self._settings.startup_timeout_s
+        while not stop.requested.wait(_POLL_S):
+            self._process.check()
             if time.monotonic() > deadline:
-                self._log.release()
+                self._process.log.release()
                 raise ServeError(
-                    f"{len(self._answered)} of {self._plan.workers} workers answered right within "
-                    f"{self._plan.settings.startup_timeout_s} s (startup_timeout_s); the log above says more."
+                    f"{self._progress()} within {self._settings.startup_timeout_s} s (startup_timeout_s). "
+                    "See the log above."
                 )
-            self._answered = {pid for pid in self._answered if lives(pid)} | self._self_check()
-            if len(self._answered) >= self._plan.workers:
-                self._log.release()
-                self._state, self._heard_at = "ready", time.monotonic()
+            self._checked = {pid for pid in self._checked if is_running(pid)}
+            worker = self._client.self_check(self._token)
+            if worker is not None:
+                self._checked.add(worker)
+            if len(self._checked) >= self._settings.workers:
+                self._process.log.release()
+                self._phase, self._responded_at = Phase.READY, time.monotonic()
                 return True
         return False
 
     def watch(self, stop: Stop) -> None:
-        """Return when asked to stop.
+        """Watch TorchServe until a stop is requested.
 
         Raises:
-            ServeError: TorchServe ended by itself, or has been silent or without a worker for as long as a start may
-                take. It stops trying to start a worker that fails again and again, and then would refuse everything
-                for ever.
+            ServeError: TorchServe has ended, or for `startup_timeout_s` it has not responded or no worker has run.
+                TorchServe gives up on a worker that fails repeatedly, and then refuses every request.
         """
-        limit = self._plan.settings.startup_timeout_s
-        worked_at = asked_at = time.monotonic()
-        while not stop.asked.wait(_WATCH_S):
-            self._check_alive()
-            if time.monotonic() - asked_at > _PING_S:
-                self._ping()
-                asked_at = time.monotonic()
-                if self._has_worker():  # which reads files: five times a second would be a hundredth of a core
-                    worked_at = asked_at
-            if self._silent_s() > limit:
-                raise ServeError(f"TorchServe has not answered for {limit} s (startup_timeout_s).")
-            if time.monotonic() - worked_at > limit:
-                raise ServeError(f"No worker has run for {limit} s (startup_timeout_s); the log above says more.")
+        limit_s = self._settings.startup_timeout_s
+        worker_seen_at = pinged_at = time.monotonic()
+        while not stop.requested.wait(_WATCH_S):
+            self._process.check()
+            if time.monotonic() - pinged_at > _PING_INTERVAL_S:
+                if self._client.ping():
+                    self._responded_at = time.monotonic()
+                pinged_at = time.monotonic()
+                if self._has_worker():  # reads files: five times per second would take 1 % of a core
+                    worker_seen_at = pinged_at
+            if self._silent_s() > limit_s:
+                raise ServeError(f"TorchServe has not responded for {limit_s} s (startup_timeout_s).")
+            if time.monotonic() - worker_seen_at > limit_s:
+                raise ServeError(f"No worker has run for {limit_s} s (startup_timeout_s). See the log above.")
 
     def stop(self, stop: Stop) -> None:
-        """Welcome no more requests, let those in flight be answered, then end TorchServe.
+        """Report "not ready", wait for the requests in flight, then end TorchServe.
 
-        On SIGTERM it would drop what it has. Who routes requests here sees that this server is not ready any more;
-        those that come meanwhile are answered too, until `drain_timeout_s` or a second request to stop.
+        TorchServe itself drops its requests on SIGTERM. New requests are still answered while this waits, until
+        `drain_timeout_s` has passed or an immediate stop is requested.
 
         Raises:
-            ServeError: TorchServe ended before it was asked to.
+            ServeError: TorchServe has ended before the requests in flight were answered.
         """
-        was_ready, self._state = self._state == "ready", "stopping"
+        was_ready = self._phase is Phase.READY
+        self._phase = Phase.STOPPING
         if was_ready:
             self._drain(stop)
-        self._process.terminate()
-        deadline = time.monotonic() + _STOP_S
-        while self._process.poll() is None and time.monotonic() < deadline and not stop.now.wait(_POLL_S):
-            pass
+        self._process.terminate(stop)
 
     def _drain(self, stop: Stop) -> None:
-        limit = self._plan.settings.drain_timeout_s
-        in_flight = InFlight(self._plan, self.pid, self.worker_metrics)
-        begin = time.monotonic()
-        while not stop.now.wait(_POLL_S) and not in_flight.none():
-            self._check_alive()
-            if time.monotonic() - begin > limit:
-                say(f"vinegrape: Requests were still in flight after {limit} s (drain_timeout_s).\n", sys.stderr)
+        limit_s = self._settings.drain_timeout_s
+        in_flight = InFlight(self._client, self.worker_metrics, self.pid, self._settings.max_batch_delay_ms)
+        start = time.monotonic()
+        while not stop.immediate.wait(_POLL_S) and not in_flight.none():
+            self._process.check()
+            if time.monotonic() - start > limit_s:
+                write_console(
+                    f"vinegrape: Requests were still in flight after {limit_s} s (drain_timeout_s).\n", sys.stderr
+                )
                 return
 
-    def _ping(self) -> None:
-        """Note that the frontend answers, whatever it says."""
-        settings = self._plan.settings
-        with contextlib.suppress(OSError):
-            get(settings.host, settings.rest_port, "/ping", _PING_S)
-            self._heard_at = time.monotonic()
+    def _progress(self) -> str:
+        return f"{len(self._checked)} of {self._settings.workers} workers have passed their self-check"
 
     def _silent_s(self) -> float:
-        return time.monotonic() - self._heard_at
+        """Seconds since the frontend's last response."""
+        return time.monotonic() - self._responded_at
 
     def _has_worker(self) -> bool:
-        """Whether a worker runs; unknown, as when too many files are open, is not none."""
+        """Return whether a worker runs; True if it cannot be read, for example if too many files are open."""
         try:
             return bool(self.worker_metrics.gauge(WORKERS_READY.name))
         except OSError:
             return True
-
-    def _self_check(self) -> set[int]:
-        """The process id of the worker that has just passed a self-check; empty if none did."""
-        settings, metadata = self._plan.settings, self._plan.archive.metadata
-        path, header = f"/predictions/{metadata.name}", {SELF_CHECK_HEADER: self._self_check_token}
-        try:
-            answer = get(settings.host, settings.rest_port, path, _SELF_CHECK_S, header)
-        except OSError:
-            return set()
-        if answer.status == 400:
-            raise ServeError(
-                f"The handler in {self._plan.archive.path} is older than this server. Pack it again: "
-                "vinegrape archive OLD.mar NEW.mar"
-            )
-        try:
-            checked = SelfCheckAnswer.from_body(json.loads(answer.body))
-            return {checked.worker} if checked.version == metadata.version else set()
-        except (ValueError, LookupError, TypeError):  # TorchServe's own answer while the model loads
-            return set()
-
-    def _check_alive(self) -> None:
-        """Raise a ServeError if TorchServe has ended, or if a worker has said why it cannot start.
-
-        Once the server has answered, a worker's failure is no reason to end it: the others answer while TorchServe
-        tries again.
-        """
-        code = self._process.poll()
-        if code is not None:
-            self._log.wait_for_end()
-        if self._log.failure:
-            raise ServeError(f"A worker cannot start: {self._log.failure}")
-        if code is not None:
-            self._log.release()
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise ServeError(f"TorchServe {how}; the log above says more.")

@@ -1,4 +1,4 @@
-"""What of `serve` needs no running TorchServe; tests/serving has the rest."""
+"""What `serve_archive` does without a running TorchServe. tests/serving covers the rest."""
 
 import re
 import socket
@@ -9,67 +9,72 @@ from tests.support.archives import info
 from tests.support.server import PORTS
 from vinegrape_handler.errors import SettingError
 from vinegrape_loadtests.local.server import free_ports
-from vinegrape_server import serve as module
 from vinegrape_server.plan import make_plan
+from vinegrape_server.serve import banner, check_ports
 from vinegrape_server.settings import ServeSettings
 
 
-def settings(**options) -> ServeSettings:
-    return ServeSettings.load({**free_ports(), **options}, environment={})
+def settings(**values) -> ServeSettings:
+    return ServeSettings(**{**free_ports(), **values})
 
 
 @pytest.mark.parametrize("name", PORTS)
-def test_a_taken_port_is_named_with_the_option_that_changes_it(name):
+def test_a_taken_port_is_reported_with_the_option_that_changes_it(name):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingError) as raised:
-            module._check_ports(settings(**{name: port}))
+            check_ports(settings(**{name: port}))
     option = name.replace("_", "-")
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1:{port} (Address already in use). Choose another: --{option} PORT"
     )
 
 
-def test_free_ports_are_free():
-    module._check_ports(settings())
+def test_free_ports_are_accepted():
+    check_ports(settings())
 
 
-def test_a_host_that_is_not_this_machine():
+def test_an_address_of_another_machine_is_refused():
     with pytest.raises(SettingError) as raised:
-        module._check_ports(settings(host="192.0.2.1"))
+        check_ports(settings(host="192.0.2.1"))
     assert re.fullmatch(
         r"Cannot listen on 192\.0\.2\.1:\d+ \(Cannot assign requested address\)\. Choose another: --host HOST",
         str(raised.value),
     )
     with pytest.raises(SettingError, match=r"Choose another: --operations-host HOST"):
-        module._check_ports(settings(operations_host="no.such.host.invalid"))
+        check_ports(settings(operations_host="no.such.host.invalid"))
 
 
-def test_the_management_port_is_looked_for_on_loopback_whatever_the_host():
+def test_the_management_port_is_checked_on_loopback_whatever_the_host():
     with socket.socket() as taken:
         taken.bind(("127.0.0.2", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        module._check_ports(settings(host="127.0.0.3", management_port=port))
+        check_ports(settings(host="127.0.0.3", management_port=port))
         with pytest.raises(SettingError, match=rf"Cannot listen on 127\.0\.0\.2:{port}"):
-            module._check_ports(settings(host="127.0.0.2", rest_port=port))
+            check_ports(settings(host="127.0.0.2", rest_port=port))
 
 
-def test_the_banner_is_one_screen_that_says_where_and_what_to_try():
+def test_the_banner_fits_on_a_screen_and_shows_addresses_and_commands():
     plan = make_plan(ServeSettings(host="0.0.0.0", rest_port=9080, workers=2), info("onnx_int8"), 0, True)
-    text = module.banner(plan)
+    text = banner(plan)
     assert len(text.splitlines()) <= 24
     assert max(map(len, text.splitlines())) <= 100
-    for said in (
+    for part in (
         "vinegrape 0123456789ab: small_cnn, 2 classes",
-        "onnx_int8 on CPU, 2 workers, one request at a time",
+        "onnx_int8 on CPU, 2 workers, no batching",
         "REST        http://0.0.0.0:9080",
         "gRPC        0.0.0.0:7070",
         "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",
-        "http://127.0.0.1:8081, from this machine only",
+        "http://127.0.0.1:8081 (this machine only)",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
         "Ctrl-C",
     ):
-        assert said in text
+        assert part in text
+
+
+def test_the_banner_shows_batches():
+    plan = make_plan(ServeSettings(workers=1, batch_size=8, max_batch_delay_ms=5), info("onnx_int8"), 0, True)
+    assert "1 worker, batches of up to 8 within 5 ms" in banner(plan)

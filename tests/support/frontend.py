@@ -1,4 +1,4 @@
-"""TorchServe's frontend, as one of its workers meets it."""
+"""TorchServe's frontend, as a worker sees it: starts a worker process and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.server.torchserve.test_configuration import plan
+from tests.support.archives import plan
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.worker import main
 
@@ -21,15 +21,20 @@ def integer(number: int) -> bytes:
 
 
 def sized(data: bytes) -> bytes:
+    """The length of some bytes, then the bytes."""
     return integer(len(data)) + data
 
 
-def load_message(folder: Path, handler="entry.py", gpu=-1) -> bytes:
+def load_message(folder: Path, handler: str = "entry.py", gpu: int = -1) -> bytes:
+    """The message that has a worker load the model of a folder."""
     model = sized(b"vinegrape") + sized(str(folder).encode()) + integer(8) + sized(handler.encode())
     return b"L" + model + integer(gpu) + sized(b"") + b"\1"
 
 
-def request(id_: bytes, inputs: Mapping[str, tuple[str, bytes]], headers: Mapping[str, str] | None = None) -> bytes:
+def wire_request(
+    id_: bytes, inputs: Mapping[str, tuple[str, bytes]], headers: Mapping[str, str] | None = None
+) -> bytes:
+    """One request of a batch; each input has a content type and bytes."""
     parts = [sized(id_)]
     parts += [sized(name.encode()) + sized(value.encode()) for name, value in (headers or {}).items()]
     parts += [integer(-1)]
@@ -38,15 +43,20 @@ def request(id_: bytes, inputs: Mapping[str, tuple[str, bytes]], headers: Mappin
 
 
 def batch(*requests: bytes) -> bytes:
+    """The message with a batch of requests."""
     return b"".join([b"I", *requests, integer(-1)])
 
 
-def pictures(*bodies: bytes) -> bytes:
-    """A batch of raw bodies, whose ids are their places."""
-    return batch(*(request(str(place).encode(), {"body": ("image/png", each)}) for place, each in enumerate(bodies)))
+def body_batch(*bodies: bytes) -> bytes:
+    """The message with a batch of raw bodies. The id of each request is its index."""
+    return batch(
+        *(wire_request(str(index).encode(), {"body": ("image/png", body)}) for index, body in enumerate(bodies))
+    )
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
+    """A worker's response to one request."""
+
     id: bytes
     content_type: bytes
     status: int
@@ -55,57 +65,57 @@ class Answer(NamedTuple):
 
 
 class Frontend:
-    """One worker's."""
+    """The connection to one worker."""
 
     def __init__(self, process: subprocess.Popen[str], connection: socket.socket) -> None:
         self.process = process
         self.connection = connection
-        self._answers = connection.makefile("rb")
+        self._received = connection.makefile("rb")
 
-    def ask(self, message: bytes) -> tuple[int, str, list[Answer]]:
-        """The code, the message and the answers."""
+    def send(self, message: bytes) -> tuple[int, str, list[Response]]:
+        """Send a message; return the code, the text and the responses of the worker."""
         self.connection.sendall(message)
-        code, said = self._integer(), self._sized().decode()
-        answers = []
+        code, text = self._integer(), self._sized().decode()
+        responses = []
         while (length := self._integer()) != -1:
-            head = (self._answers.read(length), self._sized(), self._integer(), self._sized())
-            assert self._integer() == 0  # headers
-            answers.append(Answer(*head, self._sized()))
-        return code, said, answers
+            head = (self._received.read(length), self._sized(), self._integer(), self._sized())
+            assert self._integer() == 0  # number of headers
+            responses.append(Response(*head, self._sized()))
+        return code, text, responses
 
     def end(self) -> tuple[int, str]:
-        """Disconnect; the worker's exit code, and what it has written to standard error."""
-        self._answers.close()
+        """Disconnect; return the worker's exit code and its standard error."""
+        self._received.close()
         self.connection.close()
         _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
     def _integer(self) -> int:
-        (number,) = struct.unpack("!i", self._answers.read(4))
-        return number
+        (number,) = struct.unpack("!i", self._received.read(4))
+        return int(number)
 
     def _sized(self) -> bytes:
-        return self._answers.read(self._integer())
+        return self._received.read(self._integer())
 
 
 @contextlib.contextmanager
-def connected(folder: Path, **environment: str) -> Iterator[Frontend]:
-    """A worker's process, started and connected to as TorchServe does it; more is in its environment, if given."""
+def connected(folder: Path, **variables: str) -> Iterator[Frontend]:
+    """Start a worker process as TorchServe does, with further environment variables, and connect to it."""
     socket_name = folder / ".ts.sock.9000"
     process = subprocess.Popen(
         [sys.executable, main.__file__, "--sock-type", "unix", "--sock-name", socket_name, "--metrics-config", "x"],
-        env={**configuration.environment(plan(), folder), **environment},
+        env={**configuration.environment(plan(), folder), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == f"[PID]{process.pid}\n"
-        assert process.stdout.readline() == "Torch worker started.\n"
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(socket_name))
-            yield Frontend(process, connection)
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"[PID]{process.pid}\n"
+            assert process.stdout.readline() == "Torch worker started.\n"
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(socket_name))
+                yield Frontend(process, connection)
+        finally:
+            process.kill()

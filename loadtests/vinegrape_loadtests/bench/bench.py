@@ -31,7 +31,7 @@ from vinegrape_loadtests.bench.workloads import Workload, make_workloads
 from vinegrape_loadtests.local.processes import cpu_seconds, pss_mib, wait_until_idle
 from vinegrape_loadtests.local.server import starting, unpacked
 from vinegrape_server.host.http import get
-from vinegrape_server.plan import count_cores
+from vinegrape_server.host.machine import count_cores
 from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.torchserve.java import find_java, java_version
 

@@ -1,1 +1,1 @@
-"""This machine: cores, processes, signals, console, HTTP, the instance's folder."""
+"""This machine: cores and GPUs, processes, signals, console, HTTP, temporary folder."""

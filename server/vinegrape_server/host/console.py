@@ -1,4 +1,4 @@
-"""Words to whoever started the server, who may have gone."""
+"""Console output that tolerates a closed terminal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from typing import TextIO
 
 
-def say(text: str, stream: TextIO) -> None:
-    """Write and flush; where nobody reads any more, or nothing more fits, go on without words."""
+def write_console(text: str, stream: TextIO) -> None:
+    """Write a text and flush the stream. Ignore write errors, such as a closed pipe or a full disk."""
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        # What is left in the buffer must go somewhere, or Python's own exit fails with it
+        # Python flushes the stream at exit and fails if it cannot: send the rest of the buffer to /dev/null
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)

@@ -1,4 +1,4 @@
-"""GET from a port of our own."""
+"""An HTTP client for the ports of this server."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from dataclasses import dataclass
 
 from vinegrape_server.settings import LOOPBACK
 
-# To ourselves, and so past any proxy that the environment names
+# Requests to this machine must not go through a proxy that the environment names
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status and body of one answer."""
+class HttpResponse:
+    """Status and body of a response."""
 
     status: int
     body: bytes
 
 
-def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Answer:
-    """Ask once, whatever the status.
+def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Send a GET request and return the response, whatever its status.
 
     Args:
-        host: on which the port is bound.
-        port: to ask.
-        path: with its slash.
-        timeout_s: without a byte.
-        headers: to send.
+        host: the address that the server listens on; 0.0.0.0 is reached through 127.0.0.1.
+        port: the server's port.
+        path: path of the URL, with the leading slash.
+        timeout_s: longest wait for the connection and for each part of the response.
+        headers: request headers.
 
     Raises:
-        OSError: nobody answers, or only in part.
+        OSError: there is no response, or it is incomplete.
     """
     request = urllib.request.Request(f"http://{reachable(host)}:{port}{path}", headers=dict(headers or {}))
     try:
         with _DIRECT.open(request, timeout=timeout_s) as response:
-            return Answer(response.status, response.read())
+            return HttpResponse(response.status, response.read())
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, error.read())
+            return HttpResponse(error.code, error.read())
+    except urllib.error.URLError as error:
+        raise ConnectionError(str(error.reason)) from error
     except http.client.HTTPException as error:
-        raise ConnectionError(f"half an answer: {error!r}") from error
+        raise ConnectionError(f"incomplete response: {error!r}") from error
 
 
 def reachable(host: str) -> str:
-    """An address under which this machine reaches what listens on `host`."""
+    """Return an address under which this machine reaches a server that listens on `host`."""
     return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104

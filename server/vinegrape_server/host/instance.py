@@ -1,4 +1,4 @@
-"""The folder that one running server keeps everything in, and the end of those that a killed server left behind."""
+"""The temporary folder of one running server, and the removal of folders that killed servers left behind."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_PREFIX, _LOCK = "vinegrape-", ".vinegrape-serve.lock"
+_PREFIX, LOCK_FILE = "vinegrape-", ".vinegrape-serve.lock"
 
 
 @contextlib.contextmanager
 def instance_folder() -> Iterator[Path]:
-    """A new folder below the temporary folder, removed at the end; locked as long as its server lives."""
+    """Create a folder inside the temporary folder, lock it while the block runs, and remove it afterwards.
+
+    The folders of killed servers are removed first.
+    """
     remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
         folder = Path(name)
         with (folder / "unlocked").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            (folder / "unlocked").rename(folder / _LOCK)  # nobody ever sees a lock that is not held
+            # Renamed after locking: another server never finds a lock file that is not locked
+            (folder / "unlocked").rename(folder / LOCK_FILE)
             yield folder
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of servers that were killed: a container's temporary folder outlives its restarts."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+    """Remove the folders of killed servers. In a container, the temporary folder outlives a restart."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK_FILE}"):
         with contextlib.suppress(OSError), _opened(lock) as file:
-            if _is_ours(file):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where its server lives
+            if _is_our_file(file):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError while its server runs
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A file descriptor; anybody may write to the temporary folder, so no link is followed and no pipe waited for."""
+    """Open a file for reading and yield its file descriptor.
+
+    Every user may write to the temporary folder: do not follow a link, do not wait for a pipe.
+    """
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield file
@@ -45,6 +52,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(file)
 
 
-def _is_ours(file: int) -> bool:
+def _is_our_file(file: int) -> bool:
+    """Return whether a file descriptor is a regular file of this user."""
     status = os.fstat(file)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

@@ -1,4 +1,4 @@
-"""What the operating system says of processes."""
+"""Processes of this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, even by a signal that nobody can handle."""
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, even if the parent is killed by SIGKILL. Linux only."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits for its parent to notice its end does not."""
+def is_running(pid: int) -> bool:
+    """Return whether a process runs. A zombie does not."""
     try:
         running: bool = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -29,11 +29,14 @@ def lives(pid: int) -> bool:
 
 
 def find_workers(java: psutil.Process) -> list[psutil.Process]:
-    """TorchServe's workers, and not what else it starts, such as what measures the machine once a minute."""
-    found = []
-    with contextlib.suppress(psutil.Error):  # Java has just ended
+    """Return the worker processes of TorchServe.
+
+    TorchServe's Java process starts other children too, such as a script that measures the machine once per minute.
+    """
+    workers = []
+    with contextlib.suppress(psutil.Error):  # the Java process has just ended
         for process in java.children():
-            with contextlib.suppress(psutil.Error):  # or this one
-                if any("model_service_worker" in word for word in process.cmdline()):
-                    found.append(process)
-    return found
+            with contextlib.suppress(psutil.Error):  # this child has just ended
+                if any("model_service_worker" in argument for argument in process.cmdline()):
+                    workers.append(process)
+    return workers

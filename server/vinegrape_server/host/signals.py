@@ -1,4 +1,4 @@
-"""The signals that end a server."""
+"""The signals that stop a server."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Stop:
-    """What Ctrl-C, an orchestrator or a closed terminal asked for.
+    """A request to stop, made by Ctrl-C, by an orchestrator or by a closed terminal.
 
     Attributes:
-        asked: to stop, once what is in flight is answered.
-        now: asked a second time.
+        requested: set by the first signal: stop after the requests in flight have their responses.
+        immediate: set by the second signal: stop now.
     """
 
-    asked: threading.Event = field(default_factory=threading.Event)
-    now: threading.Event = field(default_factory=threading.Event)
+    requested: threading.Event = field(default_factory=threading.Event)
+    immediate: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self) -> None:
-        """Ask to stop; ask again, and it is now."""
-        (self.now if self.asked.is_set() else self.asked).set()
+    def request(self) -> None:
+        """Request a stop. The second call requests an immediate stop."""
+        (self.immediate if self.requested.is_set() else self.requested).set()
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """What the signals ask for while the block runs."""
+    """Handle SIGINT, SIGTERM and SIGHUP while the block runs.
+
+    SIGHUP stays ignored where it is ignored already: this is how `nohup` protects a process from a closed terminal.
+    """
     stop = Stop()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        stop.ask()
+        stop.request()
 
-    heard = [number for number in _SIGNALS if not _is_nohup(number)]
-    before = {number: signal.signal(number, handle) for number in heard}
+    handled = [number for number in _SIGNALS if not _is_ignored_by_nohup(number)]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _is_nohup(number: int) -> bool:
-    """Whether a closed terminal shall not matter, as `nohup` says it."""
+def _is_ignored_by_nohup(number: int) -> bool:
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -15,22 +15,22 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-_CLIENT_S = 10  # for one request, however it trickles in
-_CLIENTS = 32  # at once; more are turned away, for they would take the files that the server itself needs
+_CLIENT_TIMEOUT_S = 10  # for one connection, however slowly its request arrives
+_MAX_CLIENTS = 32  # connections at once; more would use up the files that this process may open
 
 
 @contextlib.contextmanager
-def operations(
+def serve_operations(
     host: str, port: int, why_not_live: Callable[[], str], why_not_ready: Callable[[], str], registry: CollectorRegistry
 ) -> Iterator[None]:
-    """Answer `/livez`, `/readyz` and `/metrics` while the block runs.
+    """Serve `/livez`, `/readyz` and `/metrics` while the block runs.
 
     Args:
-        host: to listen on.
-        port: to listen on.
-        why_not_live: empty while the service lives, else the reason why not.
-        why_not_ready: empty while it wants requests, else the reason why not.
-        registry: what `/metrics` says.
+        host: the address to listen on.
+        port: the port to listen on.
+        why_not_live: returns the reason why the service is not live; empty if it is.
+        why_not_ready: returns the reason why the service accepts no requests; empty if it does.
+        registry: the metrics of `/metrics`.
     """
 
     class Handler(_Handler):
@@ -49,26 +49,26 @@ def operations(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # a connection that does not fit in waits a second
+    request_queue_size = 128  # a client whose connection does not fit in retries after one second
 
     def __init__(self, *arguments: Any) -> None:
-        self._slots = threading.BoundedSemaphore(_CLIENTS)
+        self._slots = threading.BoundedSemaphore(_MAX_CLIENTS)
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
-        """Bind, and do not look for a name in the DNS, which may not be there to answer."""
+        """Bind without the DNS lookup that `HTTPServer` makes: there may be no DNS server."""
         TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Turn a client away where there are many."""
+        """Start a thread for a client, or close the connection if there are too many clients."""
         if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a client within its time."""
-        timer = threading.Timer(_CLIENT_S, _hang_up, (request,))
+        """Serve one client, and close its connection after the timeout."""
+        timer = threading.Timer(_CLIENT_TIMEOUT_S, _close, (request,))
         timer.daemon = True
         timer.start()
         try:
@@ -78,12 +78,12 @@ class _Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that leave early, as some probes do."""
+        """Do not log clients that disconnect early, as some probes do."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
-def _hang_up(request: socket.socket) -> None:
+def _close(request: socket.socket) -> None:
     with contextlib.suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 
@@ -101,18 +101,18 @@ class _Handler(BaseHTTPRequestHandler):
             status = http.HTTPStatus.SERVICE_UNAVAILABLE if reason else http.HTTPStatus.OK
             self._send(status, f"{reason or 'ok'}\n".encode())
         else:
-            self._send(http.HTTPStatus.NOT_FOUND, b"There are /livez, /readyz and /metrics.\n")
+            self._send(http.HTTPStatus.NOT_FOUND, b"Not found. The paths are /livez, /readyz and /metrics.\n")
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def _encode(self) -> tuple[bytes, str]:
-        """The metrics as the client asks for them; as plain text if what it asks for makes no sense."""
+        """Encode the metrics in the format of the Accept header; as plain text if the header is not valid."""
         for accept in (self.headers.get("Accept", ""), ""):
             with contextlib.suppress(TypeError, ValueError):
                 encode, content_type = choose_encoder(accept)
                 return encode(self.metrics), content_type
-        raise AssertionError("plain text can always be encoded")
+        raise AssertionError("An empty Accept header gives plain text")
 
     def _send(self, status: http.HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
@@ -123,4 +123,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""

@@ -1,4 +1,4 @@
-"""TorchServe's own metrics under names, units and labels that Prometheus recommends."""
+"""TorchServe's own metrics, translated to the names, units and labels that Prometheus recommends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prometheus_client.registry import Collector
 
 @dataclass(frozen=True)
 class _Source:
-    """One of TorchServe's series.
+    """One of TorchServe's metrics.
 
     Attributes:
-        unit: its unit in ours: 1e-6 for microseconds in seconds.
-        labels: TorchServe's labels that are kept, with our names for them.
-        fixed: labels and values that we add.
+        unit: the factor from TorchServe's unit to ours: 1e-6 from microseconds to seconds.
+        labels: TorchServe's labels to keep, and our names for them.
+        fixed: labels to add, and their values.
     """
 
     unit: float = 1
@@ -28,6 +28,14 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Family:
+    """One of our metrics.
+
+    Attributes:
+        kind: counter or gauge.
+        help: the metric's help text.
+        sources: TorchServe's metrics that it sums, by name.
+    """
+
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
     help: str
     sources: dict[str, _Source]
@@ -35,48 +43,48 @@ class _Family:
 
 _GPU = {"DeviceId": "gpu"}
 
-# TorchServe 0.12 also has HandlerTime and PredictionTime, the last value of what our histograms count, and its labels
-# Level and Hostname say nothing of a server that runs alone.
+# Left out: HandlerTime and PredictionTime of TorchServe 0.12, which hold only the last value of what our histograms
+# count, and the labels Level and Hostname, which have one value each.
 _FAMILIES = {
     "ts_inference_requests": _Family(
         CounterMetricFamily,
-        "Requests for the model that reached TorchServe over REST and gRPC, refused ones too",
+        "Requests for the model over REST and gRPC, refused ones included",
         {"ts_inference_requests_total": _Source()},
     ),
     "ts_inference_latency_seconds": _Family(
         CounterMetricFamily,
-        "From a request's arrival in TorchServe to its answer, summed",
+        "Total time from the arrival of requests in TorchServe to their responses",
         {"ts_inference_latency_microseconds": _Source(1e-6)},
     ),
     "ts_queue_latency_seconds": _Family(
         CounterMetricFamily,
-        "From a request's arrival in TorchServe to a worker, summed",
+        "Total time from the arrival of requests in TorchServe to a worker",
         {"ts_queue_latency_microseconds": _Source(1e-6)},
     ),
     "ts_http_responses": _Family(
         CounterMetricFamily,
-        "HTTP responses of all ports of TorchServe, by the first figure of their status",
+        "HTTP responses of all ports of TorchServe, by the first digit of their status",
         {f"Requests{digit}XX": _Source(fixed={"status": f"{digit}xx"}) for digit in "245"},
     ),
     "ts_last_queue_time_seconds": _Family(
-        GaugeMetricFamily, "The last request's time in the queue", {"QueueTime": _Source(1e-3)}
+        GaugeMetricFamily, "Time of the last request in the queue", {"QueueTime": _Source(1e-3)}
     ),
     "ts_last_worker_thread_time_seconds": _Family(
         GaugeMetricFamily,
-        "What TorchServe itself added to the last batch's time in its worker",
+        "Time that TorchServe itself added to the last batch, beside the time in the worker",
         {"WorkerThreadTime": _Source(1e-3)},
     ),
     "ts_worker_load_time_seconds": _Family(
         GaugeMetricFamily,
-        "What a worker took to start",
+        "Start time of a worker",
         {"WorkerLoadTime": _Source(1e-3, {"WorkerName": "worker"})},
     ),
     "ts_host_cpu_utilization_ratio": _Family(
-        GaugeMetricFamily, "The machine's processors, once a minute", {"CPUUtilization": _Source(0.01)}
+        GaugeMetricFamily, "CPU utilization of the machine, measured once per minute", {"CPUUtilization": _Source(0.01)}
     ),
     "ts_host_memory_bytes": _Family(
         GaugeMetricFamily,
-        "The machine's memory, once a minute",
+        "Memory of the machine, measured once per minute",
         {
             "MemoryUsed": _Source(2**20, fixed={"state": "used"}),
             "MemoryAvailable": _Source(2**20, fixed={"state": "available"}),
@@ -84,54 +92,55 @@ _FAMILIES = {
     ),
     "ts_host_disk_bytes": _Family(
         GaugeMetricFamily,
-        "The machine's disk, once a minute",
+        "Disk space of the machine, measured once per minute",
         {
             "DiskUsage": _Source(2**30, fixed={"state": "used"}),
             "DiskAvailable": _Source(2**30, fixed={"state": "available"}),
         },
     ),
     "ts_host_gpu_utilization_ratio": _Family(
-        GaugeMetricFamily, "A GPU's processors, once a minute", {"GPUUtilization": _Source(0.01, _GPU)}
+        GaugeMetricFamily, "Utilization of a GPU, measured once per minute", {"GPUUtilization": _Source(0.01, _GPU)}
     ),
     "ts_host_gpu_memory_bytes": _Family(
         GaugeMetricFamily,
-        "A GPU's memory, once a minute",
+        "Memory of a GPU, measured once per minute",
         {"GPUMemoryUsed": _Source(2**20, _GPU, {"state": "used"})},
     ),
 }
 
 
 class TorchServeMetrics(Collector):
-    """What TorchServe's metrics port says, translated.
+    """Reads TorchServe's metrics and translates them.
 
     Args:
-        fetch: gives the port's text; raises OSError where it cannot be had, and then there are no such metrics.
+        fetch: returns the text of TorchServe's metrics port. If it raises an OSError, there are no such metrics.
     """
 
     def __init__(self, fetch: Callable[[], str]) -> None:
         self._fetch = fetch
 
     def collect(self) -> Iterator[Metric]:
-        """See `Collector`."""
+        """Yield each metric that TorchServe has."""
         try:
             text = self._fetch()
         except OSError:
             return
-        said = {family.name: family for family in text_string_to_metric_families(text)}
-        metrics = (_translate(name, family, said) for name, family in _FAMILIES.items())
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        metrics = (_translate(name, family, families) for name, family in _FAMILIES.items())
         yield from (metric for metric in metrics if metric.samples)
 
 
-def _translate(name: str, family: _Family, said: dict[str, Metric]) -> Metric:
+def _translate(name: str, family: _Family, families: dict[str, Metric]) -> Metric:
+    """Sum TorchServe's samples to one of our metrics. It has no samples if TorchServe has none."""
     (labels,) = {(*source.labels.values(), *source.fixed) for source in family.sources.values()}
     total: dict[tuple[str, ...], float] = {}
     for origin, source in family.sources.items():
-        found = said.get(origin.removesuffix("_total"))
-        for sample in found.samples if found else ():
+        metric = families.get(origin.removesuffix("_total"))
+        for sample in metric.samples if metric else ():
             values = (*(sample.labels[label] for label in source.labels), *source.fixed.values())
-            # by labels that are not kept, such as the version that a client named, there may be several
+            # Several samples may differ only in labels that are dropped, such as the version in the client's URL
             total[values] = total.get(values, 0) + sample.value * source.unit
-    metric = family.kind(name, family.help, labels=labels)
+    translated = family.kind(name, family.help, labels=labels)
     for values, value in total.items():
-        metric.add_metric(values, value)
-    return metric
+        translated.add_metric(values, value)
+    return translated

@@ -1,4 +1,4 @@
-"""The numbers that the workers keep in files, added up."""
+"""The workers' metrics, summed over all workers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
-from vinegrape_server.host.processes import lives
+from vinegrape_server.host.processes import is_running
 
-_DEAD = "dead"  # in the place of a process id
+_DEAD = "dead"  # stands in a file's name in the place of the process id
 
 
 class WorkerMetrics(Collector):
-    """All workers' metrics as one; those of workers that died stay counted, and their files do not pile up.
+    """Sums the metrics that the workers keep in files. Counts of a worker that has ended are kept; its files are not.
 
-    prometheus_client writes a file a kind of metric and process: `counter_123.db`, `gauge_livesum_123.db`.
+    In its multiprocess mode, prometheus_client writes one file per kind of metric and process: `counter_123.db`,
+    `gauge_livesum_123.db`.
+
+    Args:
+        folder: the folder of these files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,34 +34,34 @@ class WorkerMetrics(Collector):
         self._deaths = 0
 
     def collect(self) -> Iterator[Metric]:
-        """See `Collector`."""
+        """Yield all metrics of the workers, and the number of workers that have ended."""
         merged = {metric.name: metric for metric in self._merge("*")}
-        for name, meaning in (WORKERS_READY, BATCHES_IN_PROGRESS):
-            merged.setdefault(name, GaugeMetricFamily(name, meaning, value=0))
+        for name, description in (WORKERS_READY, BATCHES_IN_PROGRESS):
+            merged.setdefault(name, GaugeMetricFamily(name, description, value=0))
         yield from merged.values()
-        yield CounterMetricFamily("vinegrape_worker_deaths", "Workers that ended, for whatever reason", self._deaths)
+        yield CounterMetricFamily("vinegrape_worker_deaths", "Workers that have ended, for any reason", self._deaths)
 
     def gauge(self, name: str) -> float:
-        """The sum of a gauge without labels over the workers that live; 0 if none has it."""
+        """Return the sum of a gauge without labels over the running workers; 0 if no worker has it."""
         return sum(sample.value for metric in self._merge("gauge") for sample in metric.samples if sample.name == name)
 
     def _merge(self, kind: str) -> Iterable[Metric]:
         with self._lock:
             self._fold_dead()
-            # prometheus_client makes a file, and then gives it its size: an empty one cannot be read yet
+            # prometheus_client creates a file before it sets the file's size: an empty file cannot be read yet
             files = [str(path) for path in self._folder.glob(f"{kind}_*.db") if path.stat().st_size]
             merged: Iterable[Metric] = MultiProcessCollector.merge(files)
         return merged
 
     def _fold_dead(self) -> None:
-        """Add the counters of workers that died to one file, which is nobody's, and forget their gauges."""
+        """Add the counters of ended workers to one common file, and remove the workers' own files."""
         for path in self._folder.glob("*.db"):
             kind, _, pid = path.stem.rpartition("_")
-            if pid == _DEAD or lives(int(pid)):
+            if pid == _DEAD or is_running(int(pid)):
                 continue
-            # Out of sight first: whatever fails from here on, nothing is counted twice
+            # Rename the file first: if a later step fails, its counts are lost but never added twice
             folding = path.rename(path.with_suffix(".folding"))
-            if kind.startswith("gauge"):  # one file a worker
+            if kind.startswith("gauge"):  # each worker has exactly one such file
                 self._deaths += 1
             elif folding.stat().st_size:
                 _add(folding, self._folder / f"{kind}_{_DEAD}.db")
@@ -65,7 +69,7 @@ class WorkerMetrics(Collector):
 
 
 def _add(source: Path, target: Path) -> None:
-    """Add the values of one of prometheus_client's files to those of another."""
+    """Add the values of one file of prometheus_client to those of another."""
     total = MmapedDict(str(target))
     try:
         for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(source)):

@@ -1,1 +1,1 @@
-"""TorchServe's frontend: its configuration, its log, its Java."""
+"""TorchServe: its configuration, its Java, its process, its log, and requests to it."""

@@ -1,4 +1,4 @@
-"""TorchServe's configuration, command line and environment, made from a plan."""
+"""TorchServe's configuration file, command line, environment and folder, made from a plan."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from pathlib import Path
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.plan import Plan
 
-METRICS = "metrics"  # where in an instance's folder the workers' numbers lie
+METRICS_FOLDER = "metrics"  # in an instance's folder; holds the files of the workers' metrics
 
-# A socket's name may have 107 bytes; TorchServe's is `.ts.sock.` and a number
-_LONGEST_FOLDER = 107 - len("/.ts.sock.65535")
+# The path of a socket has at most 107 bytes. TorchServe names its sockets `.ts.sock.` and a number.
+_MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 _HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
 _WORKER = Path(__file__).parents[1] / "worker" / "main.py"
 _CONFIG = files("vinegrape_server") / "serve_config"
 
 
 def prepare(plan: Plan, folder: Path) -> None:
-    """Fill the folder of one instance: the configuration, the archive under a name that TorchServe can take, its home.
+    """Fill the folder of one instance: the configuration file, a copy of the archive, and TorchServe's home.
 
-    Its settings split lists at commas and load nothing whose name is not ASCII or does not end in `.mar`. Its home is
-    where it looks for its Python half: there our worker has the place of its own.
+    The copy gets a plain name: TorchServe splits lists of archives at commas, and loads only files with an ASCII name
+    that ends in `.mar`. In its home TorchServe looks for its Python files; our worker takes the place of its own.
 
     Raises:
-        SettingError: the temporary folder is full, or its name too long for the workers' sockets.
+        SettingError: the folder cannot be written, or its path is too long for the workers' sockets.
     """
-    package = _package()
-    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
-        raise SettingError(f"{folder} is too long a name for TorchServe's sockets. Set TMPDIR to a shorter one.")
+    package = _torchserve_folder()
+    size = len(os.fsencode(folder))
+    if size > _MAX_FOLDER_BYTES:
+        raise SettingError(
+            f"The path {folder} has {size} bytes; TorchServe's sockets allow at most {_MAX_FOLDER_BYTES}. "
+            "Set TMPDIR to a folder with a shorter path."
+        )
     try:
-        (folder / METRICS).mkdir()
+        (folder / METRICS_FOLDER).mkdir()
         (folder / _STORE).mkdir()
         home = folder / _HOME / "ts"
         home.mkdir(parents=True)
@@ -46,7 +50,7 @@ def prepare(plan: Plan, folder: Path) -> None:
         shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
         (folder / _PROPERTIES).write_text(properties(plan))
     except OSError as error:
-        raise SettingError(f"Cannot write to {folder}: {error.strerror}. Set TMPDIR to another place.") from error
+        raise SettingError(f"Cannot write to {folder}: {error.strerror}. Set TMPDIR to another folder.") from error
 
 
 def _archive_name(plan: Plan) -> str:
@@ -54,16 +58,16 @@ def _archive_name(plan: Plan) -> str:
 
 
 def properties(plan: Plan) -> str:
-    """The text of TorchServe's `config.properties`."""
+    """Return the text of TorchServe's `config.properties`."""
     settings, archive = plan.settings, plan.archive
     model = {
         archive.metadata.name: {
             archive.metadata.version: {
                 "defaultVersion": True,
                 "marName": _archive_name(plan),
-                "minWorkers": plan.workers,
-                "maxWorkers": plan.workers,
-                "batchSize": plan.batch_size,
+                "minWorkers": settings.workers,
+                "maxWorkers": settings.workers,
+                "batchSize": settings.batch_size,
                 "maxBatchDelay": settings.max_batch_delay_ms,
                 "responseTimeout": settings.response_timeout_s,
                 "startupTimeout": settings.startup_timeout_s,
@@ -88,25 +92,25 @@ def properties(plan: Plan) -> str:
 
 
 def command(plan: Plan, java: Path, folder: Path) -> list[str]:
-    """The command that starts TorchServe's frontend, as TorchServe's own launcher makes it.
+    """Return the command that starts TorchServe's frontend. It is the command of TorchServe's own launcher.
 
-    Without that launcher there is no process between us and the Java process, and no file of its id to fight over.
+    Without the launcher, Java is our child process, and two servers do not share the launcher's file of the process id.
 
     Args:
         plan: what to start.
-        java: the Java to start it with.
-        folder: of this instance alone; filled by `prepare`; Java's temporary files come to lie there too.
+        java: the `java` program.
+        folder: the folder of this instance, filled by `prepare`. Java writes its temporary files there too.
     """
     return [
         str(java),
         f"@{_CONFIG.joinpath('jvm.options')}",
-        # Beside a network that takes 15 ms, Java would compile for minutes; its quick compiler is soon done
+        # On a CPU, Java's optimizing compiler (C2) would compete with the network for minutes; C1 is soon done
         *([] if plan.gpus else ["-XX:TieredStopAtLevel=1"]),
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
         f"-Djava.util.logging.config.file={_CONFIG.joinpath('logging.properties')}",
         f"-Djava.io.tmpdir={folder}",
         "-cp",
-        f"{_package() / 'frontend' / '*'}",
+        f"{_torchserve_folder() / 'frontend' / '*'}",
         "org.pytorch.serve.ModelServer",
         "--python",
         sys.executable,
@@ -119,23 +123,23 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
 
 
 def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of TorchServe and its workers."""
+    """Return the environment variables of TorchServe and its workers."""
     return {
         **inherited,
-        **plan.worker.to_environment(),
+        **plan.settings.worker.to_environment(),
         "TMPDIR": str(folder),
         "TEMP": str(folder),
-        "TS_MODEL_SERVER_HOME": str(folder / _HOME),  # goes before the property of this name, whoever sets it
-        # Else the folder of our worker, a script, is searched first, and `metrics` is the one in there
+        "TS_MODEL_SERVER_HOME": str(folder / _HOME),  # takes precedence over the Java property of the same name
+        # Else Python searches the folder of our worker's script first, and `import metrics` would find our module
         "PYTHONSAFEPATH": "1",
-        "PROMETHEUS_MULTIPROC_DIR": str(folder / METRICS),
-        # Numerical libraries read these when they load, whatever a session is told later
-        "OMP_NUM_THREADS": str(plan.worker.threads),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / METRICS_FOLDER),
+        # Numerical libraries read this when they are loaded, before the handler can configure them
+        "OMP_NUM_THREADS": str(plan.settings.worker.threads),
     }
 
 
-def _package() -> Path:
-    """Where TorchServe is installed."""
+def _torchserve_folder() -> Path:
+    """The folder of the installed package `ts`."""
     spec = importlib.util.find_spec("ts")
     if spec is None or spec.origin is None:
         raise SettingError("torchserve is not installed in this environment. Run: pip install -e .")

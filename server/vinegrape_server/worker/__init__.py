@@ -1,1 +1,1 @@
-"""The worker program that TorchServe starts; it imports nothing else of the server."""
+"""The worker program that TorchServe starts. It imports nothing else of the server."""

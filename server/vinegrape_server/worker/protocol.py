@@ -1,7 +1,7 @@
-"""What TorchServe's frontend and a worker say to each other.
+"""The messages between TorchServe's frontend and a worker.
 
-The wire format of TorchServe 0.12's `ts/protocol/otf_message_handler.py`: integers are big-endian and of 4 bytes; a
-text or a body follows its length; a list ends where a length of -1 stands.
+The wire format is that of TorchServe 0.12, `ts/protocol/otf_message_handler.py`: integers have 4 bytes and are
+big-endian; the length of a text or a body comes before it; a length of -1 ends a list.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 _LOAD, _PREDICT = b"L", b"I"
-_END = -1
+_END_OF_LIST = -1
 _INTEGER = struct.Struct("!i")
-_BUFFER_BYTES = 1 << 17  # most requests at once
+_BUFFER_BYTES = 1 << 17  # holds most messages
 
 
-class Model(NamedTuple):
-    """What to load.
+class LoadRequest(NamedTuple):
+    """The request to load a model.
 
     Attributes:
-        folder: where the archive was unpacked.
-        handler: the file in it that has the handler's class.
-        gpu: to compute on; None on CPU.
+        folder: the folder of the unpacked archive.
+        handler: the file in it that defines the handler's class.
+        gpu: number of the GPU to use; None for the CPU.
     """
 
     folder: str
@@ -31,13 +31,14 @@ class Model(NamedTuple):
     gpu: int | None
 
 
-class Request(NamedTuple):
+class WireRequest(NamedTuple):
     """One request of a batch.
 
     Attributes:
-        id: to be given back with its answer.
-        headers: by name in the case in which they came, and each input's as a dictionary by the input's name.
-        inputs: the body as `body`, form fields and gRPC inputs by name.
+        id: identifies the request; its response carries the same id.
+        headers: values by name, with upper and lower case as sent; and by the name of each input, a dictionary of that
+            input's headers.
+        inputs: the body under the name `body`; form fields and gRPC inputs under their own names.
     """
 
     id: bytes
@@ -45,8 +46,8 @@ class Request(NamedTuple):
     inputs: dict[str, bytes]
 
 
-class Answer(NamedTuple):
-    """The answer of one request; a content type that is empty is the frontend's to choose."""
+class WireResponse(NamedTuple):
+    """The response to one request. If `content_type` is empty, the frontend chooses one."""
 
     id: bytes
     body: bytes
@@ -56,53 +57,52 @@ class Answer(NamedTuple):
 
 
 class Reader:
-    """Reads the frontend's messages through one buffer, as large as the largest body so far.
+    """Reads the frontend's messages through one buffer, which grows to the size of the largest body.
 
-    Raises:
-        ConnectionError: from every method, once the frontend has disconnected.
+    Every method raises a ConnectionError when the frontend has disconnected.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
-        self._begin = self._end = 0  # of what is in the buffer and not yet read
+        self._begin = self._end = 0  # the part of the buffer that holds received and unread bytes
 
-    def model(self) -> Model:
-        """The first message."""
+    def load_request(self) -> LoadRequest:
+        """Read the first message."""
         self._expect(_LOAD)
         self._text()  # the model's name
         folder = self._text()
-        self._integer()  # the size of batches
+        self._integer()  # batch size
         handler = self._text()
         gpu = self._integer()
-        self._text()  # an envelope, which no archive of ours asks for
-        self._take(1)  # whether Pillow keeps its limit of pixels; the handler has its own
-        return Model(folder, handler, gpu if gpu >= 0 else None)
+        self._text()  # envelope; our archives use none
+        self._take(1)  # whether Pillow limits the number of pixels; the handler has its own limit
+        return LoadRequest(folder, handler, gpu if gpu >= 0 else None)
 
-    def batch(self) -> list[Request]:
-        """Each further message."""
+    def batch(self) -> list[WireRequest]:
+        """Read a batch: every message after the first."""
         self._expect(_PREDICT)
         requests = []
-        while (length := self._integer()) != _END:
+        while (length := self._integer()) != _END_OF_LIST:
             requests.append(self._request(length))
         return requests
 
-    def _request(self, id_length: int) -> Request:
+    def _request(self, id_length: int) -> WireRequest:
         id_ = bytes(self._take(id_length))
-        of_request, headers, inputs = {}, {}, {}
-        while (length := self._integer()) != _END:
+        request_headers, headers, inputs = {}, {}, {}
+        while (length := self._integer()) != _END_OF_LIST:
             name = str(self._take(length), "utf-8")
-            of_request[name] = self._text()
-        while (length := self._integer()) != _END:
+            request_headers[name] = self._text()
+        while (length := self._integer()) != _END_OF_LIST:
             name = str(self._take(length), "utf-8")
             headers[name] = {"content-type": self._text()}
             inputs[name] = bytes(self._take(self._integer()))
-        return Request(id_, headers | of_request, inputs)
+        return WireRequest(id_, headers | request_headers, inputs)
 
     def _expect(self, command: bytes) -> None:
-        said = bytes(self._take(1))
-        if said != command:
-            raise ValueError(f"TorchServe sent the command {said!r} where {command!r} was expected.")
+        received = bytes(self._take(1))
+        if received != command:
+            raise ValueError(f"TorchServe sent the command {received!r} instead of {command!r}.")
 
     def _integer(self) -> int:
         number: int = _INTEGER.unpack(self._take(4))[0]
@@ -112,7 +112,7 @@ class Reader:
         return str(self._take(self._integer()), "utf-8")
 
     def _take(self, size: int) -> memoryview:
-        """The next bytes, until the next call."""
+        """Return a view of the next `size` bytes. It is valid until the next call."""
         if size > self._end - self._begin:
             self._fill(size)
         begin = self._begin
@@ -120,7 +120,7 @@ class Reader:
         return self._buffer[begin : self._begin]
 
     def _fill(self, size: int) -> None:
-        """Have at least so many bytes in the buffer, from its beginning."""
+        """Move the unread bytes to the start of the buffer, and receive until there are at least `size` bytes."""
         rest = self._buffer[self._begin : self._end]
         if size > len(self._buffer):
             self._buffer = memoryview(bytearray(size + _BUFFER_BYTES))
@@ -133,26 +133,27 @@ class Reader:
             self._end += received
 
 
-def encode(code: int, message: str, answers: Iterable[Answer] = ()) -> bytes:
-    """What the frontend is answered.
+def encode(code: int, message: str, responses: Iterable[WireResponse] = ()) -> bytes:
+    """Encode the response to one message of the frontend.
 
     Args:
-        code: 200, or the HTTP status that all requests of the batch get, with the message.
-        message: in words.
-        answers: of a batch; none where a model was to be loaded.
+        code: 200, or the HTTP status of all requests of the batch.
+        message: a text for the frontend; clients receive it if `code` is not 200.
+        responses: the responses of a batch; none if the message was a load request.
     """
     integer = _INTEGER.pack
     pieces = [integer(code), *_sized(message.encode())]
-    for answer in answers:
-        pieces += _sized(answer.id)
-        pieces += _sized(answer.content_type.encode())
-        pieces.append(integer(answer.status))
-        pieces += _sized(answer.phrase.encode())
-        pieces.append(integer(0))  # headers
-        pieces += _sized(answer.body)
-    pieces.append(integer(_END))
+    for response in responses:
+        pieces += _sized(response.id)
+        pieces += _sized(response.content_type.encode())
+        pieces.append(integer(response.status))
+        pieces += _sized(response.phrase.encode())
+        pieces.append(integer(0))  # number of headers
+        pieces += _sized(response.body)
+    pieces.append(integer(_END_OF_LIST))
     return b"".join(pieces)
 
 
 def _sized(data: bytes) -> tuple[bytes, bytes]:
+    """Return the encoded length of some bytes, and the bytes."""
     return _INTEGER.pack(len(data)), data

@@ -2,17 +2,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from vinegrape_server.host.instance import _LOCK as LOCK
-from vinegrape_server.host.instance import instance_folder
+from vinegrape_server.host.instance import LOCK_FILE, instance_folder
 
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path, monkeypatch) -> Path:
-    """A temporary folder of our own, for children too."""
+    """A temporary folder for this test, also for child processes."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
@@ -29,14 +30,19 @@ with instance_folder() as folder:
 """
 
 
-def start() -> tuple[subprocess.Popen[str], Path]:
-    process = subprocess.Popen(
+@contextmanager
+def running_server() -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that holds an instance folder until its standard input ends."""
+    with subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    return process, Path(process.stdout.readline().strip())
+    ) as process:
+        try:
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
 
 
-def test_a_folder_is_gone_after_its_server(temporary):
+def test_the_folder_is_removed_at_the_end(temporary):
     with instance_folder() as folder:
         (folder / "file").touch()
         assert folder.parent == temporary
@@ -49,21 +55,19 @@ def test_two_servers_have_two_folders(temporary):
         assert first.exists()
 
 
-def test_a_killed_servers_folder_is_removed_by_the_next_and_a_living_ones_is_not(temporary):
-    with start()[0] as living, start()[0] as killed:
-        folders = set(temporary.glob("vinegrape-*"))
+def test_the_next_server_removes_the_folder_of_a_killed_one_and_not_of_a_running_one(temporary):
+    with running_server() as (running, running_folder), running_server() as (killed, killed_folder):
         killed.kill()
         killed.wait()
-        assert set(temporary.glob("vinegrape-*")) == folders
-        with instance_folder() as own:
-            (left,) = set(temporary.glob("vinegrape-*")) - {own}
-        living.stdin.close()
-        assert living.wait() == 0
-    assert left in folders
+        assert killed_folder.exists()
+        with instance_folder() as folder:
+            assert set(temporary.glob("vinegrape-*")) == {folder, running_folder}
+        running.stdin.close()
+        assert running.wait() == 0
     assert not list(temporary.iterdir())
 
 
-def test_what_is_not_a_servers_is_left_alone(temporary):
+def test_a_folder_without_a_lock_is_left_alone(temporary):
     (temporary / "vinegrape-notes").mkdir()
     (temporary / "vinegrape-notes" / "lock").touch()
     with instance_folder():
@@ -71,13 +75,13 @@ def test_what_is_not_a_servers_is_left_alone(temporary):
     assert (temporary / "vinegrape-notes" / "lock").exists()
 
 
-def test_traps_in_a_folder_that_everybody_may_write_to(temporary):
-    """A pipe would be waited for, a link followed; neither is a lock of ours."""
+def test_pipes_and_links_in_the_temporary_folder_are_left_alone(temporary):
+    """Every user can write there. Opening a pipe would block, and a link could name any file."""
     for name in ("pipe", "link"):
         (temporary / f"vinegrape-{name}").mkdir()
     (temporary / "mine").touch()
-    os.mkfifo(temporary / "vinegrape-pipe" / LOCK)
-    (temporary / "vinegrape-link" / LOCK).symlink_to(temporary / "mine")
+    os.mkfifo(temporary / "vinegrape-pipe" / LOCK_FILE)
+    (temporary / "vinegrape-link" / LOCK_FILE).symlink_to(temporary / "mine")
     with instance_folder():
         pass
     assert {path.name for path in temporary.iterdir()} == {"vinegrape-pipe", "vinegrape-link", "mine"}

@@ -1,39 +1,47 @@
 import os
 import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from vinegrape_server.host.signals import stop_signals
 
 
+@pytest.fixture
+def set_signal() -> Iterator[Callable[..., None]]:
+    """Set the disposition of signals for this test. Under `nohup`, SIGHUP is ignored when pytest starts."""
+    previous = {}
+
+    def set_(number, handler) -> None:
+        previous[number] = signal.signal(number, handler)
+
+    yield set_
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_asks_to_stop_and_a_second_one_to_stop_now(number):
-    before = signal.getsignal(number)
+def test_the_first_signal_requests_a_stop_and_the_second_an_immediate_one(number, set_signal):
+    set_signal(number, signal.SIG_DFL)
     with stop_signals() as stop:
-        assert not stop.asked.is_set()
+        assert not stop.requested.is_set()
         os.kill(os.getpid(), number)
-        assert (stop.asked.is_set(), stop.now.is_set()) == (True, False)
+        assert (stop.requested.is_set(), stop.immediate.is_set()) == (True, False)
         os.kill(os.getpid(), number)
-        assert stop.now.is_set()
-    assert signal.getsignal(number) is before
+        assert stop.immediate.is_set()
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_nohup_is_heard():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_signals() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.asked.is_set()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_an_ignored_sighup_stays_ignored_as_nohup_wants(set_signal):
+    set_signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested.is_set()
 
 
-def test_a_shell_that_starts_it_in_the_background_does_not_make_it_deaf():
-    """A script's `&` has SIGINT ignored; `kill -INT` still stops."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with stop_signals() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.asked.is_set()
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_an_ignored_sigint_is_handled(set_signal):
+    """A shell script that starts a server with `&` has SIGINT ignored. `kill -INT` must still stop the server."""
+    set_signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested.is_set()

@@ -3,8 +3,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 
-# As TorchServe 0.12 writes them, trailing commas and all
-SAID = """\
+# As TorchServe 0.12 writes them, with its trailing commas
+TORCHSERVE_TEXT = """\
 # HELP Requests2XX Torchserve prometheus counter metric with unit: Count
 # TYPE Requests2XX counter
 Requests2XX{Level="Host",Hostname="vm",} 4.0
@@ -35,9 +35,9 @@ GPUMemoryUsed{Level="Host",DeviceId="1",Hostname="vm",} 1.0
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    made = CollectorRegistry()
-    made.register(TorchServeMetrics(lambda: SAID))
-    return made
+    registry = CollectorRegistry()
+    registry.register(TorchServeMetrics(lambda: TORCHSERVE_TEXT))
+    return registry
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def registry() -> CollectorRegistry:
         ("ts_host_gpu_memory_bytes", {"gpu": "1", "state": "used"}, 2**20),
     ],
 )
-def test_names_units_and_labels(registry, name, labels, value):
+def test_names_units_and_labels_are_translated(registry, name, labels, value):
     assert registry.get_sample_value(name, labels) == value
 
 
-def test_what_torchserve_does_not_say_is_not_said(registry):
+def test_metrics_without_samples_are_left_out(registry):
     text = generate_latest(registry).decode()
     assert "5xx" not in text
     assert "ts_host_disk_bytes" not in text
 
 
-def test_a_torchserve_that_does_not_answer_has_no_metrics():
+def test_without_a_response_there_are_no_metrics():
     def refuse():
         raise ConnectionRefusedError
 
@@ -72,6 +72,6 @@ def test_a_torchserve_that_does_not_answer_has_no_metrics():
     assert generate_latest(registry) == b""
 
 
-def test_no_series_comes_twice(registry):
+def test_every_series_is_unique(registry):
     series = [line.rpartition(" ")[0] for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
     assert len(series) == len(set(series))

