@@ -35,9 +35,9 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_loadtests.answers import Answers, WrongAnswer
 from vinegrape_loadtests.pace import ClosedLoop, Ended, OpenLoop, now
-from vinegrape_loadtests.questions import Question, draw_questions
+from vinegrape_loadtests.response_checks import Answers, WrongAnswer
+from vinegrape_loadtests.sample_requests import Question, draw_questions
 from vinegrape_loadtests.settings import RUN_TIME_S, USERS, LoadSettings
 from vinegrape_loadtests.thresholds import judge, table
 

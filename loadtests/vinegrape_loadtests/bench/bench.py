@@ -123,8 +123,8 @@ def _peers(archive: Path, folder: Path, cores: int, png: Workload) -> list[conte
     weights.write_onnx(archive)
     weights.write_torchscript(archive, folder / "stock.pt")
     return [
-        servers.fastapi("same functions", "same_functions", cores, archive, *png.bodies),
-        servers.fastapi("ordinary", "ordinary", cores, archive, *png.bodies),
+        servers.fastapi("same functions", "fastapi_same_code", cores, archive, *png.bodies),
+        servers.fastapi("ordinary", "fastapi_float32", cores, archive, *png.bodies),
         servers.stock(folder / "stock", folder / "stock.pt", *png.opaque),
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vinegrape_loadtests import questions
+from vinegrape_loadtests import sample_requests as questions
 
 _JPEG_BYTES = 40_000
 _MIX = ("png", "jpeg", "png", "jpeg", "photo")

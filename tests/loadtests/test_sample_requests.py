@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from vinegrape_loadtests.answers import Answers
-from vinegrape_loadtests.questions import draw_questions
+from vinegrape_loadtests.response_checks import Answers
+from vinegrape_loadtests.sample_requests import draw_questions
 
 QUESTIONS = draw_questions()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vinegrape_loadtests.questions import Failure, Question
+from vinegrape_loadtests.sample_requests import Failure, Question
 
 _SUM_TOLERANCE = 1e-4  # probabilities are rounded to six decimals
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from tests.support.stand_in import prediction
-from vinegrape_loadtests.answers import Answers, WrongAnswer
-from vinegrape_loadtests.questions import Failure, Question
+from vinegrape_loadtests.response_checks import Answers, WrongAnswer
+from vinegrape_loadtests.sample_requests import Failure, Question
 
 PNG = Question("png", b"", "image/png", ("png",))
 CUT = Question("cut", b"", "image/png", (Failure(422, "broken_image"),))
