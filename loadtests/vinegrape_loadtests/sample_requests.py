@@ -1,90 +1,58 @@
-"""What users ask: a leaf as PNG and JPEG, a phone's photo, broken images, and several at once as JSON."""
+"""The requests that users send: a leaf as PNG and as JPEG, a photo, two invalid images, and four images as JSON."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import ExifTags, Image, ImageChops
-
-from vinegrape_training.data import drawn_leaves
-
-_PHOTO_SIZE = (4032, 3024)  # 12 megapixels
-_GRAIN = 24  # of 255, either way: some 3 MB as JPEG
-_TURNED_LEFT = 6  # EXIF: how a phone that was held upright writes its photo
+from vinegrape_loadtests.client import instances_body
+from vinegrape_loadtests.images import draw_leaf, draw_photo, encode
 
 
 @dataclass(frozen=True)
-class Failure:
-    """The error that an image must get."""
+class ExpectedError:
+    """The error that the server must return for an invalid image."""
 
     status: int
     type: str
 
 
 @dataclass(frozen=True)
-class Question:
+class SampleRequest:
     """One request.
 
     Attributes:
-        name: in Locust's tables.
+        name: shown in Locust's tables.
         body: an encoded image, or JSON.
-        content_type: of the body.
-        expected: for each of its images in order, the picture's name, or the error it must get.
-        instances: asked as JSON, and to be answered as `predictions`.
+        content_type: media type of the body.
+        expected: for each image in order, the image's name, or the error that the server must return for it.
+        instances: whether the body is JSON with several images, and the response must have the key `predictions`.
     """
 
     name: str
     body: bytes
     content_type: str
-    expected: tuple[str | Failure, ...]
+    expected: tuple[str | ExpectedError, ...]
     instances: bool = False
 
 
-def draw_questions() -> dict[str, Question]:
-    """Every question by its name; the same bytes each time. Drawing takes about a second."""
-    png = _encode(_leaf("Ak", 512), "PNG")
-    jpeg = _encode(_leaf("Dimnit", 1024), "JPEG", quality=90)
-    cut, text = png[: len(png) // 2], b"This is no image."
-    asked = (
-        Question("png", png, "image/png", ("png",)),
-        Question("jpeg", jpeg, "image/jpeg", ("jpeg",)),
-        Question("photo", _photo(), "image/jpeg", ("photo",)),
-        Question("cut", cut, "image/png", (Failure(422, "broken_image"),)),
-        Question("text", text, "application/octet-stream", (Failure(415, "unsupported_format"),)),
+def make_sample_requests() -> dict[str, SampleRequest]:
+    """Build all requests, by name. The bytes are the same each time; drawing the images takes about a second."""
+    png = encode(draw_leaf("Ak", 512), "PNG")
+    jpeg = encode(draw_leaf("Dimnit", 1024), "JPEG", quality=90)
+    truncated, text = png[: len(png) // 2], b"This is no image."
+    single = (
+        SampleRequest("png", png, "image/png", ("png",)),
+        SampleRequest("jpeg", jpeg, "image/jpeg", ("jpeg",)),
+        SampleRequest("photo", draw_photo(), "image/jpeg", ("photo",)),
+        SampleRequest("cut", truncated, "image/png", (ExpectedError(422, "broken_image"),)),
+        SampleRequest("text", text, "application/octet-stream", (ExpectedError(415, "unsupported_format"),)),
     )
-    together = [asked[index] for index in (0, 3, 1, 4)]
-    return {question.name: question for question in (*asked, _instances(together))}
+    by_name = {request.name: request for request in single}
+    by_name["instances"] = _combine([by_name[name] for name in ("png", "cut", "jpeg", "text")])
+    return by_name
 
 
-def _instances(parts: list[Question]) -> Question:
-    body = json.dumps({"instances": [{"b64": base64.b64encode(part.body).decode()} for part in parts]})
-    expected = tuple(image for part in parts for image in part.expected)
-    return Question("instances", body.encode(), "application/json", expected, instances=True)
-
-
-def _leaf(kind: str, side: int) -> Image.Image:
-    leaf = drawn_leaves.draw_leaf(kind, np.random.default_rng(0), side)
-    canvas = Image.new("RGB", leaf.size, (255, 255, 255))
-    canvas.paste(leaf, mask=leaf.getchannel("A"))
-    return canvas
-
-
-def _photo() -> bytes:
-    """A leaf with a sensor's grain, without which its JPEG would be as small as no phone's is."""
-    width, height = _PHOTO_SIZE
-    grain = np.random.default_rng(0).integers(0, 2 * _GRAIN, (height // 8, width // 8, 3), dtype=np.uint8)
-    grained = Image.fromarray(np.tile(grain, (8, 8, 1)))
-    photo = ImageChops.add(_leaf("Nazli", 1024).resize(_PHOTO_SIZE), grained, offset=-_GRAIN)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = _TURNED_LEFT
-    return _encode(photo, "JPEG", quality=85, exif=exif)
-
-
-def _encode(image: Image.Image, format_: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format_, **options)
-    return out.getvalue()
+def _combine(requests: list[SampleRequest]) -> SampleRequest:
+    body = instances_body(request.body for request in requests)
+    expected = tuple(image for request in requests for image in request.expected)
+    return SampleRequest("instances", body, "application/json", expected, instances=True)

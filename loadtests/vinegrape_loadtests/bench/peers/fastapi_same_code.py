@@ -1,17 +1,17 @@
-"""FastAPI around the handler's own functions: what TorchServe itself costs, or saves."""
+"""FastAPI around the handler's own functions: shows what TorchServe costs or saves."""
 
 import os
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
-from vinegrape_loadtests.bench.ceiling import work
+from vinegrape_loadtests.bench.ceiling import make_predictor
 
 app = FastAPI()
-ask = work(Path(os.environ["BENCH_FOLDER"]))
+classify = make_predictor(Path(os.environ["BENCH_FOLDER"]))
 
 
 @app.post("/predict")
 async def predict(request: Request) -> Response:
-    """Answer one image, in the event loop: with as many processes as cores, a thread for it would only cost."""
-    return Response(ask(await request.body()), media_type="application/json")
+    """Classify one image in the event loop: with one process per core, a thread would only add work."""
+    return Response(classify(await request.body()), media_type="application/json")
