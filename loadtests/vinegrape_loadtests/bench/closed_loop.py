@@ -110,7 +110,7 @@ def grpc(address: str, body: bytes, connections: int, seconds: float) -> LoadRes
             "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{_METHOD}",
         )  # fmt: skip
         # one line per request: start, status, microseconds
-        rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+        rows = np.array([line.split() for line in log.read_text().splitlines()], np.int64).reshape(-1, 3)
     failed = sum(int(count) for count in re.findall(r"(\d+) (?:failed|errored)", output))
     successes = rows[rows[:, 1] == 200, 2] / 1e3
     # h2load counts for exactly its duration, from when its connections are open

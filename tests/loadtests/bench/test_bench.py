@@ -31,7 +31,7 @@ def results(load_generators, tiny_archive) -> Results:
         workloads=("png",),
         rounds=1,
         seconds=1,
-        warm_up_s=0,
+        warm_up_s=1,  # the first gRPC call can take a second
         starts=1,
         peers=False,
         connections=(16,),
