@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import psutil
 from PIL import Image
 
+from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.client import instances_body, post
 from vinegrape_loadtests.images import draw_photo, encode
 from vinegrape_loadtests.local.processes import pss_mib
 from vinegrape_loadtests.local.server import serving
-from vinegrape_server.settings import ServeSettings
 
 _SAMPLE_S = 0.05
 COLUMNS = ("Java", "largest worker", "serve", "all")
@@ -54,7 +54,7 @@ def measure_memory(connections: int, seconds: float, image: bytes) -> Iterator[M
         seconds: duration of each load.
         image: an encoded image, as clients usually send it.
     """
-    requests = make_requests(image, ServeSettings.load({}))
+    requests = make_requests(image, WorkerSettings.from_environment())
     with serving(stdout=subprocess.DEVNULL) as server:
         for name, body in {"started": b"", **requests}.items():
             with PeakMemory(server.process.pid) as peak:
@@ -73,18 +73,18 @@ def format_row(row: MemoryRow) -> str:
     return f"{row.name:30}{''.join(f'{row.peak_mib[column]:16.0f}' for column in COLUMNS)}   {counts}".rstrip()
 
 
-def make_requests(image: bytes, settings: ServeSettings) -> dict[str, bytes]:
+def make_requests(image: bytes, settings: WorkerSettings) -> dict[str, bytes]:
     """Build request bodies by name, from a usual image to the largest that the settings allow."""
-    side = int((settings.worker.max_image_bytes / 3) ** 0.5) - 10
+    side = int((settings.max_image_bytes / 3) ** 0.5) - 10
     largest = encode(Image.frombytes("RGB", (side, side), os.urandom(side * side * 3)), "BMP")
-    width = settings.worker.max_image_pixels // 5000
+    width = settings.max_image_pixels // 5000
     return {
         "the image": image,
         "photo, 12 megapixels": draw_photo(),
         "most pixels, RGBA": encode(Image.new("RGBA", (width, 5000)), "PNG"),
         "most pixels, 16 bits": encode(Image.new("I;16", (width, 5000)), "PNG"),
         "most bytes": largest,
-        "most instances": instances_body([image] * settings.worker.max_instances),
+        "most instances": instances_body([image] * settings.max_instances),
         "most bytes, as instances": instances_body([largest]),
     }
 

@@ -6,18 +6,18 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import stand_in
+from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests import memory
 from vinegrape_loadtests.bench.command import bench
 from vinegrape_loadtests.memory import COLUMNS, MemoryRow, PeakMemory, make_requests, measure_memory, send_all
-from vinegrape_server.settings import ServeSettings
 
 
 def test_requests_go_up_to_the_limits_of_the_settings():
-    settings = ServeSettings.load({"max_image_bytes": 1_000_000, "max_image_pixels": 1_000_000}, environment={})
+    settings = WorkerSettings(max_image_bytes=1_000_000, max_image_pixels=1_000_000)
     requests = make_requests(b"image", settings)
     assert requests["the image"] == b"image"
     assert 0.9 * 1_000_000 < len(requests["most bytes"]) <= 1_000_000
-    assert requests["most instances"].count(b"b64") == settings.worker.max_instances
+    assert requests["most instances"].count(b"b64") == settings.max_instances
 
 
 def test_each_status_and_each_kind_of_error_is_counted():

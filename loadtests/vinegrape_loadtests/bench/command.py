@@ -72,11 +72,11 @@ def serving(
     starts: int,
     peers: bool,
 ) -> None:
-    """Measure the cost of serving; write OUTPUT/bench.json, bench.md and bench.png. Takes half an hour by default.
+    """Measure throughput, latency and CPU time of serving.
 
-    It measures in turn, in several rounds: the handler's functions without a server (the ceiling), `vinegrape serve`
-    over REST and gRPC in closed and open loops, and other servers with the same network. Needs the programs wrk and
-    h2load.
+    It writes OUTPUT/bench.json, bench.md and bench.png, and takes half an hour with the default options. It measures
+    in turn, in several rounds: the handler's functions without a server (the ceiling), `vinegrape serve` over REST and
+    gRPC in closed and open loops, and other servers with the same network. It needs the programs wrk and h2load.
 
     \b
     vinegrape bench serving
@@ -114,11 +114,12 @@ def write_results(results: Results, output: Path) -> str:
 @click.option("--image", type=click.Path(path_type=Path, exists=True), default="docs/leaf.png", show_default=True,
               help="A usual image.")  # fmt: skip
 def memory(connections: int, seconds: int, image: Path) -> None:
-    """Measure the peak memory of the server's processes under load: what a container's limit must allow.
+    """Measure the server's peak memory under load.
 
-    It starts `vinegrape serve` with the settings of the environment, and sends the image, a photo, and the largest
-    requests that the settings allow. Numbers are MiB of PSS: a page that n processes share counts 1 / n in each. The
-    exit code is 1 if a response was not 200: then the load was too high, and its peak means nothing.
+    A container's memory limit must be higher than the peak. The command starts `vinegrape serve` with the settings of
+    the environment, and sends the image, a photo, and the largest requests that the settings allow. Numbers are MiB of
+    PSS: a page that n processes share counts 1 / n in each. The exit code is 1 if a response was not 200: then the load
+    was too high, and its peak means nothing.
 
     As k8s/base runs it:
 
@@ -144,7 +145,10 @@ def memory(connections: int, seconds: int, image: Path) -> None:
               help="Steps of each variant, after one step of warm-up.")  # fmt: skip
 @click.argument("overrides", nargs=-1)
 def training(rounds: int, overrides: tuple[str, ...]) -> None:
-    """Measure how much faster each optimisation makes a training step. OVERRIDES are those of `vinegrape train`.
+    """Measure what makes a training step fast.
+
+    It prints the speed of a step without any optimisation, then with one after the other. OVERRIDES are those of
+    `vinegrape train`.
 
     \b
     vinegrape bench training --rounds 5 input_size=160
@@ -158,9 +162,10 @@ def training(rounds: int, overrides: tuple[str, ...]) -> None:
 @bench.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def int8(run_folder: Path) -> None:
-    """Measure accuracy and speed of int8 weights, with different shares of the network left in float.
+    """Measure accuracy and speed of int8 weights.
 
-    RUN is the folder of a training run, or of a fold of an evaluation. It must have test images.
+    It quantises the network of RUN several times, with different shares of it left in float. RUN is the folder of a
+    training run, or of a fold of an evaluation. It must have test images.
 
     \b
     vinegrape bench int8 runs/evaluation/seed-0/fold-0
