@@ -355,11 +355,6 @@ def _ratio(target: str, workload: str = "png") -> str:
     return "not measured" if ratio is None else f"{ratio:.2f}"
 
 
-def _peer(*names: str) -> str:
-    """The name under which the benchmark measured a server."""
-    return next((name for name in names if _benchmark().ratio(name) is not None), names[0])
-
-
 def summary() -> str:
     """The figures that matter most, in sentences."""
     evaluation, results = _evaluation(), _benchmark()
@@ -377,8 +372,8 @@ def ratios() -> str:
     """Throughput relative to other servers."""
     peers = {
         "the same code in two processes, without a server (the maximum)": "ceiling",
-        "FastAPI with the same code": _peer("fastapi_same_code", "same functions"),
-        "FastAPI with Pillow and float32": _peer("fastapi_float32", "ordinary"),
+        "FastAPI with the same code": "fastapi_same_code",
+        "FastAPI with Pillow and float32": "fastapi_float32",
     }
     rows = [[text, _ratio(name), _ratio(name, "photo")] for text, name in peers.items()]
     return _table(["compared with", "leaf, PNG", "12-megapixel photo"], rows)
@@ -388,13 +383,12 @@ def performance() -> str:
     """The main results of the benchmark."""
     results = _benchmark()
     rates = [statistics.median(results.rates("vinegrape", "png", transport).values()) for transport in ("rest", "grpc")]
-    stock = _peer("torchserve_stock", "stock")
     return _table(
         ["", "measured"],
         [
             ["requests per second, leaf as PNG, REST, at the better of 16 and 64 connections", f"{rates[0]:.1f}"],
             ["the same, gRPC", f"{rates[1]:.1f}"],
-            ["throughput / TorchServe's own image_classifier", _ratio(stock)],
+            ["throughput / TorchServe's own image_classifier", _ratio("torchserve_stock")],
             [
                 "CPU time per request beyond decoding, resizing and network, REST",
                 f"{results.overhead_cpu_ms('rest'):.2f} ms",

@@ -1,1 +1,1 @@
-"""What serving costs, and whether it holds under load; `locustfile.py` says how to run it."""
+"""Load tests with Locust (`vinegrape loadtest`) and benchmarks (`vinegrape bench`)."""

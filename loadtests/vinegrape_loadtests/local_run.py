@@ -1,60 +1,58 @@
-"""The load test in short: users that wait for their answers, then a constant rate, on a server started for it.
-
-    .venv/bin/python -m vinegrape_loadtests.local_run
-    .venv/bin/python -m vinegrape_loadtests.local_run --host http://127.0.0.1:8080 --p95-ms 300
-
-Options that are not its own go to Locust, both times.
-"""
+"""`vinegrape loadtest`: a closed loop, then an open loop, against a running server or one that it starts."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from vinegrape_loadtests.local.server import serving
-from vinegrape_server.settings import LOOPBACK
 
 REPORTS = Path("loadtests/report")
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
-# An eighth of what two quiet cores answered in the closed loop, and as many users as may wait in a hiccup
-RUNS = {"closed": (), "open": ("--arrival-rate", "10", "--users", "32")}
+# The rate is an eighth of what two idle cores reached in the closed loop; the users allow for a pause of three seconds
+LOADS = {"closed": (), "open": ("--arrival-rate", "10", "--users", "32")}
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--host", help="Test this server instead of starting one; gRPC is at its port 7070, or --grpc-host.")
+@click.option("--host", help="URL of a running server; its gRPC port is 7070, or use --grpc-host. Default: start one.")
 @click.argument("locust_options", nargs=-1, type=click.UNPROCESSED)
 def loadtest(host: str | None, locust_options: tuple[str, ...]) -> None:
-    """Run both loads; exit code 1 if a threshold of either did not hold."""
+    """Run the load test: first a closed loop, then an open loop. The exit code is 1 if a threshold is not met.
+
+    Closed loop: 4 users; each waits for its response. Open loop: 10 requests per second, independently of responses.
+    Both send valid and invalid images over REST and gRPC, and check every response.
+
+    Without --host, it starts `vinegrape serve` on free ports with the settings of the environment (VINEGRAPE_...), and
+    stops it at the end. Both runs get the LOCUST_OPTIONS; they also accept the options for thresholds, which
+    `locust -f loadtests/vinegrape_loadtests/locustfile.py --help` lists. Reports are written to loadtests/report/.
+
+    \b
+    vinegrape loadtest
+    vinegrape loadtest --run-time 1m --p95-ms 300
+    vinegrape loadtest --host http://127.0.0.1:8080 --users 16
+    """
     if host:
         sys.exit(run_all(("--host", host, *locust_options)))
     with serving() as server:
-        rest, grpc = server.ports["rest_port"], server.ports["grpc_port"]
-        addresses = ("--host", f"http://{LOOPBACK}:{rest}", "--grpc-host", f"{LOOPBACK}:{grpc}")
-        sys.exit(run_all((*addresses, *locust_options)))
+        sys.exit(run_all(("--host", server.rest_url, "--grpc-host", server.grpc_address, *locust_options)))
 
 
-def run_all(options: tuple[str, ...]) -> int:
-    """Every load in turn, with a report each; gives 1 if any ended otherwise than with 0, if only by a signal."""
+def run_all(options: Sequence[str]) -> int:
+    """Run every load with these options of Locust; return 1 if any run did not exit with 0, else 0."""
     codes = []
-    for name, load in RUNS.items():
+    for name, load in LOADS.items():
         report = REPORTS / name
         click.echo(f"\n{name} loop: {report}.html and {report}_*.csv")
-        files = ("--html", f"{report}.html", "--csv", str(report))
-        command = [
-            sys.executable,
-            "-m",
-            "locust",
-            "-f",
-            "loadtests/vinegrape_loadtests/locustfile.py",
-            "--headless",
-            "--only-summary",
-        ]
-        codes.append(subprocess.run([*command, *files, *load, *options]).returncode)  # noqa: S603
+        codes.append(subprocess.run([*locust_command(report), *load, *options]).returncode)  # noqa: S603
     return int(any(codes))
 
 
-if __name__ == "__main__":
-    loadtest()
+def locust_command(report: Path) -> list[str]:
+    """Build the command of one headless run that writes REPORT.html and REPORT_*.csv."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    return [*command, "--html", f"{report}.html", "--csv", str(report)]

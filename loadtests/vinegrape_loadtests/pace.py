@@ -1,4 +1,4 @@
-"""When users ask. A latency counts from the moment that `next` gives, not from when somebody was free to send."""
+"""When users send requests. Latency counts from the time that `next` returns, not from when a user was free to send."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from vinegrape_handler.errors import SettingError
 now = time.perf_counter
 
 
-class Ended(Exception):
-    """No request shall be sent any more."""
+class RunEnded(Exception):
+    """The run has ended; send no more requests."""
 
 
 class ClosedLoop:
-    """A user asks as soon as it is answered: a slow server is asked less."""
+    """A user sends its next request as soon as it has its response: a slow server gets fewer requests."""
 
     def __init__(self) -> None:
         self._ended = False
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing: a closed loop needs no start."""
 
     def next(self) -> float:
-        """The moment from which the request counts: now.
+        """Return the current time, from which the request's latency counts.
 
         Raises:
-            Ended: after `end`.
+            RunEnded: after `end`.
         """
         if self._ended:
-            raise Ended
+            raise RunEnded
         return now()
 
     def end(self) -> list[float]:
-        """End; nothing is ever left unsent."""
+        """End the run. No request is left unsent, so the list is empty."""
         self._ended = True
         return []
 
 
 class OpenLoop:
-    """Requests arrive at a constant rate; the next free user sends the one that has waited longest.
+    """Requests are due at a constant rate; the next free user sends the one that has waited longest.
 
-    So users are the most requests in flight, and what waits for a user is not forgotten: its latency grows.
+    The number of users limits the requests in flight. A request that waits for a user still counts: its latency grows.
     """
 
     def __init__(self, rate: float, process: int = 0, processes: int = 1) -> None:
-        """Take a process's share of the arrivals.
+        """Take one process's share of the requests.
 
         Args:
-            rate: arrivals a second, of all processes together.
-            process: number of this one, from 0; it takes every `processes`-th arrival.
-            processes: that share the rate.
+            rate: requests per second, of all processes together.
+            process: index of this process; it takes every `processes`-th request.
+            processes: number of processes that share the rate.
 
         Raises:
-            SettingError: more processes than the master was told to expect.
+            SettingError: there are more processes than the master expects.
         """
         if process >= processes:
             raise SettingError(
                 f"This is process {process + 1} of {processes}: the rate cannot be shared. "
-                "Give the master --expect-workers, the number of processes."
+                "Start the master with --expect-workers and the number of processes."
             )
         self._rate = rate
         self._share = itertools.count(process, processes)
@@ -70,28 +70,28 @@ class OpenLoop:
         self._feeder: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
-        """Let the first request arrive."""
+        """Start the schedule; the first request is due now."""
         self._feeder = gevent.spawn(self._feed, now())
 
     def next(self) -> float:
-        """Wait for an arrival that nobody has taken; gives the moment at which it was due.
+        """Wait for a request that is due and not yet taken; return the time at which it was due.
 
         Raises:
-            Ended: after `end`.
+            RunEnded: after `end`.
         """
         try:
             due: float = self._due.get()
         except ShutDown:
-            raise Ended from None
+            raise RunEnded from None
         return due
 
     @property
     def waiting(self) -> int:
-        """Arrivals that are due and nobody has taken."""
+        """Number of requests that are due and not yet taken."""
         return len(self._due)
 
     def end(self) -> list[float]:
-        """Let nothing arrive any more; gives the moments of what was due and never taken."""
+        """End the run; return the due times of requests that were never sent."""
         gevent.kill(self._feeder)
         unsent = list(self._due.queue)
         self._due.shutdown(immediate=True)

@@ -1,4 +1,4 @@
-"""What a load test must reach, and how it asks: every threshold and every default, in one place."""
+"""Settings of a load test: every threshold and every default in one place."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ RUN_TIME_S = 10
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """Every field is an option of the locustfile, and a key of a file given to Locust's `--config`.
+    """Every field is an option of the locustfile, and a key of a file passed to Locust's `--config`.
 
-    The limits hold for `make loadtest`, whose machine computes the load as well as the answers and may have others
-    on it: they find a server that is broken or slower by an order of magnitude. Set your own for a machine that you
-    know.
+    The default limits are for `vinegrape loadtest`, where Locust and the server share one machine, perhaps with other
+    programs. They detect a server that fails or is slower by an order of magnitude. Set your own limits for a machine
+    that you know.
     """
 
-    grpc_host: str = setting("", "HOST:PORT of gRPC; empty: the host's name, port 7070")
+    grpc_host: str = setting("", "HOST:PORT of gRPC; empty: the host of --host, port 7070")
     arrival_rate: float = setting(
-        0.0, "requests a second that arrive whatever the answers (open loop); 0: each user asks when it is answered"
+        0.0, "requests per second, sent independently of responses (open loop); 0: each user waits for its response"
     )
-    timeout_s: float = setting(10.0, "seconds after which a request that was sent has failed")
-    max_requests: int = setting(100_000, "requests at which a run ends before its time, give or take three seconds'")
-    p95_ms: float = setting(2000.0, "most milliseconds of 95 % of all requests")
-    p99_ms: float = setting(5000.0, "most milliseconds of 99 % of all requests")
-    max_failure_ratio: float = setting(0.0, "share of requests, 0 to 1, that may fail, answer wrong or not be sent")
-    min_right_answers: int = setting(50, "right answers without which a run proves nothing")
-    model_versions: int = setting(1, "versions of the model that may answer; 2 while one replaces another")
+    timeout_s: float = setting(10.0, "seconds after which a sent request fails")
+    max_requests: int = setting(100_000, "requests after which a run ends early; it may overshoot by three seconds")
+    p95_ms: float = setting(2000.0, "limit for the 95th percentile of latency, in milliseconds")
+    p99_ms: float = setting(5000.0, "limit for the 99th percentile of latency, in milliseconds")
+    max_failure_ratio: float = setting(0.0, "share of requests, 0 to 1, that may fail, be wrong or stay unsent")
+    min_right_answers: int = setting(50, "minimum number of correct responses; a run with fewer proves nothing")
+    model_versions: int = setting(1, "versions of the model that may respond; 2 during a rolling update")
     tolerance: float = setting(
-        0.0, "by which probabilities of the same picture may differ; 0 for int8 on CPU, 0.005 for fp16 on a GPU"
+        0.0, "allowed difference of probabilities for the same image; 0 for int8 on CPU, 0.005 for fp16 on a GPU"
     )
 
     def __post_init__(self) -> None:
@@ -50,13 +50,13 @@ class LoadSettings:
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be more than 0.")
         if self.max_failure_ratio >= 1:
-            raise SettingError(f"max_failure_ratio is {self.max_failure_ratio}; at 1 or more nothing could fail.")
+            raise SettingError(f"max_failure_ratio is {self.max_failure_ratio}; it must be less than 1.")
         if self.p99_ms < self.p95_ms:
-            raise SettingError(f"p99_ms is {self.p99_ms}, less than p95_ms, {self.p95_ms}; it cannot hold alone.")
+            raise SettingError(f"p99_ms is {self.p99_ms}; it must be at least p95_ms, {self.p95_ms}.")
         if self.p99_ms >= self.timeout_s * 1000:
             raise SettingError(
-                f"p99_ms is {self.p99_ms} and timeout_s {self.timeout_s}: requests end before they are too slow. "
-                "Raise timeout_s."
+                f"p99_ms is {self.p99_ms} and timeout_s is {self.timeout_s}: a request times out before it can exceed "
+                "p99_ms. Raise timeout_s."
             )
 
     @classmethod
@@ -64,6 +64,16 @@ class LoadSettings:
         """Read Locust's parsed options.
 
         Raises:
-            SettingError: a value that cannot be.
+            SettingError: a value is not allowed.
         """
         return cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})
+
+
+def check_host(host: str | None) -> None:
+    """Check Locust's option --host; None and an empty text are allowed.
+
+    Raises:
+        SettingError: every request to this host would fail.
+    """
+    if host and (not host.startswith(("http://", "https://")) or host.endswith("/")):
+        raise SettingError(f"The host is {host!r}; it must be of the form http://127.0.0.1:8080, without a path.")

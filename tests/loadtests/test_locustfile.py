@@ -1,148 +1,149 @@
-"""Real runs: against the real server, and against stand-ins that are late or wrong."""
+"""Real Locust runs: against a real server, and against stand-ins that are late or wrong."""
 
 import contextlib
-import socket
+import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import stand_in
-from tests.support.locust_run import PATIENT, run
+from tests.support.locust_run import PATIENT, LocustRun, run_locust
+from vinegrape_loadtests.local.server import free_port, serving
+from vinegrape_server.host.http import get
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("timing")]
 
 LIMITS = ("--p95-ms", "500", "--p99-ms", "900", "--timeout-s", "3", "--min-right-answers", "1")
 PNG_OVER_REST = ("RestUser", "--tags", "png")
-SHORT = ("--users", "2", "--run-time", "1")
 
-
-def total(result) -> int:
-    return result.requests[("", "Aggregated")]
-
-
-def grpc_host(server) -> tuple[str, str]:
-    return "--grpc-host", f"127.0.0.1:{server.ports['grpc_port']}"
-
-
-def rest_host(server) -> str:
-    return f"http://127.0.0.1:{server.ports['rest_port']}"
-
-
-def no_server() -> str:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
-def test_a_good_server_passes(server, tmp_path):
-    result = run(tmp_path, rest_host(server), *grpc_host(server), *PATIENT, "--run-time", "3")
-    assert result.code == 0, result.output
-    assert result.verdict == "Passed: every threshold held."
-    assert result.failures == {}
-    requests = result.requests
-    assert total(result) == sum(count for (_, name), count in requests.items() if name != "Aggregated") > 0
-    assert {transport for transport, _ in requests} == {"POST", "gRPC", ""}
-    assert "<html" in result.report.with_suffix(".html").read_text()
+# Name of a run: the stand-in's responses, and the options
+RUNS = {
+    "broken": (
+        stand_in.in_turn(stand_in.wrong, stand_in.failing, stand_in.truncated, stand_in.late(9)),
+        (*LIMITS, "--users", "4", "--run-time", "1"),
+    ),
+    "late": (stand_in.late(0.95), (*LIMITS, "--users", "2", "--run-time", "1")),
+    "stalled": (
+        stand_in.stalling_once(3),
+        (*PATIENT, "--users", "4", "--arrival-rate", "20", "--run-time", "4"),
+    ),
+    "unsent": (stand_in.late(4), (*PATIENT, "--users", "1", "--arrival-rate", "10", "--run-time", "2")),
+    "bad setting": (stand_in.correct, ("--p95-ms", "0")),
+}
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory) -> dict:
-    """A run against each kind of broken server, all at the same time, for they mostly wait."""
-    answers = {
-        "late": stand_in.late(0.95),
-        "wrong": stand_in.wrong,
-        "failing": stand_in.failing,
-        "hanging": stand_in.late(9),
-    }
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(answers) + 2) as pool:
-        hosts = {name: stack.enter_context(stand_in.standing_in(answer)).url for name, answer in answers.items()}
-        hosts["half"] = stack.enter_context(stand_in.standing_in(stand_in.right, withheld=50)).url
-        hosts["unasked"] = no_server()
-        users = {"unasked": ("--users", "0")}
-        runs = {
+def runs(tmp_path_factory) -> dict[str, tuple[LocustRun, int]]:
+    """Each run by name, with the number of requests that its stand-in received; all at once, as they mostly wait."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(RUNS)) as pool:
+        servers = {name: stack.enter_context(stand_in.stand_in(respond)) for name, (respond, _) in RUNS.items()}
+        started = {
             name: pool.submit(
-                run, tmp_path_factory.mktemp(name), host, *PNG_OVER_REST, *SHORT, *LIMITS, *users.get(name, ())
+                run_locust, tmp_path_factory.mktemp("locust"), servers[name].url, *PNG_OVER_REST, *options
             )
-            for name, host in hosts.items()
+            for name, (_, options) in RUNS.items()
         }
-        return {name: each.result() for name, each in runs.items()}
+        return {name: (future.result(), servers[name].requests) for name, future in started.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "thresholds", "error"),
-    [
-        ("late", "p95, p99", None),
-        ("wrong", "failed, right answers", "the label is not the most probable class"),
-        ("failing", "failed, right answers", "status 500, not 200"),
-        ("hanging", "p95, p99, failed, right answers", "3.0 seconds"),
-        ("half", "failed, right answers", ""),
-        ("unasked", "p95, p99, right answers", None),
-    ],
-)
-def test_a_broken_server_fails_its_thresholds(broken, name, thresholds, error):
-    result = broken[name]
+def failed_rows(result: LocustRun) -> list[str]:
+    """Rows of the thresholds' table that failed."""
+    return [line for line in result.output.splitlines() if line.endswith("FAILED")]
+
+
+def test_two_processes_load_a_real_server_over_rest_and_grpc(tiny_archive, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
+    # Ends after 40 requests, so that on a busy machine the second process may start late. Unsent requests are allowed.
+    load = ("--users", "8", "--processes", "2", "--arrival-rate", "20", "--max-requests", "40", "--run-time", "30")
+    load = (*load, "--max-failure-ratio", "0.9")
+    with serving(
+        "--archive", str(tiny_archive), "--workers", "1", environment=environment, stdout=subprocess.DEVNULL
+    ) as server:
+        result = run_locust(tmp_path, server.rest_url, "--grpc-host", server.grpc_address, *PATIENT, *load)
+        metrics = get("127.0.0.1", server.ports["operations_port"], "/metrics", timeout_s=10).body.decode()
+    assert result.code == 0, result.output
+    assert result.verdict == "Passed: all thresholds were met."
+    assert all("every user was still waiting for a response" in message for message in result.failures)
+    assert "to 2 ready workers" in result.output
+    assert {transport for transport, _ in result.requests} == {"POST", "gRPC", ""}
+    counted = sum(
+        sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == "vinegrape_requests_total"
+    )
+    assert result.total - sum(result.failures.values()) == counted > 0
+    assert "<html" in result.report.with_suffix(".html").read_text()
+
+
+def test_a_broken_server_fails_its_thresholds(runs):
+    """Wrong and failed responses, half a response, and no response within the timeout."""
+    result, _ = runs["broken"]
     assert result.code == 1, result.output
-    for threshold in thresholds.split(", "):
-        assert any(line.startswith(threshold) and line.endswith("BROKEN") for line in result.output.splitlines())
-        assert threshold in result.verdict
-    assert bool(result.failures) == (error is not None)
-    assert all(error in text for text in result.failures)
+    assert result.verdict == "Failed: p95, p99, failed, correct responses."
+    assert [row.split("  ")[0] for row in failed_rows(result)] == ["p95", "p99", "failed", "correct responses"]
+    messages = "\n".join(result.failures)
+    for message in ("the label is not the most probable class", "status 500, not 200", "3.0 seconds"):
+        assert message in messages
+    assert len(result.failures) >= 4  # the message for half a response is the HTTP library's
+    assert sum(result.failures.values()) == result.total > 0
 
 
-def test_a_run_that_asks_nobody_has_no_requests(broken):
-    assert total(broken["unasked"]) == 0
+def test_a_late_server_fails_only_the_latency_thresholds(runs):
+    result, _ = runs["late"]
+    assert (result.code, result.verdict) == (1, "Failed: p95, p99."), result.output
+    assert result.failures == {}
 
 
-def test_an_open_loop_counts_from_when_a_request_was_due(tmp_path):
-    """20 requests a second are due, and the server stalls for 3 s at the first.
+def test_an_open_loop_counts_latency_from_when_a_request_was_due(runs):
+    """20 requests per second are due, and the server stalls for 3 s at the first.
 
-    So the 31 that were due in the first 1.5 s took 1.5 s or more, though 4 users can have sent only 4 of them by then.
+    So the 31 that are due in the first 1.5 s take 1.5 s or more, though 4 users can have sent only 4 of them by then.
     """
-    with stand_in.standing_in(stand_in.stalling_once(3)) as server:
-        load = ("--users", "4", "--arrival-rate", "20", "--run-time", "4")
-        result = run(tmp_path, server.url, *PNG_OVER_REST, *PATIENT, *load)
+    result, requests = runs["stalled"]
     assert result.code == 0, result.output
     assert sum(count for latency_ms, count in result.latencies_ms.items() if latency_ms >= 1500) >= 31
-    assert total(result) == server.asked
+    assert result.total == requests
 
 
-def test_what_was_due_and_never_sent_has_failed(tmp_path):
-    """One user, who waits longer than the run for its only answer."""
-    with stand_in.standing_in(stand_in.late(4)) as server:
-        load = ("--users", "1", "--arrival-rate", "10", "--run-time", "2")
-        result = run(tmp_path, server.url, *PNG_OVER_REST, *PATIENT, *load)
+def test_requests_that_were_due_and_never_sent_are_failures(runs):
+    """One user waits longer than the run for its only response."""
+    result, requests = runs["unsent"]
     unsent = result.requests[("", "not sent")]
-    assert server.asked == result.requests[("POST", "png")] == 1
-    assert unsent >= 19  # at 0.1 to 1.9 s; the run ends at 2 s or up to a second later
+    assert requests == result.requests[("POST", "png")] == 1
+    assert unsent >= 19  # due at 0.1 to 1.9 s; the run ends at 2 s or up to a second later
     assert (result.code, result.verdict) == (1, "Failed: failed.")
     assert list(result.failures.values()) == [unsent]
 
 
-def test_two_processes_count_together(tmp_path):
-    with stand_in.standing_in(stand_in.right) as server:
-        # of so many arrivals, those that were due before the second process began are too few to break a threshold
-        load = ("--users", "4", "--processes", "2", "--arrival-rate", "20", "--run-time", "6")
-        result = run(tmp_path, server.url, *PNG_OVER_REST, *PATIENT, *load)
-    assert result.code == 0, result.output
-    assert "to 2 ready workers" in result.output
-    assert total(result) == server.asked > 0
+def test_an_invalid_setting_ends_the_run_with_one_line(runs):
+    result, requests = runs["bad setting"]
+    assert result.code != 0
+    assert "p95_ms is 0.0; it must be more than 0." in result.output
+    assert "Traceback" not in result.output
+    assert requests == 0
 
 
-def test_two_processes_ask_over_grpc(server, tmp_path):
-    load = ("GrpcUser", "--users", "4", "--processes", "2", "--run-time", "1")
-    result = run(tmp_path, rest_host(server), *grpc_host(server), *PATIENT, *load)
-    assert result.code == 0, result.output
-    assert {transport for transport, _ in result.requests} == {"gRPC", ""}
-
-
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--p95-ms", "0"), "p95_ms is 0.0; it must be more than 0."),
         (("--p95-ms", "fast"), "invalid float value: 'fast'"),
         (("--host", "127.0.0.1:8080"), "The host is '127.0.0.1:8080'; it must be of the form http://"),
     ],
 )
-def test_a_setting_that_cannot_be_ends_the_run(tmp_path, options, message):
-    result = run(tmp_path, no_server(), *options)
+def test_other_invalid_settings_end_the_run(tmp_path, options, message):
+    result = run_locust(tmp_path, f"http://127.0.0.1:{free_port()}", *options)
     assert result.code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.nightly
+def test_a_run_without_users_fails(tmp_path):
+    options = (*PNG_OVER_REST, *LIMITS, "--users", "0", "--run-time", "1")
+    result = run_locust(tmp_path, f"http://127.0.0.1:{free_port()}", *options)
+    assert (result.code, result.verdict) == (1, "Failed: p95, p99, correct responses.")
+    assert result.total == 0

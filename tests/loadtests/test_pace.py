@@ -4,7 +4,7 @@ import gevent
 import pytest
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_loadtests.pace import ClosedLoop, Ended, OpenLoop
+from vinegrape_loadtests.pace import ClosedLoop, OpenLoop, RunEnded
 
 
 def test_a_closed_loop_never_waits_and_ends():
@@ -12,18 +12,18 @@ def test_a_closed_loop_never_waits_and_ends():
     loop.start()
     assert loop.next() <= loop.next()
     assert loop.end() == []
-    with pytest.raises(Ended):
+    with pytest.raises(RunEnded):
         loop.next()
 
 
-def test_arrivals_are_a_constant_time_apart_whoever_takes_them():
+def test_due_times_are_evenly_spaced():
     loop = OpenLoop(rate=100)
     loop.start()
     due = [loop.next() for _ in range(5)]
     assert [late - early for early, late in itertools.pairwise(due)] == pytest.approx([0.01] * 4)
 
 
-def test_processes_share_the_arrivals():
+def test_processes_share_the_rate():
     loops = [OpenLoop(100, process, 2) for process in range(2)]
     starts = []
     for loop in loops:
@@ -33,7 +33,7 @@ def test_processes_share_the_arrivals():
         assert [late - early for early, late in itertools.pairwise(due)] == pytest.approx([0.02] * 2)
 
 
-def test_what_nobody_took_is_unsent():
+def test_due_requests_that_no_user_took_are_returned_as_unsent():
     loop = OpenLoop(rate=1000)
     loop.start()
     first = loop.next()
@@ -45,14 +45,14 @@ def test_what_nobody_took_is_unsent():
     assert loop.end() == []
 
 
-def test_who_waits_for_an_arrival_learns_of_the_end():
+def test_a_user_that_waits_gets_run_ended_at_the_end():
     loop = OpenLoop(rate=0.001)
     loop.start()
     loop.next()
     waiting = gevent.spawn(loop.next)
     gevent.sleep(0)
     assert loop.end() == []
-    with pytest.raises(Ended):
+    with pytest.raises(RunEnded):
         waiting.get()
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 import pytest
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_loadtests.settings import LoadSettings
+from vinegrape_loadtests.settings import LoadSettings, check_host
 
 
 @pytest.mark.parametrize(
@@ -15,19 +15,30 @@ from vinegrape_loadtests.settings import LoadSettings
         ({"max_requests": 0}, "max_requests is 0; it must be at least 1"),
         ({"p95_ms": 0.0}, "p95_ms is 0.0; it must be more than 0"),
         ({"p99_ms": float("nan")}, "p99_ms is nan; it must be a finite number"),
-        ({"p95_ms": 300.0, "p99_ms": 200.0}, "p99_ms is 200.0, less than p95_ms, 300.0"),
+        ({"p95_ms": 300.0, "p99_ms": 200.0}, "p99_ms is 200.0; it must be at least p95_ms, 300.0"),
         ({"p99_ms": 2000.0, "timeout_s": 2.0}, "Raise timeout_s"),
-        ({"max_failure_ratio": 1.0}, "max_failure_ratio is 1.0; at 1 or more nothing could fail"),
+        ({"max_failure_ratio": 1.0}, "max_failure_ratio is 1.0; it must be less than 1"),
         ({"max_failure_ratio": -0.1}, "max_failure_ratio is -0.1; it must be at least 0"),
         ({"min_right_answers": 0}, "min_right_answers is 0; it must be at least 1"),
         ({"tolerance": -1.0}, "tolerance is -1.0; it must be at least 0"),
     ],
 )
-def test_what_cannot_be_is_said(changes, message):
+def test_an_invalid_value_is_reported(changes, message):
     with pytest.raises(SettingError, match=message):
         LoadSettings(**changes)
 
 
-def test_locusts_options_are_read_by_name():
+def test_locusts_options_are_read_by_their_names():
     options = Namespace(**(dataclasses.asdict(LoadSettings()) | {"p95_ms": 7.0}), users=3)
     assert LoadSettings.from_options(options) == LoadSettings(p95_ms=7.0)
+
+
+@pytest.mark.parametrize("host", [None, "", "http://127.0.0.1:8080", "https://vinegrape.example"])
+def test_a_url_without_a_path_is_a_valid_host(host):
+    check_host(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "http://127.0.0.1:8080/"])
+def test_an_invalid_host_is_reported(host):
+    with pytest.raises(SettingError, match=f"The host is '{host}'; it must be of the form http://"):
+        check_host(host)

@@ -1,21 +1,21 @@
-"""One real run of Locust, and what it says."""
+"""One real run of Locust, and its reports."""
 
 import csv
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import ROOT
+from vinegrape_loadtests.local_run import locust_command
 
-# Far above what a busy machine makes of a right answer, far below a stand-in that is late
+# Far above the latency of a correct server on a busy machine
 PATIENT = ("--p95-ms", "8000", "--p99-ms", "9000", "--min-right-answers", "1")
 
 
 @dataclass
 class LocustRun:
-    """What a run wrote."""
+    """Exit code, output and reports of a run."""
 
     code: int
     output: str
@@ -23,17 +23,22 @@ class LocustRun:
 
     @property
     def requests(self) -> dict[tuple[str, str], int]:
-        """Requests by their type and name, as in the CSV."""
+        """Number of requests by type and name, from the CSV."""
         return {(row["Type"], row["Name"]): int(row["Request Count"]) for row in self._rows("stats")}
 
     @property
+    def total(self) -> int:
+        """Number of all requests."""
+        return self.requests[("", "Aggregated")]
+
+    @property
     def failures(self) -> dict[str, int]:
-        """Failures by their text, as in the CSV."""
+        """Number of failures by message, from the CSV."""
         return {row["Error"]: int(row["Occurrences"]) for row in self._rows("failures")}
 
     @property
     def latencies_ms(self) -> dict[int, int]:
-        """Samples by their latency, to two digits: the histogram from which Locust takes its percentiles."""
+        """Number of requests by latency, rounded to two digits: the histogram from which Locust takes percentiles."""
         samples: dict[int, int] = {}
         for entry in json.loads(self.report.with_suffix(".json").read_text()):
             for latency_ms, count in entry["response_times"].items():
@@ -42,7 +47,7 @@ class LocustRun:
 
     @property
     def verdict(self) -> str:
-        """The last line."""
+        """The last line of the output."""
         return self.output.strip().splitlines()[-1]
 
     def _rows(self, kind: str) -> list[dict[str, str]]:
@@ -50,21 +55,11 @@ class LocustRun:
             return list(csv.DictReader(file))
 
 
-def run(folder: Path, host: str, *options: str) -> LocustRun:
-    """Run the load test against a host, headless, with every report that it can write."""
+def run_locust(folder: Path, host: str, *options: str) -> LocustRun:
+    """Run the load test against a host, headless, with every kind of report."""
     report = folder / "report"
-    files = ("--csv", str(report), "--html", f"{report}.html", "--json-file", str(report))
-    command = [
-        sys.executable,
-        "-m",
-        "locust",
-        "-f",
-        "loadtests/vinegrape_loadtests/locustfile.py",
-        "--headless",
-        "--only-summary",
-    ]
     process = subprocess.run(
-        [*command, *files, "--host", host, *options],
+        [*locust_command(report), "--json-file", str(report), "--host", host, *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,66 +1,96 @@
-"""HTTP servers that answer as one might that is broken, and count what they were asked."""
+"""HTTP servers that respond like a correct or a broken vinegrape server, and count their requests."""
 
 import contextlib
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+
+class Response(NamedTuple):
+    """What a stand-in sends; `missing` bytes are announced in Content-Length, but never sent."""
+
+    status: int
+    body: Any
+    missing: int = 0
+
+
+Responder = Callable[[], Response]
 
 
 def prediction(**changes) -> dict:
-    """A right answer, with changes."""
+    """A correct response body, with changes."""
     probabilities = {"Ak": 0.7, "Nazli": 0.3}
     model = {"name": "vinegrape", "version": "1"}
     return {"label": "Ak", "probability": 0.7, "probabilities": probabilities, "model": model} | changes
 
 
-def right() -> tuple[int, dict]:
-    return 200, prediction()
+def correct() -> Response:
+    return Response(200, prediction())
 
 
-def wrong() -> tuple[int, dict]:
-    return 200, prediction(label="Nazli")
+def wrong() -> Response:
+    """The label is not the most probable class."""
+    return Response(200, prediction(label="Nazli"))
 
 
-def failing() -> tuple[int, dict]:
-    return 500, {}
+def failing() -> Response:
+    return Response(500, {})
 
 
-def late(seconds: float) -> Callable[[], tuple[int, dict]]:
-    def answer() -> tuple[int, dict]:
+def truncated() -> Response:
+    return Response(200, prediction(), missing=50)
+
+
+def late(seconds: float) -> Responder:
+    def respond() -> Response:
         time.sleep(seconds)
-        return right()
+        return correct()
 
-    return answer
+    return respond
 
 
-def stalling_once(seconds: float) -> Callable[[], tuple[int, dict]]:
-    """The first request takes its time, and all others wait for it."""
+def stalling_once(seconds: float) -> Responder:
+    """The first response is late, and all other requests wait for it."""
     lock, delays = threading.Lock(), iter([seconds])
 
-    def answer() -> tuple[int, dict]:
+    def respond() -> Response:
         with lock:
             time.sleep(next(delays, 0))
-        return right()
+        return correct()
 
-    return answer
+    return respond
+
+
+def in_turn(*responders: Responder) -> Responder:
+    """Each request gets the next responder; after the last, the first again."""
+    lock, turns = threading.Lock(), itertools.cycle(responders)
+
+    def respond() -> Response:
+        with lock:
+            responder = next(turns)
+        return responder()
+
+    return respond
 
 
 @dataclass
 class StandIn:
-    """A running server, and how many requests it has got."""
+    """A running server, and the number of requests that it has received."""
 
     url: str = ""
-    asked: int = 0
+    requests: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextlib.contextmanager
-def standing_in(answer: Callable[[], tuple[int, dict]], withheld: int = 0) -> Iterator[StandIn]:
-    """Answer every POST by what `answer` gives: a status and JSON; break off before bytes that are promised."""
-    stand_in = StandIn()
+def stand_in(respond: Responder) -> Iterator[StandIn]:
+    """Respond to every POST until the end of the block."""
+    server_state = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -68,27 +98,28 @@ def standing_in(answer: Callable[[], tuple[int, dict]], withheld: int = 0) -> It
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
-            with stand_in.lock:
-                stand_in.asked += 1
-            status, body = answer()
-            content = json.dumps(body).encode()
-            with contextlib.suppress(ConnectionError):  # whoever asked may have given up
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content) + withheld))
+            with server_state.lock:
+                server_state.requests += 1
+            response = respond()
+            content = json.dumps(response.body).encode()
+            with contextlib.suppress(ConnectionError):  # the client may have timed out
+                self.send_response(response.status)
+                self.send_header("Content-Length", str(len(content) + response.missing))
                 self.end_headers()
                 self.wfile.write(content)
-                self.close_connection = bool(withheld)
+                self.close_connection = bool(response.missing)
 
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
+        server.block_on_close = False  # a late response must not delay the end of a test
+        server_state.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield stand_in
+            yield server_state
         finally:
             server.shutdown()
             thread.join()

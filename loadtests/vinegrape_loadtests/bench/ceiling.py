@@ -1,4 +1,4 @@
-"""The handler's own functions in processes of their own: what no server around them can exceed."""
+"""The handler's functions in processes of their own: the highest throughput that any server around them can reach."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ from vinegrape_handler.weights import available_backends, choose_backend
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one process did: the seconds of each request, and of its processor all together."""
+class ProcessResult:
+    """What one process did.
+
+    Attributes:
+        latencies_s: seconds of each request.
+        cpu_s: CPU seconds of all requests together.
+    """
 
     latencies_s: list[float]
     cpu_s: float
 
 
-def work(folder: Path) -> Callable[[bytes], bytes]:
-    """Decode, resize, network and answer, as a worker does them by default.
+def make_predictor(folder: Path) -> Callable[[bytes], bytes]:
+    """Return a function that decodes, resizes and classifies an encoded image and returns the JSON response.
+
+    It has a worker's default settings, and raises the RequestError of an invalid image.
 
     Args:
         folder: an unpacked archive.
@@ -41,32 +48,43 @@ def work(folder: Path) -> Callable[[bytes], bytes]:
     backend = choose_backend("auto", available_backends(folder), on_gpu=False)
     classifier = Classifier(metadata, load_network(folder, backend, settings, "cpu"), Limits.of(settings))
 
-    def ask(data: bytes) -> bytes:
-        (result,) = classifier.classify([data])
+    def predict(image: bytes) -> bytes:
+        (result,) = classifier.classify([image])
         if isinstance(result, RequestError):
             raise result
         return answer.encode(answer.prediction(result, metadata))
 
-    return ask
+    return predict
 
 
 class Ceiling:
-    """As many processes as cores, which wait until they are asked."""
+    """Processes that wait for work, one per core."""
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self._connections = connections
 
-    def run(self, bodies: Sequence[bytes], seconds: float, processes: int | None = None) -> list[Share]:
-        """Answer bodies in turn for some time, in all processes at once or in some."""
-        asked = self._connections[:processes]
-        for connection in asked:
+    def run(self, bodies: Sequence[bytes], seconds: float, processes: int | None = None) -> list[ProcessResult]:
+        """Classify images in turn for some seconds, in every process at the same time.
+
+        Args:
+            bodies: encoded images.
+            seconds: duration.
+            processes: how many processes work; all if None.
+        """
+        connections = self._connections[:processes]
+        for connection in connections:
             connection.send((tuple(bodies), seconds))
-        return [connection.recv() for connection in asked]
+        return [connection.recv() for connection in connections]
 
 
 @contextlib.contextmanager
-def ceiling(folder: Path, processes: int) -> Iterator[Ceiling]:
-    """Start the processes, and end them with the block."""
+def start_ceiling(folder: Path, processes: int) -> Iterator[Ceiling]:
+    """Start the processes, and end them at the end of the block.
+
+    Args:
+        folder: an unpacked archive.
+        processes: how many.
+    """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         connections = []
@@ -74,15 +92,16 @@ def ceiling(folder: Path, processes: int) -> Iterator[Ceiling]:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
             process.start()
+            stack.callback(process.join)
             stack.callback(process.terminate)
             connections.append(stack.enter_context(ours))
         for connection in connections:
-            connection.recv()  # loaded
+            connection.recv()  # its network is loaded
         yield Ceiling(connections)
 
 
 def _serve(folder: Path, connection: Connection) -> None:
-    ask = work(folder)
+    predict = make_predictor(folder)
     connection.send(None)
     while True:
         bodies, seconds = connection.recv()
@@ -92,6 +111,6 @@ def _serve(folder: Path, connection: Connection) -> None:
             before = time.perf_counter()
             if before - start >= seconds:
                 break
-            ask(body)
+            predict(body)
             latencies.append(time.perf_counter() - before)
-        connection.send(Share(latencies, time.process_time() - cpu))
+        connection.send(ProcessResult(latencies, time.process_time() - cpu))

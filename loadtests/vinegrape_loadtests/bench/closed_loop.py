@@ -1,6 +1,7 @@
-"""As many clients as connections, each of which asks again when it is answered: wrk over REST, h2load over gRPC.
+"""Closed loops: each connection sends its next request when it has its response. wrk for REST, h2load for gRPC.
 
-Both are compiled and take little of the processors that they share with the server; how little is part of the result.
+Both programs are compiled and need little CPU time on the cores that they share with the server. The results contain
+how much.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from vinegrape_loadtests.client import MODEL_NAME, grpc_modules
+
 PERCENTILES = (50, 90, 99, 99.9)
 _PROGRAMS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 _METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-_ROOT, _PROTO = Path(__file__).parents[3], "clients/inference.proto"
 _TIMEOUT_S = 60
 
 _SCRIPT = """
-local bodies, asked = {}, 0
+local bodies, sent = {}, 0
 for _, path in ipairs(%s) do
     local file = io.open(path, "rb")
     bodies[#bodies + 1] = file:read("*a")
@@ -42,8 +43,8 @@ function init()
     end
 end
 function request()
-    asked = asked + 1
-    return requests[(asked - 1) %% #requests + 1]
+    sent = sent + 1
+    return requests[(sent - 1) %% #requests + 1]
 end
 function done(summary, latency)
     local errors = summary.errors
@@ -58,15 +59,15 @@ end
 
 
 @dataclass(frozen=True)
-class Load:
-    """What came of asking for some time.
+class LoadResult:
+    """The result of one load.
 
     Attributes:
-        requests: answered.
-        seconds: that it took.
-        failed: requests without an answer, or with one that is no success.
+        requests: number of requests with a response.
+        seconds: duration.
+        failed: number of requests without a response, or with another status than success.
         latency_ms: percentiles, by "50" and so on.
-        generator_cpu_s: that asking itself took of the processors.
+        generator_cpu_s: CPU seconds of the load generator.
     """
 
     requests: int
@@ -77,14 +78,18 @@ class Load:
 
 
 def check_programs() -> None:
-    """Raise a ClickException if a load generator is not installed."""
+    """Check that the load generators are installed.
+
+    Raises:
+        ClickException: one is missing.
+    """
     missing = [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
     if missing:
         raise click.ClickException(f"Install the load generators first; on Debian: apt-get install {' '.join(missing)}")
 
 
-def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """Post bodies in turn with wrk."""
+def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> LoadResult:
+    """Send images in turn with wrk."""
     with _files(bodies) as (paths, folder):
         names = "{" + ", ".join(json.dumps(str(path)) for path in paths) + "}"
         script = folder / "bodies.lua"
@@ -93,10 +98,10 @@ def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) ->
             "wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", f"--timeout={_TIMEOUT_S}s", "-s", str(script), url
         )
     result = json.loads(output.partition("RESULT ")[2])
-    return Load(generator_cpu_s=cpu_s, **result)
+    return LoadResult(generator_cpu_s=cpu_s, **result)
 
 
-def grpc(address: str, body: bytes, connections: int, seconds: float) -> Load:
+def grpc(address: str, body: bytes, connections: int, seconds: float) -> LoadResult:
     """Call Predictions with h2load, one call at a time on each connection."""
     with _files([_message(body)]) as ((path,), folder):
         log = folder / "latencies"
@@ -104,16 +109,17 @@ def grpc(address: str, body: bytes, connections: int, seconds: float) -> Load:
             "h2load", "-t1", f"-c{connections}", "-m1", f"-D{round(seconds)}", f"--log-file={log}", "-d", str(path),
             "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{_METHOD}",
         )  # fmt: skip
-        # start, status, microseconds; a line a request
-        rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+        # one line per request: start, status, microseconds
+        rows = np.array([line.split() for line in log.read_text().splitlines()], np.int64).reshape(-1, 3)
     failed = sum(int(count) for count in re.findall(r"(\d+) (?:failed|errored)", output))
-    good = rows[rows[:, 1] == 200, 2] / 1e3
-    # h2load begins to count when its connections stand, and ends with its time
-    return Load(len(good), round(seconds), failed + len(rows) - len(good), percentiles(good), cpu_s)
+    successes = rows[rows[:, 1] == 200, 2] / 1e3
+    # h2load counts for exactly its duration, from when its connections are open
+    failed += len(rows) - len(successes)
+    return LoadResult(len(successes), round(seconds), failed, percentiles(successes), cpu_s)
 
 
 def percentiles(latencies_ms: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    """The percentiles of a list of latencies; none of an empty one."""
+    """Return percentiles of latencies, by "50" and so on; an empty dictionary if there are none."""
     if not len(latencies_ms):
         return {}
     return {
@@ -122,12 +128,9 @@ def percentiles(latencies_ms: Sequence[float] | NDArray[np.float64]) -> dict[str
 
 
 def _message(body: bytes) -> bytes:
-    """A gRPC call's only message: uncompressed, its length, the request."""
-    from grpc import protos
-
-    if str(_ROOT) not in sys.path:
-        sys.path.append(str(_ROOT))  # where it looks for the file
-    request = protos(_PROTO).PredictionsRequest(model_name="vinegrape", input={"data": body})
+    """Build the message of a gRPC call: the flag "not compressed", the length in 4 bytes, the request."""
+    messages, _ = grpc_modules()
+    request = messages.PredictionsRequest(model_name=MODEL_NAME, input={"data": body})
     message: bytes = request.SerializeToString()
     return b"\0" + len(message).to_bytes(4, "big") + message
 
@@ -142,7 +145,7 @@ def _files(bodies: Sequence[bytes]) -> Iterator[tuple[list[Path], Path]]:
 
 
 def _run(*command: str) -> tuple[str, float]:
-    """What a program prints, and the seconds that it took of processors."""
+    """Run a program; return its output and its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

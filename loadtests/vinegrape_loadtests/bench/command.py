@@ -1,31 +1,67 @@
-"""`vinegrape bench`."""
+"""`vinegrape bench`: the measurements of serving, memory, training and int8."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vinegrape_loadtests.bench import WORKLOADS
 
-_NEEDED = ("fastapi", "grpc_tools", "matplotlib", "torch", "uvicorn")
+if TYPE_CHECKING:
+    from vinegrape_loadtests.bench.results import Results
+
+_DEFAULT = "serving"
+_PACKAGES = {  # what a subcommand imports beyond the package's own dependencies
+    "serving": ("fastapi", "grpc_tools", "matplotlib", "torch", "uvicorn"),
+    "training": ("hydra", "lightning", "timm", "torch", "torchvision"),
+    "int8": ("hydra", "lightning", "onnx", "timm", "torch"),
+}
 
 
-@click.command()
+class _BenchGroup(click.Group):
+    """A group that runs `serving` if the first argument is not the name of a subcommand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the default subcommand."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_BenchGroup)
+def bench() -> None:
+    """Measure serving, memory, training and int8.
+
+    Run it on a machine that does nothing else. Without a subcommand it runs `serving`.
+
+    \b
+    vinegrape bench                       the same as: vinegrape bench serving
+    vinegrape bench serving --help        its options
+    """
+
+
+@bench.command()
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False), default="runs/bench")
 @click.option("--archive", type=click.Path(path_type=Path, exists=True), default="model_store/vinegrape.mar",
-              show_default=True)  # fmt: skip
+              show_default=True, help="The archive to serve.")  # fmt: skip
 @click.option("--leaf", type=click.Path(path_type=Path, exists=True), default="docs/leaf.png", show_default=True,
-              help="The PNG that is asked about; a JPEG is made of it.")  # fmt: skip
+              help="The PNG to send; the JPEG is made from it.")  # fmt: skip
 @click.option("--workload", "workloads", multiple=True, type=click.Choice(WORKLOADS), default=WORKLOADS,
-              show_default=True, help="What is asked, beside the PNG; may be given more than once.")  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
-@click.option("--seconds", type=click.IntRange(1, 600), default=6, show_default=True, help="Of each measurement.")
-@click.option("--warm-up", type=click.IntRange(0, 600), default=20, show_default=True, help="Seconds, of each server.")
-@click.option("--starts", type=click.IntRange(0, 50), default=5, show_default=True, help="To time, of our server.")
-@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure FastAPI and the stock handler too.")
-def bench(
+              show_default=True, help="What to send; repeatable. The PNG is always sent.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True,
+              help="How often everything is measured.")  # fmt: skip
+@click.option("--seconds", type=click.IntRange(1, 600), default=6, show_default=True,
+              help="Duration of each measurement.")  # fmt: skip
+@click.option("--warm-up", type=click.IntRange(0, 600), default=20, show_default=True,
+              help="Seconds of load on each server before the first measurement.")  # fmt: skip
+@click.option("--starts", type=click.IntRange(0, 50), default=5, show_default=True,
+              help="How many starts of the server are timed.")  # fmt: skip
+@click.option("--peers/--no-peers", default=True, show_default=True,
+              help="Also measure FastAPI and TorchServe's own handler.")  # fmt: skip
+def serving(
     output: Path,
     archive: Path,
     leaf: Path,
@@ -36,34 +72,115 @@ def bench(
     starts: int,
     peers: bool,
 ) -> None:
-    """Measure what serving costs, and write OUTPUT/bench.json, bench.md and bench.png. Half an hour as it is.
+    """Measure throughput, latency and CPU time of serving.
 
-    In one run, each in turn and round after round: the handler's own functions in process (the ceiling), `vinegrape
-    serve` over REST and gRPC, in closed and open loops, and what others serve the same network with. Run it where
-    nothing else runs; needs wrk and h2load.
+    It writes OUTPUT/bench.json, bench.md and bench.png, and takes half an hour with the default options. It measures
+    in turn, in several rounds: the handler's functions without a server (the ceiling), `vinegrape serve` over REST and
+    gRPC in closed and open loops, and other servers with the same network. It needs the programs wrk and h2load.
 
     \b
-    vinegrape bench
-    vinegrape bench /tmp/quick --rounds 1 --seconds 3 --warm-up 5 --starts 1
+    vinegrape bench serving
+    vinegrape bench serving /tmp/quick --rounds 1 --seconds 3 --warm-up 5 --starts 1
     """
-    missing = [package for package in _NEEDED if find_spec(package) is None]
-    if missing:
-        raise click.ClickException(
-            f"bench needs {', '.join(missing)}, which is not installed here. Run: make bench, or: pip install -c "
-            "constraints.txt -e '.[train,bench]'"
-        )
-    from vinegrape_loadtests.bench.bench import Options
-    from vinegrape_loadtests.bench.bench import bench as run
+    _require_packages("serving")
+    from vinegrape_loadtests.bench.bench import run_benchmark
+    from vinegrape_loadtests.bench.session import BenchOptions
+
+    results = run_benchmark(BenchOptions(archive, leaf, workloads, rounds, seconds, warm_up, starts, peers))
+    click.echo(write_results(results, output))
+    click.echo(
+        f"\nThe report is also in {output}/bench.md, all measurements in bench.json, the figure in bench.png.", err=True
+    )
+
+
+def write_results(results: Results, output: Path) -> str:
+    """Write bench.json, bench.md and bench.png to a folder; return the report in Markdown."""
     from vinegrape_loadtests.bench.plot import draw
     from vinegrape_loadtests.bench.report import report
 
-    results = run(Options(archive, leaf, workloads, rounds, seconds, warm_up, starts, peers))
     output.mkdir(parents=True, exist_ok=True)
     results.write(output / "bench.json")
     draw(results, output / "bench.png")
     text = report(results)
     (output / "bench.md").write_text(text + "\n")
-    click.echo(text)
-    click.echo(
-        f"\nThe same in {output}/bench.md; bench.json has every measurement, bench.png is the picture.", err=True
-    )
+    return text
+
+
+@bench.command()
+@click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True,
+              help="Clients that send requests at the same time.")  # fmt: skip
+@click.option("--seconds", type=click.IntRange(1, 600), default=10, show_default=True,
+              help="Duration of the load, for each kind of request.")  # fmt: skip
+@click.option("--image", type=click.Path(path_type=Path, exists=True), default="docs/leaf.png", show_default=True,
+              help="A usual image.")  # fmt: skip
+def memory(connections: int, seconds: int, image: Path) -> None:
+    """Measure the server's peak memory under load.
+
+    A container's memory limit must be higher than the peak. The command starts `vinegrape serve` with the settings of
+    the environment, and sends the image, a photo, and the largest requests that the settings allow. Numbers are MiB of
+    PSS: a page that n processes share counts 1 / n in each. The exit code is 1 if a response was not 200: then the load
+    was too high, and its peak means nothing.
+
+    As k8s/base runs it:
+
+    \b
+    VINEGRAPE_WORKERS=2 VINEGRAPE_MAX_IMAGE_BYTES=10000000 \\
+    JAVA_TOOL_OPTIONS='-XX:ActiveProcessorCount=2 -Xmx1024m -XX:MaxDirectMemorySize=512m' \\
+    vinegrape bench memory
+    """
+    from vinegrape_loadtests.memory import format_header, format_row, measure_memory
+
+    click.echo(format_header())
+    incomplete = []
+    for row in measure_memory(connections, seconds, image.read_bytes()):
+        click.echo(format_row(row))
+        if not row.complete:
+            incomplete.append(row.name)
+    if incomplete:
+        raise click.ClickException(f"Not every response was 200: {', '.join(incomplete)}.")
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True,
+              help="Steps of each variant, after one step of warm-up.")  # fmt: skip
+@click.argument("overrides", nargs=-1)
+def training(rounds: int, overrides: tuple[str, ...]) -> None:
+    """Measure what makes a training step fast.
+
+    It prints the speed of a step without any optimisation, then with one after the other. OVERRIDES are those of
+    `vinegrape train`.
+
+    \b
+    vinegrape bench training --rounds 5 input_size=160
+    """
+    _require_packages("training")
+    from vinegrape_training.experiments import step_speed
+
+    step_speed.main.callback(rounds, overrides)  # type: ignore[misc]
+
+
+@bench.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+def int8(run_folder: Path) -> None:
+    """Measure accuracy and speed of int8 weights.
+
+    It quantises the network of RUN several times, with different shares of it left in float. RUN is the folder of a
+    training run, or of a fold of an evaluation. It must have test images.
+
+    \b
+    vinegrape bench int8 runs/evaluation/seed-0/fold-0
+    """
+    _require_packages("int8")
+    from vinegrape_training.experiments import quantisation
+
+    quantisation.main.callback(run_folder)  # type: ignore[misc]
+
+
+def _require_packages(subcommand: str) -> None:
+    """Raise a ClickException if a package that a subcommand imports is not installed."""
+    missing = [package for package in _PACKAGES[subcommand] if find_spec(package) is None]
+    if missing:
+        raise click.ClickException(
+            f"bench {subcommand} needs {', '.join(missing)}, which is not installed here. Run: make bench, or: "
+            "pip install -c constraints.txt -e '.[train,bench]'"
+        )

@@ -1,4 +1,4 @@
-"""Results for a person: the ratios first, then what they were made from."""
+"""The report in Markdown: the targets first, then the measurements behind them."""
 
 from __future__ import annotations
 
@@ -10,85 +10,82 @@ from vinegrape_loadtests.bench.results import Measurement, Results
 
 
 @dataclass(frozen=True)
-class Aim:
-    """One thing that shall be so.
+class Target:
+    """A target for one figure of the benchmark.
 
     Attributes:
-        what: in words.
-        unit: of the figure.
-        limit: to reach.
-        at_least: whether the figure may not be below the limit, rather than not above.
-        figure: from results; None where it was not measured.
+        name: of the figure, in words.
+        unit: of the figure; empty for a ratio.
+        limit: the value to reach.
+        at_least: whether the figure must be at least the limit; else at most.
+        figure: computes the figure from results; None if it was not measured.
     """
 
-    what: str
+    name: str
     unit: str
     limit: float
     at_least: bool
     figure: Callable[[Results], float | None]
 
     def reached(self, figure: float) -> bool:
-        """Whether a figure is good enough."""
+        """Return whether a figure reaches the target."""
         return figure >= self.limit if self.at_least else figure <= self.limit
 
 
-AIMS = (
-    Aim("CPU time beyond the handler's functions, REST", "ms", 0.40, False, lambda r: r.overhead_cpu_ms("rest")),
-    Aim("the same, gRPC", "ms", 0.65, False, lambda r: r.overhead_cpu_ms("grpc")),
-    Aim("requests a second / ceiling", "", 0.88, True, lambda r: r.ratio("ceiling")),
-    Aim("/ FastAPI calling the same functions", "", 1.05, True, lambda r: r.ratio("same functions")),
-    Aim("/ FastAPI, Pillow and float32", "", 2.0, True, lambda r: r.ratio("ordinary")),
-    Aim("the same, 12-megapixel photos", "", 4.0, True, lambda r: r.ratio("ordinary", "photo")),
-    Aim("/ TorchServe's image_classifier", "", 20.0, True, lambda r: r.ratio("stock")),
-    Aim("one connection, median over in process", "ms", 1.0, False, lambda r: r.idle_overhead_ms()),
-    Aim("p99 at 0.7 of the peak / in process", "", 4.0, False, lambda r: r.tail("even", 0.7)),
-    Aim("the same, Poisson arrivals", "", 4.0, False, lambda r: r.tail("poisson", 0.7)),
-    Aim(
-        "start to the first right answer",
-        "s",
-        3.0,
-        False,
-        lambda r: statistics.median(r.start_s) if r.start_s else None,
-    ),
-    Aim("memory of all processes, PSS", "MiB", 450.0, False, lambda r: sum(r.memory_mib.values()) or None),
+def _median_start_s(results: Results) -> float | None:
+    return statistics.median(results.start_s) if results.start_s else None
+
+
+TARGETS = (
+    Target("CPU time beyond the handler's functions, REST", "ms", 0.40, False, lambda r: r.overhead_cpu_ms("rest")),
+    Target("CPU time beyond the handler's functions, gRPC", "ms", 0.65, False, lambda r: r.overhead_cpu_ms("grpc")),
+    Target("requests/s / ceiling", "", 0.88, True, lambda r: r.ratio("ceiling")),
+    Target("requests/s / fastapi_same_code", "", 1.05, True, lambda r: r.ratio("fastapi_same_code")),
+    Target("requests/s / fastapi_float32", "", 2.0, True, lambda r: r.ratio("fastapi_float32")),
+    Target("requests/s / fastapi_float32, photo", "", 4.0, True, lambda r: r.ratio("fastapi_float32", "photo")),
+    Target("requests/s / torchserve_stock", "", 20.0, True, lambda r: r.ratio("torchserve_stock")),
+    Target("median latency beyond the ceiling, one connection", "ms", 1.0, False, lambda r: r.idle_overhead_ms()),
+    Target("p99 at 0.7 of the peak / ceiling's median, even arrivals", "", 4.0, False, lambda r: r.tail("even", 0.7)),
+    Target("p99 at 0.7 of the peak / ceiling's median, Poisson", "", 4.0, False, lambda r: r.tail("poisson", 0.7)),
+    Target("start to first correct response", "s", 3.0, False, _median_start_s),
+    Target("memory of all processes, PSS", "MiB", 450.0, False, lambda r: sum(r.memory_mib.values()) or None),
 )
 
 
 def report(results: Results) -> str:
-    """Everything, as Markdown."""
-    return "\n".join([*_aims(results), "", *_closed(results), "", *_open(results), "", *_machine(results)])
+    """Format the results as Markdown."""
+    return "\n".join([*_targets(results), "", *_closed(results), "", *_open(results), "", *_machine(results)])
 
 
-def _aims(results: Results) -> list[str]:
-    lines = ["| | measured | to reach | |", "|---|---|---|---|"]
-    for aim in AIMS:
-        figure, unit = aim.figure(results), f" {aim.unit}" if aim.unit else ""
-        bound = f"at {'least' if aim.at_least else 'most'} {aim.limit:g}{unit}"
+def _targets(results: Results) -> list[str]:
+    lines = ["| figure | measured | target | reached |", "|---|---|---|---|"]
+    for target in TARGETS:
+        figure, unit = target.figure(results), f" {target.unit}" if target.unit else ""
+        limit = f"at {'least' if target.at_least else 'most'} {target.limit:g}{unit}"
         if figure is None:
-            lines.append(f"| {aim.what} | not measured | {bound} | |")
+            lines.append(f"| {target.name} | not measured | {limit} | |")
         else:
-            lines.append(
-                f"| {aim.what} | {_short(figure)}{unit} | {bound} | {'yes' if aim.reached(figure) else 'no'} |"
-            )
+            reached = "yes" if target.reached(figure) else "no"
+            lines.append(f"| {target.name} | {_three_digits(figure)}{unit} | {limit} | {reached} |")
     return lines
 
 
 def _closed(results: Results) -> list[str]:
     lines = [
-        "| closed loop | asked with | requests/s | of the ceiling | p50 ms | p99 ms | CPU ms a request | generator's |",
+        "| closed loop | load | requests/s | / ceiling | p50 ms | p99 ms | CPU ms per request | load generator's |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    keys = dict.fromkeys((m.workload, m.target, m.transport, m.load) for m in _sorted(results) if m.mode == "closed")
-    for workload, target, transport, load in keys:
-        same = results.select(workload=workload, target=target, transport=transport, load=load, mode="closed")
+    keys = dict.fromkeys((m.workload, m.server, m.transport, m.load) for m in _sorted(results) if m.mode == "closed")
+    for workload, server, transport, load in keys:
+        same = results.select(workload=workload, server=server, transport=transport, load=load, mode="closed")
         ceiling = results.rates("ceiling", workload, "process")
-        of_ceiling = [m.rate / ceiling[m.round] for m in same if m.round in ceiling]
+        ratios = [m.rate / ceiling[m.round] for m in same if m.round in ceiling]
         kinds = dict.fromkeys(kind for m in same for kind in m.cpu_ms)
         cpu = ", ".join(f"{kind} {_median([m.cpu_ms.get(kind, 0) for m in same])}" for kind in kinds)
         one, many = ("process", "processes") if transport == "process" else ("connection", "connections")
         lines.append(
-            f"| {workload}, {target} | {transport}, {load:g} {one if load == 1 else many} "
-            f"| {_median([m.rate for m in same])} | {_median(of_ceiling)} "
+            f"| {workload}, {server} | {transport}, {load:g} {one if load == 1 else many} "
+            f"| {_median([m.rate for m in same])} | {_median(ratios)} "
             f"| {_median([m.latency_ms['50'] for m in same if m.latency_ms])} "
             f"| {_median([m.latency_ms['99'] for m in same if m.latency_ms])} | {cpu} "
             f"| {_median([m.generator_cpu_ms for m in same])} |"
@@ -100,37 +97,37 @@ def _open(results: Results) -> list[str]:
     lines = ["| open loop, vinegrape | p50 ms | p90 | p99 | p99.9 |", "|---|---|---|---|---|"]
     for name, percentiles in results.open_loop_ms.items():
         arrivals, part = name.split()
-        values = " | ".join(_short(value) for value in percentiles.values())
+        values = " | ".join(_three_digits(value) for value in percentiles.values())
         lines.append(f"| {arrivals} arrivals at {part} of the peak | {values} |")
     return lines
 
 
 def _machine(results: Results) -> list[str]:
-    failed = sum(m.failed for m in results.measurements if m.target != "stock")
-    asked = sum(m.requests for m in results.measurements)
+    failed = sum(m.failed for m in results.measurements if m.server != "torchserve_stock")
+    requests = sum(m.requests for m in results.measurements)
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     memory = ", ".join(f"{kind} {mib:.0f}" for kind, mib in results.memory_mib.items())
     starts = ", ".join(f"{seconds:.1f}" for seconds in results.start_s)
     return [
         f"{results.machine}. {versions}.",
-        f"{asked} requests, {failed} failed (TorchServe's image_classifier apart). Starts: {starts} s. "
+        f"{requests} requests, {failed} failed (without those of torchserve_stock). Starts: {starts} s. "
         f"Memory, MiB: {memory}.",
     ]
 
 
 def _sorted(results: Results) -> list[Measurement]:
-    targets = list(dict.fromkeys(["ceiling", "vinegrape", *(m.target for m in results.measurements)]))
+    servers = list(dict.fromkeys(["ceiling", "vinegrape", *(m.server for m in results.measurements)]))
     workloads = list(dict.fromkeys(["png", *(m.workload for m in results.measurements)]))
     return sorted(
         results.measurements,
-        key=lambda m: (workloads.index(m.workload), targets.index(m.target), m.transport != "rest", m.load),
+        key=lambda m: (workloads.index(m.workload), servers.index(m.server), m.transport != "rest", m.load),
     )
 
 
 def _median(values: list[float]) -> str:
-    return _short(statistics.median(values)) if values else ""
+    return _three_digits(statistics.median(values)) if values else ""
 
 
-def _short(value: float) -> str:
-    """Three digits that count."""
+def _three_digits(value: float) -> str:
+    """Format a number with three significant digits; more above 1000, fewer below 1."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,1 +1,1 @@
-"""Servers and processes on this machine, for measurements."""
+"""Servers and processes on this machine, for measurements and tests."""

@@ -1,35 +1,32 @@
-"""What the operating system says of a server's processes: the time they took of processors, and their memory."""
+"""CPU time and memory of a server's processes, by kind: supervisor, Java, worker."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import psutil
 
-# At rest: for so long, less than this share of a processor
+from vinegrape_server.host.processes import find_workers
+
+# A family is idle if it uses less than this share of one core for so many seconds
 _IDLE_S, _IDLE_SHARE = 0.3, 0.1
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """A process and all that it started."""
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
-
-
 def cpu_seconds(pid: int) -> Counter[str]:
-    """Seconds of processors that each kind of process of a family has taken, from /proc."""
+    """Return the CPU seconds that a process and its descendants have used, by kind."""
     seconds: Counter[str] = Counter()
-    for process in family(pid):
+    for kind, process in _family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            seconds[_kind(process)] += times.user + times.system
+            seconds[kind] += times.user + times.system
     return seconds
 
 
 def wait_until_idle(pid: int) -> None:
-    """Return once a family has done what it was asked: servers go on with requests whose clients have gone."""
+    """Wait until a process and its descendants are idle: a server still handles requests of clients that have left."""
     before = cpu_seconds(pid).total()
     while True:
         time.sleep(_IDLE_S)
@@ -40,18 +37,40 @@ def wait_until_idle(pid: int) -> None:
 
 
 def pss_mib(pid: int) -> list[tuple[str, float]]:
-    """Kind and memory of each process of a family, a page that several share by its share: MiB."""
-    found = []
-    for process in family(pid):
+    """Return kind and memory of a process and of each descendant.
+
+    The memory is the proportional set size (PSS) in MiB: a page that n processes share counts 1 / n in each.
+    """
+    memory = []
+    for kind, process in _family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found.append((_kind(process), process.memory_full_info().pss / 2**20))
-    return found
+            memory.append((kind, process.memory_full_info().pss / 2**20))
+    return memory
 
 
-def _kind(process: psutil.Process) -> str:
-    if process.name() == "java":
-        return "Java"
-    words = process.cmdline()
-    if any("model_service_worker" in word for word in words) or "--multiprocessing-fork" in words:
-        return "worker"
-    return "supervisor"
+def _family(pid: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The kind of a process and of each descendant, and the process."""
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    java = [member for member in family if _name(member) == "java"]
+    workers = {worker.pid for member in java for worker in find_workers(member)}
+    for member in family:
+        if member in java:
+            yield "Java", member
+        elif member.pid in workers or _is_uvicorn_worker(member):
+            yield "worker", member
+        else:
+            yield "supervisor", member
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return str(process.name())
+    return ""
+
+
+def _is_uvicorn_worker(process: psutil.Process) -> bool:
+    """Whether Python's multiprocessing started the process, as uvicorn does with its workers."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return "--multiprocessing-fork" in process.cmdline()
+    return False

@@ -1,22 +1,24 @@
-"""A server of a measurement's own: `vinegrape serve` on free ports, ended with the block."""
+"""Start `vinegrape serve` on free ports, and stop it at the end of a block."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import IO, Any
 
 import click
+import psutil
 
+from vinegrape_loadtests.client import PREDICTIONS_PATH
 from vinegrape_server.host.http import get
 from vinegrape_server.settings import LOOPBACK, ServeSettings
 
@@ -30,62 +32,136 @@ class Server:
     """One server on this machine.
 
     Attributes:
-        process: of `vinegrape serve`.
-        ports: by the names of their settings.
+        process: `vinegrape serve`.
+        ports: by the names of their settings, such as `rest_port`.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     ports: dict[str, int]
 
-    def wait_until_ready(self) -> None:
-        """Return once every worker has answered right.
+    @property
+    def rest_url(self) -> str:
+        """Scheme, host and port of REST."""
+        return f"http://{LOOPBACK}:{self.ports['rest_port']}"
+
+    @property
+    def predictions_url(self) -> str:
+        """URL to post images to."""
+        return self.rest_url + PREDICTIONS_PATH
+
+    @property
+    def grpc_address(self) -> str:
+        """Host and port of gRPC."""
+        return f"{LOOPBACK}:{self.ports['grpc_port']}"
+
+    def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
+        """Return once every worker has passed its self-check.
 
         Raises:
-            ClickException: it ended, or took too long.
+            ClickException: the server has exited, or is not ready in time.
         """
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
                 if get(LOOPBACK, self.ports["operations_port"], "/readyz", timeout_s=5).status == HTTPStatus.OK:
                     return
             time.sleep(_POLL_S)
-        raise click.ClickException("The server did not start; what it said stands above.")
+        code = self.process.poll()
+        problem = f"is not ready after {timeout_s:g} s" if code is None else f"exited with code {code}"
+        raise click.ClickException(f"The server {problem}; see its output.")
 
 
 @contextlib.contextmanager
-def starting(*options: str, stdout: int | None = None) -> Iterator[Server]:
-    """Start `vinegrape serve`, with this environment's settings and further options."""
-    ports = free_ports()
-    named = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
-    command = [str(Path(sys.executable).with_name("vinegrape")), "serve", *named, *options]
-    process = subprocess.Popen(command, stdout=stdout)  # noqa: S603
-    try:
+def starting(
+    *options: str,
+    ports: Mapping[str, int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdout: int | IO[Any] | None = None,
+    stderr: int | IO[Any] | None = None,
+    text: bool = False,
+) -> Iterator[Server]:
+    """Start `vinegrape serve`, and stop it at the end of the block, also after an error.
+
+    Args:
+        options: of `vinegrape serve`.
+        ports: by the names of their settings; free ones if None.
+        environment: of the server; this process's if None.
+        stdout: as for `subprocess.Popen`.
+        stderr: as for `subprocess.Popen`.
+        text: whether the process's pipes are text.
+    """
+    ports = dict(ports or free_ports())
+    port_options = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
+    command = [str(Path(sys.executable).with_name("vinegrape")), "serve", *port_options, *options]
+    with running(command, env=environment, stdout=stdout, stderr=stderr, text=text) as process:
         yield Server(process, ports)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def serving(*options: str, stdout: int | None = None) -> Iterator[Server]:
-    """The same, once it is ready."""
-    with starting(*options, stdout=stdout) as server:
+def serving(*options: str, **more: Any) -> Iterator[Server]:
+    """Start `vinegrape serve` as `starting` does, and wait until it is ready."""
+    with starting(*options, **more) as server:
         server.wait_until_ready()
         yield server
 
 
 @contextlib.contextmanager
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a command; at the end of the block, stop it and every process that it started, also after an error.
+
+    The command gets SIGTERM and up to 60 s. Then it is killed, and so is each of its descendants that is still running.
+
+    Args:
+        command: program and arguments.
+        options: of `subprocess.Popen`.
+    """
+    process = subprocess.Popen(command, **options)  # noqa: S603
+    try:
+        yield process
+    finally:
+        descendants = _descendants(process.pid)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+        for survivor in {*descendants, *_descendants(process.pid)}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                survivor.kill()
+        process.kill()
+        process.wait()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        descendants: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return descendants
+
+
+@contextlib.contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
-    """The archive's content in a folder."""
+    """Unpack an archive to a temporary folder."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
         packed.extractall(folder)
         yield Path(folder)
 
 
 def free_ports() -> dict[str, int]:
-    """A port that nobody listens on for each that a server needs."""
+    """Return a free port for each port setting of the server, by the setting's name."""
+    names = list(ServeSettings().ports)
+    return dict(zip(names, _free_ports(len(names)), strict=True))
+
+
+def free_port() -> int:
+    """Return one free port."""
+    (port,) = _free_ports(1)
+    return port
+
+
+def _free_ports(count: int) -> list[int]:
+    """Different ports that the kernel gives: each socket stays open until all are bound."""
     with contextlib.ExitStack() as stack:
-        sockets = {name: stack.enter_context(socket.socket()) for name in ServeSettings().ports}
-        for each in sockets.values():
-            each.bind((LOOPBACK, 0))
-        return {name: each.getsockname()[1] for name, each in sockets.items()}
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind((LOOPBACK, 0))
+        return [free.getsockname()[1] for free in sockets]

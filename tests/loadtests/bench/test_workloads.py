@@ -19,11 +19,11 @@ def opened(data) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_the_leaf_is_asked_as_it_is(workloads):
+def test_the_png_is_the_leaf_itself(workloads):
     assert workloads["png"].bodies == (LEAF.read_bytes(),)
 
 
-def test_the_same_leaf_as_jpeg_of_about_40_kb(workloads):
+def test_the_jpeg_is_the_same_leaf_in_about_40_kb(workloads):
     (body,) = workloads["jpeg"].bodies
     assert opened(body).format == "JPEG"
     assert opened(body).size == opened(LEAF.read_bytes()).size
@@ -35,15 +35,15 @@ def test_the_photo_has_12_megapixels(workloads):
     assert width * height >= 12e6
 
 
-def test_who_cannot_do_transparency_gets_the_leaf_on_white(workloads):
+def test_servers_that_need_opaque_images_get_the_leaf_on_white(workloads):
     leaf, white = opened(workloads["png"].bodies[0]), opened(workloads["png"].opaque[0])
     assert (leaf.mode, white.mode, white.format) == ("RGBA", "RGB", "PNG")
-    seen, solid = np.asarray(white), np.asarray(leaf.getchannel("A")) == 255
-    assert np.array_equal(seen[solid], np.asarray(leaf.convert("RGB"))[solid])
-    assert (seen[np.asarray(leaf.getchannel("A")) == 0] == 255).all()
+    pixels, solid = np.asarray(white), np.asarray(leaf.getchannel("A")) == 255
+    assert np.array_equal(pixels[solid], np.asarray(leaf.convert("RGB"))[solid])
+    assert (pixels[np.asarray(leaf.getchannel("A")) == 0] == 255).all()
 
 
-def test_the_mix_is_of_all_three(workloads):
+def test_the_mix_contains_two_of_each_leaf_per_photo(workloads):
     kinds = [next(name for name in ("png", "jpeg", "photo") if body in workloads[name].bodies)
              for body in workloads["mix"].bodies]  # fmt: skip
     assert kinds == ["png", "jpeg", "png", "jpeg", "photo"]

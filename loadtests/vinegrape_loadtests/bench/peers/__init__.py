@@ -1,1 +1,1 @@
-"""What people serve the same network with otherwise."""
+"""Other ways to serve the same network, for comparison."""

@@ -1,4 +1,4 @@
-"""The archive's network in the formats that the peers serve."""
+"""Weights of the archive's network, in the formats that the peers need."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.models.factory import create_model
 
-STOCK_SIDE = 224  # TorchServe's image_classifier crops to it, whatever the network wants
+STOCK_SIDE = 224  # TorchServe's image_classifier always crops to this size, in pixels
 
 
 def network(folder: Path) -> nn.Module:
-    """The network of an unpacked archive: normalised float32 [N,3,S,S] to logits, with the archive's weights."""
+    """Build the network of an unpacked archive: normalised float32 images [N,3,S,S] to logits [N,C]."""
     metadata = Metadata.read(folder)
     served = torch.jit.load(folder / WEIGHTS_FILES["torchscript"], map_location="cpu")  # type: ignore[no-untyped-call]
     state = {name.removeprefix("network."): value for name, value in served.state_dict().items() if "network." in name}
@@ -25,12 +25,12 @@ def network(folder: Path) -> nn.Module:
 
 
 def write_onnx(folder: Path) -> None:
-    """Write `ordinary.onnx`, float32, beside the archive's files."""
+    """Write the float32 network as `fastapi_float32.onnx` to the folder of the unpacked archive."""
     side = Metadata.read(folder).input_size
     torch.onnx.export(
         network(folder),
         (torch.zeros(1, 3, side, side),),
-        folder / "ordinary.onnx",
+        folder / "fastapi_float32.onnx",
         input_names=["images"],
         dynamo=False,
         opset_version=17,
@@ -38,7 +38,7 @@ def write_onnx(folder: Path) -> None:
 
 
 def write_torchscript(folder: Path, path: Path) -> None:
-    """Trace the network for images of the stock handler's size."""
+    """Trace the network at the input size of TorchServe's image_classifier, and write it as TorchScript."""
     with torch.inference_mode():
         traced = torch.jit.trace(network(folder), torch.zeros(1, 3, STOCK_SIDE, STOCK_SIDE))  # type: ignore[no-untyped-call]
     traced.save(path)

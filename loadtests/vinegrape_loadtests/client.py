@@ -1,0 +1,65 @@
+"""The part of the server's API that load tests and benchmarks use, and a minimal HTTP client."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+MODEL_NAME = "vinegrape"
+PREDICTIONS_PATH = f"/predictions/{MODEL_NAME}"
+
+_ROOT, _PROTO = Path(__file__).parents[2], "clients/inference.proto"
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """Status and body of one HTTP response."""
+
+    status: int
+    body: bytes
+
+
+def post(url: str, body: bytes, content_type: str = "application/octet-stream", timeout_s: float = 60) -> HttpResponse:
+    """Send one POST request on a new connection, without a proxy.
+
+    Args:
+        url: of the form http://host:port/path.
+        body: the request's body.
+        content_type: its media type.
+        timeout_s: seconds to wait for the connection and for each read.
+
+    Raises:
+        OSError: there is no connection, no response in time, or only a part of one.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
+    try:
+        connection.request("POST", parts.path, body, {"Content-Type": content_type})
+        response = connection.getresponse()
+        return HttpResponse(response.status, response.read())
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"incomplete response: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def instances_body(images: Iterable[bytes]) -> bytes:
+    """Build the JSON body of a request with several encoded images."""
+    return json.dumps({"instances": [{"b64": base64.b64encode(image).decode()} for image in images]}).encode()
+
+
+def grpc_modules() -> tuple[Any, Any]:
+    """Compile TorchServe's inference.proto; return its message classes and its service classes."""
+    import grpc
+
+    if str(_ROOT) not in sys.path:
+        sys.path.append(str(_ROOT))  # grpc searches sys.path for the file
+    messages, services = grpc.protos_and_services(_PROTO)
+    return messages, services

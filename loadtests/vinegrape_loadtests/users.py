@@ -1,0 +1,152 @@
+"""Locust users: they send the sample requests over REST or gRPC, and check each response."""
+
+# mypy: disable-error-code="arg-type, no-untyped-call, str-bytes-safe"
+# Locust's and gRPC's types are incomplete
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import gevent
+import grpc
+from geventhttpclient._parser import HTTPParseError
+from locust import FastHttpUser, User, tag, task
+from locust.exception import StopUser
+
+from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, grpc_modules
+from vinegrape_loadtests.current_run import CurrentRun
+from vinegrape_loadtests.pace import RunEnded, now
+from vinegrape_loadtests.response_checks import WrongResponse
+from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
+
+# At import, before Locust forks: all its processes share the memory, and start together
+MESSAGES, SERVICES = grpc_modules()
+REQUESTS = make_sample_requests()
+
+
+class BaseUser(User):
+    """The tasks of every user, with their weights."""
+
+    abstract = True
+    due = 0.0  # when the current request was due
+
+    def wait_time(self) -> float:
+        """Wait until this user may send its next request."""
+        try:
+            self.due = CurrentRun.pace.next()
+        except RunEnded:
+            raise StopUser from None
+        return 0
+
+    def on_start(self) -> None:
+        """Wait before the first request too."""
+        self.wait()
+
+    def send(self, request: SampleRequest) -> None:
+        """Send one request, check the response and report the result to Locust."""
+        raise NotImplementedError
+
+    @tag("png")
+    @task(8)
+    def png(self) -> None:
+        """Send a leaf as PNG."""
+        self.send(REQUESTS["png"])
+
+    @tag("jpeg")
+    @task(6)
+    def jpeg(self) -> None:
+        """Send a leaf as JPEG, the most common format."""
+        self.send(REQUESTS["jpeg"])
+
+    @tag("photo")
+    @task(2)
+    def photo(self) -> None:
+        """Send a 12-megapixel photo."""
+        self.send(REQUESTS["photo"])
+
+    @tag("instances")
+    @task(2)
+    def instances(self) -> None:
+        """Send two valid and two invalid images in one request."""
+        self.send(REQUESTS["instances"])
+
+    @tag("broken")
+    @task
+    def cut(self) -> None:
+        """Send a truncated PNG."""
+        self.send(REQUESTS["cut"])
+
+    @tag("broken")
+    @task
+    def text(self) -> None:
+        """Send text instead of an image."""
+        self.send(REQUESTS["text"])
+
+    def latency_ms(self) -> float:
+        """Return the milliseconds since the current request was due."""
+        return (now() - self.due) * 1000
+
+
+class RestUser(BaseUser, FastHttpUser):
+    """Sends requests over REST, on one connection per user."""
+
+    def send(self, request: SampleRequest) -> None:
+        """Send the request's body as it is."""
+        with (
+            gevent.Timeout(CurrentRun.settings.timeout_s),
+            self.client.post(
+                PREDICTIONS_PATH,
+                data=request.body,
+                headers={"Content-Type": request.content_type},
+                name=request.name,
+                catch_response=True,
+            ) as response,
+        ):
+            response.request_meta["response_time"] = self.latency_ms()
+            problem = response.request_meta["exception"]
+            if problem and (not response.status_code or isinstance(problem, HTTPParseError)):
+                response.failure(problem)  # no connection, a timeout, or an incomplete response
+                return
+            try:
+                CurrentRun.checker.check(request, response.content or b"", response.status_code)
+            except WrongResponse as error:
+                response.failure(str(error))
+            else:
+                response.success()
+
+
+class GrpcUser(BaseUser):
+    """Sends requests over gRPC, on one connection per user."""
+
+    def on_start(self) -> None:
+        """Connect, then wait before the first request."""
+        address = CurrentRun.settings.grpc_host or f"{urlsplit(self.host).hostname}:7070"
+        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.predict = SERVICES.InferenceAPIsServiceStub(self.channel).Predictions
+        super().on_start()
+
+    def on_stop(self) -> None:
+        """Disconnect."""
+        self.channel.close()
+
+    def send(self, request: SampleRequest) -> None:
+        """Send the request's body as the input `data`."""
+        message = MESSAGES.PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
+        body = b""
+        problem: Exception | None = None
+        try:
+            body = self.predict(message, timeout=CurrentRun.settings.timeout_s).prediction
+            latency_ms = self.latency_ms()
+            CurrentRun.checker.check(request, body, None)
+        except grpc.RpcError as error:
+            latency_ms, problem = self.latency_ms(), ConnectionError(f"gRPC {error.code().name}")
+        except WrongResponse as error:
+            problem = error
+        self.environment.events.request.fire(
+            request_type="gRPC",
+            name=request.name,
+            response_time=latency_ms,
+            response_length=len(body),
+            exception=problem,
+            context={},
+        )

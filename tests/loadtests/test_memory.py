@@ -1,0 +1,74 @@
+import os
+import time
+from collections import Counter
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support import stand_in
+from vinegrape_handler.settings import WorkerSettings
+from vinegrape_loadtests import memory
+from vinegrape_loadtests.bench.command import bench
+from vinegrape_loadtests.memory import COLUMNS, MemoryRow, PeakMemory, make_requests, measure_memory, send_all
+
+
+def test_requests_go_up_to_the_limits_of_the_settings():
+    settings = WorkerSettings(max_image_bytes=1_000_000, max_image_pixels=1_000_000)
+    requests = make_requests(b"image", settings)
+    assert requests["the image"] == b"image"
+    assert 0.9 * 1_000_000 < len(requests["most bytes"]) <= 1_000_000
+    assert requests["most instances"].count(b"b64") == settings.max_instances
+
+
+def test_each_status_and_each_kind_of_error_is_counted():
+    with stand_in.stand_in(stand_in.in_turn(stand_in.correct, stand_in.failing)) as server:
+        responses = send_all(server.url, b"image", connections=2, seconds=0.2)
+        assert responses.keys() == {"200", "500"}
+        assert responses.total() == server.requests
+    assert send_all("http://127.0.0.1:1/", b"image", 1, 0.05).keys() == {"ConnectionRefusedError"}
+
+
+@pytest.mark.xdist_group("timing")
+def test_the_peak_of_a_process_includes_memory_that_it_has_freed():
+    with PeakMemory(os.getpid()) as empty:
+        pass
+    with PeakMemory(os.getpid()) as peak:
+        sampled = peak.mib["all"]
+        block = bytearray(os.urandom(1)) * (100 * 2**20)
+        while peak.mib["all"] < empty.mib["all"] + 90:
+            time.sleep(0.01)
+        del block
+    assert peak.mib["all"] >= empty.mib["all"] + 90 > sampled
+    assert peak.mib.keys() == set(COLUMNS)
+
+
+def test_the_command_fails_if_a_response_is_not_200(monkeypatch):
+    peak_mib = {"Java": 200.0, "largest worker": 100.0, "serve": 30.0, "all": 330.0}
+    rows = [
+        MemoryRow("started", peak_mib, Counter()),
+        MemoryRow("the image", peak_mib, Counter({"200": 9})),
+        MemoryRow("most bytes", peak_mib, Counter({"200": 1, "503": 8})),
+    ]
+    monkeypatch.setattr(memory, "measure_memory", lambda *_: iter(rows))
+    result = CliRunner().invoke(bench, ["memory"])
+    assert result.exit_code == 1
+    header, *lines = result.stdout.splitlines()
+    assert header.split() == ["Java", "largest", "worker", "serve", "all", "responses"]
+    assert lines[0].split() == ["started", "200", "100", "30", "330"]
+    assert lines[2].split()[-4:] == ["200:", "1", "503:", "8"]
+    assert result.stderr == "Error: Not every response was 200: most bytes.\n"
+
+
+@pytest.mark.live
+@pytest.mark.xdist_group("timing")
+def test_a_real_servers_memory_is_measured_for_every_request(tiny_archive, leaf, monkeypatch):
+    for name, value in {"ARCHIVE": tiny_archive, "WORKERS": 1, "MAX_IMAGE_BYTES": 4_000_000}.items():
+        monkeypatch.setenv(f"VINEGRAPE_{name}", str(value))
+    rows = list(measure_memory(connections=2, seconds=0.1, image=leaf))
+    assert [row.name for row in rows][:2] == ["started", "the image"]
+    assert len(rows) == 8
+    for row in rows:
+        assert row.complete, row
+        assert row.responses or row.name == "started"
+        assert row.peak_mib["all"] > row.peak_mib["Java"] > 10
+        assert row.peak_mib["largest worker"] > 10

@@ -1,0 +1,46 @@
+import io
+import itertools
+import json
+
+import pytest
+from PIL import Image
+
+from vinegrape_loadtests.response_checks import ResponseChecker
+from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
+
+NAMES = ("png", "jpeg", "photo", "cut", "text", "instances")
+
+
+@pytest.fixture(scope="module")
+def requests() -> dict[str, SampleRequest]:
+    return make_sample_requests()
+
+
+def test_the_photo_is_like_a_phones(requests):
+    photo = Image.open(io.BytesIO(requests["photo"].body))
+    assert photo.format == "JPEG"
+    assert photo.width * photo.height >= 12e6
+    assert photo.getexif()[0x0112] == 6
+    assert len(requests["photo"].body) > 2e6
+
+
+def test_the_bytes_are_the_same_each_time(requests):
+    assert tuple(requests) == NAMES
+    assert make_sample_requests() == requests
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_server_passes_the_checks_over_rest_and_grpc(server, requests, name):
+    request, checker = requests[name], ResponseChecker(tolerance=0)
+    rest = server.post(request.body, headers={"content-type": request.content_type})
+    checker.check(request, rest.content, rest.status_code)
+    checker.check(request, server.call(request.body), None)
+
+
+def test_predictions_for_the_images_differ(server, requests):
+    """Otherwise a response to another image would not be noticed."""
+    valid = [request for name, request in requests.items() if request.expected == (name,)]
+    predictions = [json.loads(server.post(request.body).content)["probabilities"] for request in valid]
+    assert len(predictions) == 3
+    for one, other in itertools.combinations(predictions, 2):
+        assert max(abs(one[label] - other[label]) for label in one) > 0.05
