@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.images import image
-from tests.serving.test_lifecycle import listens, read_self_check
-from tests.support.server import Live, wait_until
+from tests.support.repack import read_self_check
+from tests.support.server import Live, listens, wait_until
 from vinegrape_loadtests.local.server import free_ports
 
 IMAGE = os.environ["SERVE_IMAGE"]
