@@ -12,10 +12,15 @@ from tests.support.server import serving, starting, wait_until
 
 pytestmark = pytest.mark.live
 
-# Values of startup_timeout_s. They limit the start too, which takes 2 to 4 s; and a TorchServe that hangs is reported
-# by the probes after 10 s.
-NO_WORKER_S = 8
-HANGS_S = 12
+STARTS_ONCE = """
+from pathlib import Path
+from vinegrape_handler.handler import Handler
+
+class StartsOnce(Handler):
+    def initialize(self, context):
+        Path({folder!r}).mkdir()
+        super().initialize(context)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,37 +94,30 @@ def test_a_killed_server_takes_its_processes_with_it(tiny_archive, tmp_path):
             wait_until(lambda: not abandoned.exists())
 
 
-def test_a_server_without_a_worker_ends_after_startup_timeout_s(tiny_archive, tmp_path):
-    """TorchServe would stop to start workers, and refuse every request. Here no worker starts a second time."""
-    started = tmp_path / "started"
-    code = f"""
-from pathlib import Path
-from vinegrape_handler.handler import Handler
+def test_servers_that_do_not_recover_end_after_startup_timeout_s(tiny_archive, tmp_path):
+    """In one server no worker starts a second time; in the other one TorchServe hangs.
 
-class FailsTheSecondTime(Handler):
-    def initialize(self, context):
-        Path({str(started)!r}).mkdir()
-        super().initialize(context)
-"""
-    archive = with_entry(tiny_archive, tmp_path, code)
-    with serving(archive, tmp_path / "log", startup_timeout_s=NO_WORKER_S) as live:
-        (worker,) = workers(live.process)
-        worker.kill()
-        wait_until(lambda: live.operations("/readyz").status_code == 503)
-        assert live.operations("/livez").status_code == 200
-        assert live.metrics()[("vinegrape_workers_ready",)] == 0
-        assert live.process.wait(NO_WORKER_S + STOP_S) == 1
-        assert f"{NO_WORKER_S} s (startup_timeout_s)" in last_line(live.log)
-        assert "worker" in last_line(live.log)
-
-
-def test_a_torchserve_that_hangs_is_reported_and_ended(tiny_archive, tmp_path):
-    with serving(tiny_archive, tmp_path / "log", startup_timeout_s=HANGS_S) as live:
-        frontend = java(live.process)
+    They run at the same time, because each of them waits for the timeout. TorchServe by itself would stop to start
+    workers, and then refuse every request.
+    """
+    archive = with_entry(tiny_archive, tmp_path, STARTS_ONCE.format(folder=str(tmp_path / "started")))
+    timeout_s = 15  # it also limits the start; and the probes report a TorchServe that hangs after 10 s
+    with (
+        serving(archive, tmp_path / "without_worker", startup_timeout_s=timeout_s) as without_worker,
+        serving(tiny_archive, tmp_path / "hanging", startup_timeout_s=timeout_s) as hanging,
+    ):
+        kill_worker(without_worker)
+        frontend = java(hanging.process)
         frontend.suspend()
-        wait_until(lambda: live.operations("/readyz").status_code == 503)
-        assert live.operations("/livez").status_code == 503
-        assert live.process.wait(HANGS_S + STOP_S) == 1
-        assert f"{HANGS_S} s (startup_timeout_s)" in last_line(live.log)
-        assert "TorchServe" in last_line(live.log)
+
+        wait_until(lambda: without_worker.operations("/readyz").status_code == 503)
+        assert without_worker.operations("/livez").status_code == 200
+        assert without_worker.metrics()[("vinegrape_workers_ready",)] == 0
+        wait_until(lambda: hanging.operations("/readyz").status_code == 503)
+        assert hanging.operations("/livez").status_code == 503
+
+        for server, part in ((without_worker, "worker"), (hanging, "TorchServe")):
+            assert server.process.wait(timeout_s + STOP_S) == 1
+            assert part in last_line(server.log)
+            assert f"{timeout_s} s (startup_timeout_s)" in last_line(server.log)
         assert_all_ended([frontend])

@@ -2,7 +2,8 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from signal import SIGINT, SIGTERM
 
 import psutil
@@ -12,7 +13,8 @@ from vinegrape_server.host.processes import end_with_parent, find_workers
 STOP_S = 30  # far longer than any program takes to end; it limits the time of a failing test
 
 _SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
-_seen: set[psutil.Process] = set()
+# Processes by the process id of the program that started them: those of a program that was killed are only known here
+_families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
 
 
 @contextlib.contextmanager
@@ -34,8 +36,8 @@ def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program at once, and kill what is left of it and of its descendants after `STOP_S`."""
-    family = descendants(process)
+    """End a program at once, and kill what is left of it and of its descendants."""
+    descendants(process)
     # vinegrape does not wait for requests after a second signal. Two equal signals could arrive as one.
     process.send_signal(SIGINT)
     process.send_signal(SIGTERM)
@@ -44,11 +46,11 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    kill(psutil.wait_procs(family, timeout=STOP_S)[1])
+    kill(psutil.wait_procs(_families[process.pid], timeout=5)[1])
 
 
-def kill(processes: list[psutil.Process]) -> None:
-    """Kill processes, some of which may have ended."""
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill those processes that still run."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -58,7 +60,7 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Child processes and their child processes; empty if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
-        _seen.update(family)
+        _families[process.pid].update(family)
         return family
     return []
 
@@ -91,9 +93,9 @@ def assert_all_ended(processes: list[psutil.Process]) -> None:
 def running_servers() -> list[psutil.Process]:
     """Processes of servers that this Python process has started and that do not end within some seconds.
 
-    A process whose parent has died is not a descendant any more. It is known if `descendants` has returned it before.
+    A process whose parent has died is not a descendant any more, but `descendants` may have returned it before.
     """
-    started = {*psutil.Process().children(recursive=True), *_seen}
+    started = set(psutil.Process().children(recursive=True)).union(*_families.values())
     servers = [each for each in started if any(words in command_line(each) for words in _SERVER_WORDS)]
     alive: list[psutil.Process] = psutil.wait_procs(servers, timeout=5)[1]
     return alive

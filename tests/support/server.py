@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.processes import running
+from tests.support.processes import descendants, running
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.settings import ServeSettings
 
@@ -143,6 +143,7 @@ class Live:
             return self.is_ready()
 
         wait_until(is_ready, seconds=START_S)
+        descendants(self.process)  # so that `running` ends them even if a test kills the server
 
 
 @contextlib.contextmanager
