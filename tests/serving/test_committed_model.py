@@ -16,6 +16,15 @@ def test_the_self_check_images_have_their_recorded_probabilities(server, archive
         np.testing.assert_allclose(list(prediction["probabilities"].values()), recorded, atol=0.05)
 
 
+def test_images_of_one_batch_have_the_same_probabilities_as_alone(server, archive):
+    """The int8 network computes slightly different numbers in batches of another size."""
+    _, images = read_self_check(archive)
+    predictions = server.post(instances(*images)).json()["predictions"]
+    for prediction, image in zip(predictions, images, strict=True):
+        alone = server.post(image).json()["probabilities"]
+        np.testing.assert_allclose(list(prediction["probabilities"].values()), list(alone.values()), atol=2e-3)
+
+
 def test_get_describes_the_model(server, archive):
     metadata = read_metadata(archive)
     response = server.client.get(server.url, headers={"accept": "application/json"})

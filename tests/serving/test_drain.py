@@ -16,8 +16,8 @@ from tests.support.server import serving, starting, wait_until
 
 pytestmark = pytest.mark.live
 
-# The body of a large image takes time on its way to the worker. Its classification takes longer than the time without
-# activity after which a server regards itself as idle, and uses no processor: only the metrics show that it runs.
+# A large body takes time on its way to the worker. An image of LARGE_BYTES takes 0.4 s, one of twice that size 3 s.
+# These seconds use no processor, so that only the metrics show that the worker is busy.
 LARGE_BYTES = 2_000_000
 SLOW_ON_LARGE_IMAGES = f"""
 import time
@@ -27,8 +27,9 @@ from vinegrape_handler.handler import Handler
 classify = Classifier.classify
 
 def classify_slowly(self, images):
-    if any(isinstance(image, bytes) and len(image) >= {LARGE_BYTES} for image in images):
-        time.sleep(0.7)
+    largest = max((len(image) for image in images if isinstance(image, bytes)), default=0)
+    if largest >= {LARGE_BYTES}:
+        time.sleep(3 if largest >= {2 * LARGE_BYTES} else 0.4)
     return classify(self, images)
 
 class Slow(Handler):
@@ -64,16 +65,18 @@ def wait_until_stopping(live):
 def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, batch_size):
     """When the signal comes, requests wait in the queue, are on their way to the worker, and are being classified."""
     settings = {"batch_size": batch_size, "drain_timeout_s": 200}
-    with serving(slow_archive, tmp_path / "log", **settings) as live, ThreadPoolExecutor(6) as pool:
+    with serving(slow_archive, tmp_path / "log", **settings) as live, ThreadPoolExecutor(7) as pool:
         before = live.received()
         over_rest = [pool.submit(live.post, large_image) for _ in range(3)]
         over_grpc = [pool.submit(live.call, large_image) for _ in range(3)]
         wait_until(lambda: live.received() == before + 6)
+        over_rest.append(pool.submit(live.post, large_image + bytes(LARGE_BYTES)))
+        wait_until(lambda: live.received() == before + 7)
         live.process.send_signal(signal.SIGTERM)
         wait_until_stopping(live)
         answers = [response.result().json() for response in over_rest]
         answers += [json.loads(response.result()) for response in over_grpc]
-        assert [answer["label"] for answer in answers] == ["Ak"] * 6
+        assert [answer["label"] for answer in answers] == ["Ak"] * 7
         assert live.process.wait(STOP_S) == 0
 
 
