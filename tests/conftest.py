@@ -67,7 +67,7 @@ def no_server_left_running() -> Iterator[None]:
     from tests.support import processes
 
     servers = processes.running_servers()
-    command_lines = [processes.command_line(each) for each in servers]
+    command_lines = [processes.command_line(server) for server in servers]
     processes.kill(servers)
     assert not command_lines, "A test left these processes running"
 

@@ -103,6 +103,6 @@ def test_many_clients_at_once(name, request):
     rng = np.random.default_rng(0)
     requests = [(contents[rng.integers(len(contents))], (send_rest, send_grpc)[rng.integers(2)]) for _ in range(200)]
     with ThreadPoolExecutor(16) as pool:
-        bodies = list(pool.map(lambda each: each[1](live)(each[0]), requests))
+        bodies = list(pool.map(lambda request: request[1](live)(request[0]), requests))
     for body, (content, _) in zip(bodies, requests, strict=True):
         assert_answer(body, content)

@@ -37,7 +37,7 @@ def assert_error(body, code, type_, words):
     assert list(body) == ["error"]
     assert list(body["error"]) == ["code", "type", "message"]
     assert (body["error"]["code"], body["error"]["type"]) == (code, type_)
-    assert all(each in body["error"]["message"] for each in words)
+    assert all(word in body["error"]["message"] for word in words)
 
 
 @pytest.mark.parametrize("name", CASES)

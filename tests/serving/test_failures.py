@@ -45,7 +45,7 @@ def test_a_killed_worker_is_replaced_and_its_counts_are_kept(tiny_archive, image
     with serving(tiny_archive, tmp_path / "log") as live:
         answers = [live.post(image).json() for _ in range(3)]
         first = kill_worker(live)
-        wait_until(lambda: {each.pid for each in workers(live.process)} - {first})
+        wait_until(lambda: {worker.pid for worker in workers(live.process)} - {first})
         wait_until(live.is_ready)
         answers.append(live.post(image).json())
         assert answers == answers[:1] * 4

@@ -70,7 +70,7 @@ def test_a_server_answers_and_a_signal_ends_all_its_processes(tmp_path, request,
 
 def test_a_terminal_that_is_closed_during_the_start_ends_the_server(tiny_archive, tmp_path):
     with starting(tiny_archive, tmp_path / "log") as live:
-        wait_until(lambda: any("ModelServer" in command_line(each) for each in descendants(live.process)))
+        wait_until(lambda: any("ModelServer" in command_line(process) for process in descendants(live.process)))
         processes, folder = descendants(live.process), temporary_folder(live.process)
         live.process.send_signal(signal.SIGHUP)
         assert live.process.wait(STOP_S) == 0

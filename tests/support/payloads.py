@@ -12,4 +12,4 @@ def b64(data: bytes) -> dict[str, str]:
 
 def instances(*values: Any) -> bytes:
     """The JSON body `{"instances": [...]}`; bytes become base64, every other value is written as it is."""
-    return json.dumps({"instances": [b64(each) if isinstance(each, bytes) else each for each in values]}).encode()
+    return json.dumps({"instances": [b64(value) if isinstance(value, bytes) else value for value in values]}).encode()

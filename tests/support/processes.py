@@ -96,6 +96,6 @@ def running_servers() -> list[psutil.Process]:
     A process whose parent has died is not a descendant any more, but `descendants` may have returned it before.
     """
     started = set(psutil.Process().children(recursive=True)).union(*_families.values())
-    servers = [each for each in started if any(words in command_line(each) for words in _SERVER_WORDS)]
+    servers = [process for process in started if any(words in command_line(process) for words in _SERVER_WORDS)]
     alive: list[psutil.Process] = psutil.wait_procs(servers, timeout=5)[1]
     return alive

@@ -24,8 +24,8 @@ def with_file(archive: Path, folder: Path, name: str, content: str) -> Path:
     """Copy an archive to a folder, with another content of one file."""
     path = folder / "changed.mar"
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
-        for each in source.namelist():
-            target.writestr(each, content if each == name else source.read(each))
+        for file in source.namelist():
+            target.writestr(file, content if file == name else source.read(file))
     return path
 
 
