@@ -97,7 +97,7 @@ def test_a_killed_server_takes_its_processes_with_it(tiny_archive, tmp_path):
 def test_servers_that_do_not_recover_end_after_startup_timeout_s(tiny_archive, tmp_path):
     """In one server no worker starts a second time; in the other one TorchServe hangs.
 
-    They run at the same time, because each of them waits for the timeout. TorchServe by itself would stop to start
+    They run at the same time, because each of them waits for the timeout. TorchServe by itself would stop starting
     workers, and then refuse every request.
     """
     archive = with_entry(tiny_archive, tmp_path, STARTS_ONCE.format(folder=str(tmp_path / "started")))
