@@ -47,6 +47,7 @@ TRAINED = {"small_archive", "export", "run"}
 LIVE = {"server", "batching_server", "tiny_server", "counted_server"}
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Mark tests by their fixtures, which train networks or start servers, and group tests that share them."""
     for item in items:
