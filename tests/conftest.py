@@ -1,20 +1,22 @@
 """Fixtures that more than one folder of tests uses."""
 
+from __future__ import annotations
+
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-# Before torch is imported: the networks here are tiny, and threads that share two cores with anything else only fight
-# over them (90 s of training instead of 3).
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if TYPE_CHECKING:
+    from tests.support.server import Live
 
-from tests.support import tiny_archive as tiny_archive_files
-from tests.support.server import Live, serving
-from vinegrape_handler.weights import BACKENDS
-from vinegrape_training.data import drawn_leaves
+# Set before torch is imported. More threads than cores slow the tiny networks of the tests down: training takes 90 s
+# instead of 3 when other programs use the two cores too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
@@ -23,7 +25,7 @@ ALL = os.environ.get("VINEGRAPE_TESTS") == "all"
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """With VINEGRAPE_TESTS=all, everything that a test needs is said to be there: a skip is a failure."""
+    """Report a skipped test as failed if VINEGRAPE_TESTS is "all", which states that every requirement is met."""
     report = yield
     if ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -31,40 +33,68 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Tests that use the same costly fixture run in one process of `pytest -n 2 --dist loadgroup`, so that it is made once.
+# `pytest -n 2 --dist loadgroup` runs the tests of one group in one process, so that they share a costly fixture.
 GROUPS = {
-    "batching_server": "server",
     "server": "server",
+    "batching_server": "tiny_server",
+    "tiny_server": "tiny_server",
+    "counted_server": "counted_server",
     "small_archive": "trained",
     "export": "trained",
     "run": "trained",
     "tiny_torch_archive": "torch",
 }
 TRAINED = {"small_archive", "export", "run"}
+LIVE = {"server", "batching_server", "tiny_server", "counted_server"}
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Mark each test by the fixtures that it uses: what they start, and the group that shares them."""
+    """Mark tests by their fixtures, which train networks or start servers, and group tests that share them."""
     for item in items:
         fixtures = set(item.fixturenames)
         if fixtures & TRAINED:
             item.add_marker("trains")
-        if fixtures & {"server", "batching_server"}:
+        if fixtures & LIVE:
             item.add_marker("live")
         group = next((GROUPS[name] for name in GROUPS if name in fixtures), None)
         if group and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_server_left_running() -> Iterator[None]:
+    """Fail the run if a server that a test started still runs at the end, and kill it."""
+    yield
+    from tests.support import processes
+
+    servers = processes.running_servers()
+    command_lines = [processes.command_line(server) for server in servers]
+    processes.kill(servers)
+    assert not command_lines, "A test left these processes running"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def child_processes_receive_sighup() -> None:
+    """Let child processes receive SIGHUP when pytest runs under nohup.
+
+    nohup sets the signal to "ignored", which child processes inherit. They do not inherit a handler: a program that
+    pytest starts has the default action again, and pytest itself still survives the signal.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+
+
 def shared(name: str) -> Path:
+    """The path of a file or folder of data that is not in the repository; skip the test if it does not exist."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{path} is not there; set VINEGRAPE_SHARED to the folder that holds {name}")
+        pytest.skip(f"{path} does not exist; set VINEGRAPE_SHARED to the folder that contains {name}")
     return path
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program that pip cannot install."""
+    """The path of a program that pip cannot install; skip the test if it is not installed."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
@@ -73,31 +103,31 @@ def program(name: str, package: str) -> str:
 
 @pytest.fixture(scope="session")
 def leaves() -> Path:
-    """The real leaf images, a folder a class."""
+    """The real leaf images, one folder per class."""
     return shared("data/grapevine_leaves")
 
 
 @pytest.fixture(scope="session")
-def strangers() -> Path:
-    """Pictures that are no leaf of the five varieties."""
+def foreign_images() -> Path:
+    """Photos that show no leaf of the five varieties."""
     return shared("data/ood")
 
 
 @pytest.fixture(scope="session")
 def pretrained() -> Path:
-    """ImageNet weights for timm's mobilenetv2_100."""
+    """ImageNet weights of timm's mobilenetv2_100."""
     return shared("weights/mobilenetv2_100_imagenet.pth")
 
 
 @pytest.fixture(scope="session")
 def leaf() -> bytes:
-    """The picture of README's curl."""
+    """The image of the curl command in README."""
     return (ROOT / "docs" / "leaf.png").read_bytes()
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory) -> Path:
-    """The committed model in an archive with the code as it is now."""
+    """The committed model, packed with the present code of the handler."""
     from vinegrape_training.export.archive import build
 
     path = tmp_path_factory.mktemp("store") / "vinegrape.mar"
@@ -107,7 +137,9 @@ def archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
-    """A small data set of drawn leaves, a folder a class: 10 of each of five kinds, 64 px."""
+    """A small data set of drawn leaves: five classes, one folder per class, 10 images of 64 x 64 pixels in each."""
+    from vinegrape_training.data import drawn_leaves
+
     folder = tmp_path_factory.mktemp("drawn")
     drawn_leaves.draw_dataset(folder / "leaves", images_per_class=10, seed=0, side=64)
     return folder / "leaves"
@@ -115,12 +147,12 @@ def drawn(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(drawn, tmp_path_factory) -> Path:
-    """The folder of a small CNN's short training run on drawn leaves."""
+    """The folder of a short training run of a small CNN on drawn leaves."""
     from tests.support.small_config import compose_config
     from vinegrape_training.fit.train import train
 
     folder = tmp_path_factory.mktemp("run") / "run"
-    # enough for answers that differ: a network that gives every kind a fifth tells no test anything
+    # Enough epochs for predictions that differ: tests cannot use a network that returns 0.2 for every class
     steps = ("trainer.max_epochs=15", "trainer.patience=15", "data.batch_size=8")
     train(compose_config(f"data.dir={drawn}", f"run_dir={folder}", "augmentation=light", *steps))
     return folder
@@ -128,7 +160,7 @@ def run(drawn, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def export(run, tmp_path_factory) -> Path:
-    """That run's export, in every format."""
+    """The export of `run`, in every format."""
     from vinegrape_training.export.export import export as make
     from vinegrape_training.export.parity import ParityLimits
 
@@ -139,7 +171,8 @@ def export(run, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_archive(export, tmp_path_factory) -> Path:
-    """That export's archive, with the weights of every backend."""
+    """The archive of `export`, with the weights of every backend."""
+    from vinegrape_handler.weights import BACKENDS
     from vinegrape_training.export.archive import build
 
     path = tmp_path_factory.mktemp("small_store") / "vinegrape.mar"
@@ -149,7 +182,9 @@ def small_archive(export, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory) -> Path:
-    """The folder of a model whose answers can be worked out on paper, with ONNX weights."""
+    """The folder of a model whose probabilities can be worked out on paper, with ONNX weights."""
+    from tests.support import tiny_archive as tiny_archive_files
+
     folder = tmp_path_factory.mktemp("tiny") / "export"
     tiny_archive_files.write_export(folder)
     return folder
@@ -157,13 +192,18 @@ def tiny_export(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_archive(tiny_export, tmp_path_factory) -> Path:
-    """That model's archive, with the handler's code as it is now."""
+    """The archive of `tiny_export`, with the present code of the handler."""
+    from tests.support import tiny_archive as tiny_archive_files
+
     return tiny_archive_files.write_archive(tmp_path_factory.mktemp("tiny_store") / "vinegrape.mar", tiny_export)
 
 
 @pytest.fixture(scope="session")
 def tiny_torch_archive(tmp_path_factory) -> Path:
-    """The same model's archive, with the weights of every backend; needs torch."""
+    """The archive of the same model with the weights of every backend; imports torch."""
+    from tests.support import tiny_archive as tiny_archive_files
+    from vinegrape_handler.weights import BACKENDS
+
     folder = tmp_path_factory.mktemp("tiny_torch")
     tiny_archive_files.write_export(folder / "export", BACKENDS)
     return tiny_archive_files.write_archive(folder / "vinegrape.mar", folder / "export")
@@ -171,6 +211,17 @@ def tiny_torch_archive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(archive, tmp_path_factory) -> Iterator[Live]:
-    """The committed model, as `make serve` serves it, with one worker."""
+    """The committed model, served as by `make serve`, with one worker."""
+    from tests.support.server import serving
+
     with serving(archive, tmp_path_factory.mktemp("server") / "log") as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_archive, tmp_path_factory) -> Iterator[Live]:
+    """The model of `tiny_archive`, served with one worker."""
+    from tests.support.server import serving
+
+    with serving(tiny_archive, tmp_path_factory.mktemp("tiny_server") / "log") as live:
         yield live

@@ -1,37 +1,47 @@
-"""A real `vinegrape serve` on free ports, and ways to ask it."""
+"""Start a real `vinegrape serve` on free ports, and send requests to it.
+
+`vinegrape_loadtests.local.server` starts one too. A test needs more: the log in a file, no settings from the
+environment, a server that ends with pytest. So only `free_ports` is shared.
+"""
 
 import concurrent.futures
 import contextlib
+import functools
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import grpc
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.processes import descendants, running
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
-PROTOS, SERVICES = grpc.protos_and_services("clients/inference.proto")
-
 PORTS = tuple(ServeSettings().ports)
+START_S = 120
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that no program listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether a program accepts connections on this address and port."""
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((address, port)) == 0
 
 
 def command(*arguments: str) -> list[str]:
@@ -39,9 +49,41 @@ def command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("vinegrape")), *arguments]
 
 
+def serve_command(archive: Path, **settings: Any) -> list[str]:
+    """The command that serves an archive; settings are options of the command line, with underscores."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    return command("serve", f"--archive={archive}", *options)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment without settings of vinegrape, and with further variables."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
+    return {**inherited, **variables}
+
+
+def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of which the test expects that it ends by itself."""
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=clean_environment())
+
+
+@functools.cache
+def _grpc_modules() -> tuple[Any, Any]:
+    """Messages and services of clients/inference.proto. Compiling them is too slow for tests without a server."""
+    import grpc
+
+    return grpc.protos_and_services("clients/inference.proto")
+
+
 @dataclass
 class Live:
-    """One running server."""
+    """One running server.
+
+    Attributes:
+        process: of `vinegrape serve`.
+        ports: by the names of their settings.
+        log: the file with its output.
+        client: sends requests to the REST port.
+    """
 
     process: subprocess.Popen[str]
     ports: dict[str, int]
@@ -51,96 +93,98 @@ class Live:
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['rest_port']}", timeout=60)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['rest_port']}/predictions/vinegrape"
+
+    def post(self, content: bytes, **options: Any) -> httpx.Response:
+        return self.client.post("/predictions/vinegrape", content=content, **options)
+
+    def call(self, content: bytes, key: str = "data") -> bytes:
+        """The response of the gRPC call Predictions."""
+        import grpc
+
+        messages, services = _grpc_modules()
+        with grpc.insecure_channel(f"127.0.0.1:{self.ports['grpc_port']}") as channel:
+            stub = services.InferenceAPIsServiceStub(channel)
+            request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
+            prediction: bytes = stub.Predictions(request, timeout=60).prediction
+            return prediction
+
+    def at_once(self, send: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+        """Call `send(value)` for all values at the same time; the results have the order of the values."""
+        with concurrent.futures.ThreadPoolExecutor(len(values)) as pool:
+            return list(pool.map(send, values))
+
     def operations(self, path: str) -> httpx.Response:
-        """What the operations port says."""
+        """GET a path of the operations port."""
         return httpx.get(f"http://127.0.0.1:{self.ports['operations_port']}{path}", timeout=60)
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """Every metric by its name and its labels' values, in the order of the labels' names."""
+        """Every metric, by its name and the values of its labels in the order of the labels' names."""
         return {
             (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(self.operations("/metrics").text)
             for sample in family.samples
         }
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['rest_port']}/predictions/vinegrape"
+    def received(self) -> float:
+        """Requests that TorchServe has received completely: it counts each before it enters the queue."""
+        return self.metrics()[("ts_inference_requests_total",)]
 
-    def post(self, content: bytes, **options) -> httpx.Response:
-        return self.client.post("/predictions/vinegrape", content=content, **options)
+    def is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.operations("/readyz").status_code == 200
+        return False
 
-    def call(self, content: bytes, key: str = "data") -> bytes:
-        """The answer of the gRPC call Predictions."""
-        with grpc.insecure_channel(f"127.0.0.1:{self.ports['grpc_port']}") as channel:
-            stub = SERVICES.InferenceAPIsServiceStub(channel)
-            request = PROTOS.PredictionsRequest(model_name="vinegrape", input={key: content})
-            return stub.Predictions(request, timeout=60).prediction
+    def wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, f"The server did not start:\n{self.log.read_text()}"
+            return self.is_ready()
 
-    def at_once(self, ask, contents: list[bytes]) -> list:
-        """`ask(content)` for each content, all at the same time; the results in their order."""
-        with concurrent.futures.ThreadPoolExecutor(len(contents)) as pool:
-            return list(pool.map(ask, contents))
-
-
-def with_entry(archive: Path, folder: Path, code: str) -> Path:
-    """A copy of an archive in a folder, whose handler is this code."""
-    path = folder / "other.mar"
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, code if name == "vinegrape_entry.py" else source.read(name))
-    return path
+        wait_until(is_ready, seconds=START_S)
+        descendants(self.process)  # so that `running` ends them even if a test kills the server
 
 
 @contextlib.contextmanager
-def starting(archive: Path, log: Path, output: int | None = None, **settings) -> Iterator[Live]:
-    """Start to serve an archive, until the block ends.
+def starting(
+    archive: Path, log: Path, output: int | None = None, environment: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[Live]:
+    """Start to serve an archive; end the server with the block, without waiting for requests.
 
     Args:
         archive: to serve.
-        log: where its words go.
-        output: a file descriptor where they go instead.
-        settings: as on the command line, with underscores.
+        log: the file for its output.
+        output: a file descriptor for its output instead of the file.
+        environment: further variables.
+        settings: options of the command line, with underscores; free ports and one worker by default.
     """
     settings = {**free_ports(), "workers": 1, **settings}
-    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command("serve", "--archive", str(archive), *options),
+    with (
+        log.open("w") as file,
+        running(
+            serve_command(archive, **settings),
             stdout=file if output is None else output,
             stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-    try:
-        yield Live(process, {name: settings[name] for name in PORTS}, log)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+            env=clean_environment(**(environment or {})),
+        ) as process,
+    ):
+        live = Live(process, {name: settings[name] for name in PORTS}, log)
+        with live.client:
+            yield live
 
 
 @contextlib.contextmanager
-def serving(archive: Path, log: Path, **settings) -> Iterator[Live]:
-    """The same, once the server says that it answers."""
+def serving(archive: Path, log: Path, **settings: Any) -> Iterator[Live]:
+    """Start to serve an archive, as `starting` does, and wait until the server is ready."""
     with starting(archive, log, **settings) as live:
-        wait_for_banner(live.process, log)
+        live.wait_until_ready()
         yield live
 
 
-def wait_for_banner(process: subprocess.Popen[str], log: Path) -> None:
-    """Return once the server says that it answers."""
-
-    def said() -> bool:
-        assert process.poll() is None, f"The server did not start:\n{log.read_text()}"
-        return "Ctrl-C" in log.read_text()
-
-    wait_until(said, seconds=120)
-
-
-def wait_until(condition, seconds=60):
-    """Return once a condition holds; the time is a bound, so that a test that fails also ends."""
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Return once a condition holds; fail after some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"The condition did not hold within {seconds} s"
         time.sleep(0.05)

@@ -1,0 +1,119 @@
+"""A server that stops answers the requests in flight first, unless a second signal comes."""
+
+import json
+import os
+import pty
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.processes import STOP_S, java, workers
+from tests.support.repack import read_self_check, with_entry
+from tests.support.server import serving, starting, wait_until
+
+pytestmark = pytest.mark.live
+
+# A large body takes time on its way to the worker. An image of LARGE_BYTES takes 0.4 s, one of twice that size 3 s.
+# These seconds use no processor, so that only the metrics show that the worker is busy.
+LARGE_BYTES = 2_000_000
+SLOW_ON_LARGE_IMAGES = f"""
+import time
+from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.handler import Handler
+
+classify = Classifier.classify
+
+def classify_slowly(self, images):
+    largest = max((len(image) for image in images if isinstance(image, bytes)), default=0)
+    if largest >= {LARGE_BYTES}:
+        time.sleep(3 if largest >= {2 * LARGE_BYTES} else 0.4)
+    return classify(self, images)
+
+class Slow(Handler):
+    def initialize(self, context):
+        Classifier.classify = classify_slowly
+        super().initialize(context)
+"""
+
+
+@pytest.fixture
+def slow_archive(tiny_archive, tmp_path) -> Path:
+    return with_entry(tiny_archive, tmp_path, SLOW_ON_LARGE_IMAGES)
+
+
+@pytest.fixture(scope="module")
+def image(tiny_archive) -> bytes:
+    """A red image."""
+    _, (red, _) = read_self_check(tiny_archive)
+    return red
+
+
+@pytest.fixture(scope="module")
+def large_image(image) -> bytes:
+    """The same pixels. PNG decoders ignore bytes after the end of the image."""
+    return image + bytes(LARGE_BYTES)
+
+
+def wait_until_stopping(live):
+    wait_until(lambda: live.operations("/readyz").status_code == 503)
+
+
+@pytest.mark.parametrize("batch_size", [1, pytest.param(8, marks=pytest.mark.nightly)])
+def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, batch_size):
+    """When the signal comes, requests wait in the queue, are on their way to the worker, and are being classified."""
+    settings = {"batch_size": batch_size, "drain_timeout_s": 200}
+    with serving(slow_archive, tmp_path / "log", **settings) as live, ThreadPoolExecutor(7) as pool:
+        before = live.received()
+        over_rest = [pool.submit(live.post, large_image) for _ in range(3)]
+        over_grpc = [pool.submit(live.call, large_image) for _ in range(3)]
+        wait_until(lambda: live.received() == before + 6)
+        over_rest.append(pool.submit(live.post, large_image + bytes(LARGE_BYTES)))
+        wait_until(lambda: live.received() == before + 7)
+        live.process.send_signal(signal.SIGTERM)
+        wait_until_stopping(live)
+        answers = [response.result().json() for response in over_rest]
+        answers += [json.loads(response.result()) for response in over_grpc]
+        assert [answer["label"] for answer in answers] == ["Ak"] * 7
+        assert live.process.wait(STOP_S) == 0
+
+
+def test_requests_in_flight_are_answered_after_the_terminal_is_closed(slow_archive, large_image, tmp_path):
+    """The server cannot write its last lines any more."""
+    ours, theirs = pty.openpty()
+    with starting(slow_archive, tmp_path / "log", output=theirs) as live, ThreadPoolExecutor(4) as pool:
+        os.close(theirs)
+        live.wait_until_ready()
+        before = live.received()
+        responses = [pool.submit(live.post, large_image) for _ in range(4)]
+        wait_until(lambda: live.received() == before + 4)
+        os.close(ours)
+        live.process.send_signal(signal.SIGHUP)
+        assert [response.result().status_code for response in responses] == [200] * 4
+        assert live.process.wait(STOP_S) == 0
+
+
+def test_a_second_signal_does_not_wait_for_requests(tiny_archive, image, tmp_path):
+    with serving(tiny_archive, tmp_path / "log", drain_timeout_s=1000) as live, ThreadPoolExecutor(4) as pool:
+        (worker,) = workers(live.process)
+        worker.suspend()  # it never answers
+        before = live.received()
+        responses = [pool.submit(live.post, image) for _ in range(4)]
+        wait_until(lambda: live.received() == before + 4)
+        live.process.send_signal(signal.SIGTERM)
+        wait_until_stopping(live)
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(STOP_S) == 0
+        assert all(isinstance(response.exception(), httpx.TransportError) for response in responses)
+
+
+def test_a_second_signal_does_not_wait_for_a_torchserve_that_hangs(tiny_archive, tmp_path):
+    """A Java process that hangs neither reports what is in flight nor ends by itself."""
+    with serving(tiny_archive, tmp_path / "log", drain_timeout_s=1000) as live:
+        java(live.process).suspend()
+        live.process.send_signal(signal.SIGTERM)
+        wait_until_stopping(live)
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(8) == 0  # without a second signal the server kills Java after 10 s

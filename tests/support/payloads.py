@@ -1,0 +1,15 @@
+"""Request bodies with several images."""
+
+import base64
+import json
+from typing import Any
+
+
+def b64(data: bytes) -> dict[str, str]:
+    """One instance: an encoded image in base64."""
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def instances(*values: Any) -> bytes:
+    """The JSON body `{"instances": [...]}`; bytes become base64, every other value is written as it is."""
+    return json.dumps({"instances": [b64(value) if isinstance(value, bytes) else value for value in values]}).encode()

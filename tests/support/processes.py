@@ -1,0 +1,101 @@
+"""Start programs for a test and end them, together with every process that they started."""
+
+import contextlib
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from signal import SIGINT, SIGTERM
+
+import psutil
+
+from vinegrape_server.host.processes import end_with_parent, find_workers
+
+STOP_S = 30  # far longer than any program takes to end; it limits the time of a failing test
+
+_SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
+# Processes by the process id of the program that started them: those of a program that was killed are only known here
+_families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
+
+
+@contextlib.contextmanager
+def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the block ends, whether the block succeeds or fails.
+
+    The program has a session of its own, so that Ctrl-C in a terminal reaches pytest only. The kernel kills the
+    program if pytest itself is killed.
+
+    Args:
+        arguments: the program and its arguments.
+        options: of `subprocess.Popen`.
+    """
+    process = subprocess.Popen(arguments, text=True, start_new_session=True, preexec_fn=end_with_parent, **options)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program at once, and kill what is left of it and of its descendants."""
+    descendants(process)
+    # vinegrape does not wait for requests after a second signal. Two equal signals could arrive as one.
+    process.send_signal(SIGINT)
+    process.send_signal(SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    kill(psutil.wait_procs(_families[process.pid], timeout=5)[1])
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill those processes that still run."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Child processes and their child processes; empty if the process has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+        _families[process.pid].update(family)
+        return family
+    return []
+
+
+def java(process: subprocess.Popen[str]) -> psutil.Process:
+    """The Java process of a running `vinegrape serve`."""
+    (child,) = psutil.Process(process.pid).children()
+    return child
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The worker processes of a running `vinegrape serve`."""
+    return find_workers(java(process))
+
+
+def command_line(process: psutil.Process) -> str:
+    """Program and arguments, separated by spaces; empty if the process has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def assert_all_ended(processes: list[psutil.Process]) -> None:
+    """Wait until processes have ended; fail if one still runs after `STOP_S`."""
+    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+    assert not alive
+
+
+def running_servers() -> list[psutil.Process]:
+    """Processes of servers that this Python process has started and that do not end within some seconds.
+
+    A process whose parent has died is not a descendant any more, but `descendants` may have returned it before.
+    """
+    started = set(psutil.Process().children(recursive=True)).union(*_families.values())
+    servers = [process for process in started if any(words in command_line(process) for words in _SERVER_WORDS)]
+    alive: list[psutil.Process] = psutil.wait_procs(servers, timeout=5)[1]
+    return alive
