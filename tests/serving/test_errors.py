@@ -78,7 +78,7 @@ def test_a_form_without_an_image(tiny_server):
 
 
 def test_a_body_that_torchserve_cannot_parse_is_refused_and_not_logged(tiny_server, leaf):
-    """curl --data-binary sends the content type of a form. TorchServe refuses it; README warns of it."""
+    """curl --data-binary sends the content type of a form. TorchServe refuses it; docs/api.md warns of it."""
     before = tiny_server.log.read_text()
     response = tiny_server.post(leaf, headers={"content-type": "application/x-www-form-urlencoded"})
     assert response.status_code >= 400

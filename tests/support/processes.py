@@ -8,7 +8,7 @@ from signal import SIGINT, SIGTERM
 
 import psutil
 
-from vinegrape_server.host.processes import end_with_parent, find_workers
+from vinegrape_server.host.processes import die_with_parent, find_workers
 
 STOP_S = 30  # far longer than any program takes to end; it limits the time of a failing test
 
@@ -28,7 +28,7 @@ def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
         arguments: the program and its arguments.
         options: of `subprocess.Popen`.
     """
-    process = subprocess.Popen(arguments, text=True, start_new_session=True, preexec_fn=end_with_parent, **options)
+    process = subprocess.Popen(arguments, text=True, start_new_session=True, preexec_fn=die_with_parent, **options)
     try:
         yield process
     finally:
