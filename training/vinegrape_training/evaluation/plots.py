@@ -147,7 +147,9 @@ def draw_search(
     for axes, (name, chosen) in zip(others, parameters.items(), strict=True):
         numbers = all(isinstance(value, int | float) for value in chosen)
         axes.plot(chosen if numbers else [str(value) for value in chosen], values, "o", color="tab:green")
-        axes.set(xlabel=name, xscale="log" if name in logarithmic else axes.get_xscale())
+        axes.set_xlabel(name)
+        if name in logarithmic:  # setting a linear scale would remove the names of categories from the axis
+            axes.set_xscale("log")
     return _save(figure, path)
 
 
