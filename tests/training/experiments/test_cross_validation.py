@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from tests.support.runs import FoldTraining
 from tests.support.small_config import SMALL, compose_config
+from tests.training.conftest import draw_colours
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError, VinegrapeError
 from vinegrape_handler.networks import load_network
@@ -38,13 +40,38 @@ PLOTS = ("confusion.png", "reliability.png", "risk_coverage.png")
 WRONG = "blue/00.png"  # with seed 1, and in int8 also with seed 2
 
 
-@pytest.fixture
-def evaluation(colours: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten red and ten blue images."""
+    return draw_colours(tmp_path_factory.mktemp("images") / "colours", 10)
+
+
+@pytest.fixture(scope="module")
+def cfg(images: Path) -> DictConfig:
+    return compose_config(f"data.dir={images}")
+
+
+@pytest.fixture(scope="module")
+def finished(cfg: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of two folds for each of two seeds, which trained nothing."""
+    folder = tmp_path_factory.mktemp("finished") / "evaluation"
     training = FoldTraining(wrong={1: {WRONG}}, wrong_int8={1: {WRONG}, 2: {WRONG}})
-    cross_validate(compose_config(f"data.dir={colours}"), tmp_path / "evaluation", PLAN, train_fold=training)
+    cross_validate(cfg, folder, PLAN, train_fold=training)
     assert training.folders == FOLDS
-    return tmp_path / "evaluation"
+    return folder
+
+
+@pytest.fixture
+def evaluation(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished evaluation, which a test may change."""
+    return shutil.copytree(finished, tmp_path / "evaluation")
+
+
+@pytest.fixture(autouse=True)
+def plots_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes most of the time of an evaluation that trains nothing. `finished` renders its plots."""
+    if not request.node.get_closest_marker("trains"):
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def runs(folder: Path) -> list[Run]:
@@ -56,11 +83,11 @@ def not_called(cfg: DictConfig, parts: object) -> None:
 
 
 def test_each_image_is_tested_once_per_seed_by_a_network_that_was_not_trained_on_it(
-    evaluation: Path, colours: Path
+    finished: Path, images: Path
 ) -> None:
-    predictions, dataset = OutOfFold.read(evaluation / "out_of_fold.npz"), scan(colours)
+    predictions, dataset = OutOfFold.read(finished / "out_of_fold.npz"), scan(images)
     assert (predictions.seeds, predictions.paths) == ((1, 2), dataset.paths)
-    for run in runs(evaluation):
+    for run in runs(finished):
         assert not set(run.split.train) & set(run.split.test)
         assert sorted((*run.split.train, *run.split.test)) == sorted(dataset.paths)
         seed, fold = run.folder.parent.name, run.folder.name
@@ -69,8 +96,8 @@ def test_each_image_is_tested_once_per_seed_by_a_network_that_was_not_trained_on
         assert (predictions.folds[row, tested] == int(fold.removeprefix("fold-"))).all()
 
 
-def test_the_predictions_of_all_folds_are_collected(evaluation: Path, colours: Path) -> None:
-    report, dataset = Report.read(evaluation), scan(colours)
+def test_the_predictions_of_all_folds_are_collected(finished: Path, images: Path) -> None:
+    report, dataset = Report.read(finished), scan(images)
     assert report.accuracy_by_seed == {"1": pytest.approx(0.95), "2": 1.0}
     assert report.wrong == {WRONG: ["red"]}
     assert report.int8 is not None
@@ -80,53 +107,50 @@ def test_the_predictions_of_all_folds_are_collected(evaluation: Path, colours: P
     assert report.data_digest == dataset.digest()
 
 
-def test_each_fold_has_its_own_seed_and_the_settings_of_the_recipe(colours: Path, tmp_path: Path) -> None:
+def test_each_fold_has_its_own_seed_and_the_settings_of_the_recipe(images: Path, tmp_path: Path) -> None:
     training = FoldTraining()
-    cfg = compose_config(f"data.dir={colours}", "optimizer.mixup=0.2")
+    cfg = compose_config(f"data.dir={images}", "optimizer.mixup=0.2")
     cross_validate(cfg, tmp_path / "evaluation", PLAN, int8=False, train_fold=training)
     assert [fold.seed for fold in training.configs] == [1, 1, 2, 2]
     assert {fold.optimizer.mixup for fold in training.configs} == {0.2}
 
 
-def test_all_plots_are_written(evaluation: Path) -> None:
+def test_all_plots_are_written(finished: Path) -> None:
     """A smoke test; test_plots.py looks at what the plots show."""
     for name in PLOTS:
-        assert (evaluation / name).read_bytes().startswith(b"\x89PNG")
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_interrupted_fold_is_trained_again_and_the_others_are_kept(evaluation: Path, colours: Path) -> None:
+def test_an_interrupted_fold_is_trained_again_and_the_others_are_kept(evaluation: Path, cfg: DictConfig) -> None:
     before = Report.read(evaluation)
     interrupted = evaluation / "seed-2" / "fold-0"
     (interrupted / "run.json").unlink()
     (interrupted / "test.npz").write_bytes(b"half")
     training = FoldTraining(wrong_int8={2: {WRONG}})
-    again = cross_validate(compose_config(f"data.dir={colours}"), evaluation, PLAN, train_fold=training)
+    again = cross_validate(cfg, evaluation, PLAN, train_fold=training)
     assert training.folders == ["seed-2/fold-0"]
     assert again == before
 
 
-def test_another_recipe_is_refused(evaluation: Path, colours: Path) -> None:
-    cfg = compose_config(f"data.dir={colours}", "optimizer.mixup=0.2")
+def test_another_recipe_is_refused(finished: Path, images: Path) -> None:
+    cfg = compose_config(f"data.dir={images}", "optimizer.mixup=0.2")
     with pytest.raises(SettingError, match=r"holds another recipe \(.*optimizer.mixup.*0.0.*0.2.*Give another folder"):
-        cross_validate(cfg, evaluation, PLAN, train_fold=not_called)
+        cross_validate(cfg, finished, PLAN, train_fold=not_called)
 
 
-def test_another_number_of_folds_is_refused(evaluation: Path, colours: Path) -> None:
+def test_another_number_of_folds_is_refused(finished: Path, cfg: DictConfig) -> None:
     with pytest.raises(SettingError, match="fold-0 does not belong to a split into 5 folds"):
-        cross_validate(
-            compose_config(f"data.dir={colours}"), evaluation, CrossValidationPlan((1, 2), 5), train_fold=not_called
-        )
+        cross_validate(cfg, finished, CrossValidationPlan((1, 2), 5), train_fold=not_called)
 
 
-def test_a_recipe_without_any_finished_fold_can_be_changed(colours: Path, tmp_path: Path) -> None:
+def test_a_recipe_without_any_finished_fold_can_be_changed(cfg: DictConfig, images: Path, tmp_path: Path) -> None:
     def fails(cfg: DictConfig, parts: object) -> None:
         raise ModelError("there is no weights file")
 
+    wrong = compose_config(f"data.dir={images}", "weights=nowhere.pth")
     with pytest.raises(ModelError):
-        cross_validate(
-            compose_config(f"data.dir={colours}", "weights=nowhere.pth"), tmp_path / "new", PLAN, train_fold=fails
-        )
-    cross_validate(compose_config(f"data.dir={colours}"), tmp_path / "new", PLAN, int8=False, train_fold=FoldTraining())
+        cross_validate(wrong, tmp_path / "new", PLAN, train_fold=fails)
+    cross_validate(cfg, tmp_path / "new", PLAN, int8=False, train_fold=FoldTraining())
 
 
 @pytest.mark.parametrize(
@@ -139,49 +163,47 @@ def test_a_recipe_without_any_finished_fold_can_be_changed(colours: Path, tmp_pa
     ],
 )
 def test_settings_that_do_not_suit_repeated_training_are_refused_before_it(
-    override: str, message: str, colours: Path, tmp_path: Path
+    override: str, message: str, images: Path, tmp_path: Path
 ) -> None:
-    overrides = (f"data.dir={colours}", override)
+    overrides = (f"data.dir={images}", override)
     with pytest.raises(VinegrapeError, match=message):
         cross_validate(compose_config(*overrides), tmp_path / "evaluation", PLAN, train_fold=not_called)
     with pytest.raises(VinegrapeError, match=message):
         search([*SMALL, *overrides], tmp_path / "tune", 1, train_trial=not_called)
-    assert [path.name for path in tmp_path.iterdir()] == ["colours"]
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_finished_int8_files_are_reported_without_the_option(evaluation: Path, colours: Path) -> None:
+def test_finished_int8_files_are_reported_without_the_option(evaluation: Path, cfg: DictConfig) -> None:
     before = Report.read(evaluation)
     assert before.int8
-    cfg = compose_config(f"data.dir={colours}")
     assert cross_validate(cfg, evaluation, PLAN, int8=False, train_fold=not_called) == before
 
 
-def test_int8_is_not_reported_if_a_fold_has_no_int8_file(evaluation: Path, colours: Path) -> None:
+def test_int8_is_not_reported_if_a_fold_has_no_int8_file(evaluation: Path, cfg: DictConfig) -> None:
     (evaluation / "seed-1" / "fold-1" / INT8_FILE).unlink()
-    cfg = compose_config(f"data.dir={colours}")
     assert cross_validate(cfg, evaluation, PLAN, int8=False, train_fold=not_called).int8 is None
 
 
-def test_each_fold_learns_from_the_same_fold_of_the_teacher(evaluation: Path, colours: Path, tmp_path: Path) -> None:
+def test_each_fold_learns_from_the_same_fold_of_the_teacher(evaluation: Path, images: Path, tmp_path: Path) -> None:
     training = FoldTraining()
-    cfg = compose_config(f"data.dir={colours}", f"teacher={evaluation}")
+    cfg = compose_config(f"data.dir={images}", f"teacher={evaluation}")
     report = cross_validate(cfg, tmp_path / "student", PLAN, int8=False, train_fold=training)
     assert [fold.teacher for fold in training.configs] == [str(evaluation / fold) for fold in FOLDS]
     assert report.recipe["teacher"] is True
 
 
-def test_a_teacher_that_was_trained_on_the_fold_is_refused(evaluation: Path, colours: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_was_trained_on_the_fold_is_refused(evaluation: Path, images: Path, tmp_path: Path) -> None:
     shutil.copytree(evaluation / "seed-1", evaluation / "seed-3")  # seed 3 splits the images in another way
-    cfg = compose_config(f"data.dir={colours}", f"teacher={evaluation}")
+    cfg = compose_config(f"data.dir={images}", f"teacher={evaluation}")
     with pytest.raises(SettingError, match="trained on"):
         cross_validate(cfg, tmp_path / "student", CrossValidationPlan((3,), 2), int8=False)
 
 
 @pytest.mark.parametrize("override", ["trainer.max_epochs=7", "trainer.devices=2"])
 def test_a_network_that_ships_must_have_the_recipe_that_was_evaluated(
-    override: str, evaluation: Path, colours: Path, tmp_path: Path
+    override: str, evaluation: Path, images: Path, tmp_path: Path
 ) -> None:
-    cfg = compose_config(f"data.dir={colours}", f"evaluation={evaluation}", override, f"run_dir={tmp_path / 'run'}")
+    cfg = compose_config(f"data.dir={images}", f"evaluation={evaluation}", override, f"run_dir={tmp_path / 'run'}")
     with pytest.raises(SettingError, match=override.partition("=")[0]):
         train(cfg)
     assert not (tmp_path / "run").exists()
@@ -193,9 +215,9 @@ def test_a_plan_without_different_seeds_or_with_one_fold_is_refused(seeds: tuple
         CrossValidationPlan(seeds, folds)
 
 
-def test_the_command_prints_the_figures_of_a_finished_evaluation(evaluation: Path, colours: Path) -> None:
+def test_the_command_prints_the_figures_of_a_finished_evaluation(evaluation: Path, images: Path) -> None:
     options = ["--seed", "1", "--seed", "2", "--folds", "2"]
-    result = CliRunner().invoke(vinegrape, ["evaluate", str(evaluation), *options, f"data.dir={colours}", *SMALL])
+    result = CliRunner().invoke(vinegrape, ["evaluate", str(evaluation), *options, f"data.dir={images}", *SMALL])
     assert result.exit_code == 0, result.output
     report = Report.read(evaluation)
     assert report.table() in result.output

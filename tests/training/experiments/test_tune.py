@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from tests.support.small_config import SMALL
+from tests.training.conftest import draw_colours
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.dataset import Split, scan, split
@@ -46,16 +49,36 @@ def study(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="vinegrape", storage=f"sqlite:///{folder / 'study.db'}")
 
 
-@pytest.fixture
-def overrides(colours: Path) -> list[str]:
-    return [f"data.dir={colours}", *SETTINGS]
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten red and ten blue images."""
+    return draw_colours(tmp_path_factory.mktemp("images") / "colours", 10)
 
 
-@pytest.fixture
-def searched(overrides: list[str], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def overrides(images: Path) -> list[str]:
+    return [f"data.dir={images}", *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def finished(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search with two trials, with the losses 0.5 and 0.3."""
-    search(overrides, tmp_path / "tune", 2, train_trial=TrialTraining([0.5], [0.3]))
-    return tmp_path / "tune"
+    folder = tmp_path_factory.mktemp("finished") / "tune"
+    search(overrides, folder, 2, train_trial=TrialTraining([0.5], [0.3]))
+    return folder
+
+
+@pytest.fixture
+def searched(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished search, which a test may change."""
+    return shutil.copytree(finished, tmp_path / "tune")
+
+
+@pytest.fixture(autouse=True)
+def plots_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes most of the time of a search that trains nothing. `finished` renders its plot."""
+    if not request.node.get_closest_marker("trains"):
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def test_trials_are_trained_with_parameters_from_the_space(overrides: list[str], tmp_path: Path) -> None:
@@ -69,11 +92,11 @@ def test_trials_are_trained_with_parameters_from_the_space(overrides: list[str],
         assert cfg.run_dir == str(tmp_path / "tune" / f"trial-{trial.number:03}")
 
 
-def test_test_images_are_neither_trained_nor_measured(overrides: list[str], colours: Path, tmp_path: Path) -> None:
+def test_test_images_are_neither_trained_nor_measured(overrides: list[str], images: Path, tmp_path: Path) -> None:
     training = TrialTraining([0.5])
     search(overrides, tmp_path / "tune", 1, train_trial=training)
     ((_, parts),) = training.calls
-    expected = split(scan(colours), 0, 0.15, 0.2)
+    expected = split(scan(images), 0, 0.15, 0.2)
     assert (parts.train, parts.validation, parts.test) == (expected.train, expected.validation, ())
 
 
@@ -94,7 +117,11 @@ def test_a_search_resumes_and_adds_the_missing_trials(searched: Path, overrides:
     assert (result.value, result.trials) == (0.3, 3)
     assert len({trial.params["optimizer.head_lr"] for trial in trials if trial.params}) == 3
     assert search(overrides, searched, 2, train_trial=TrialTraining()) == result
-    assert (searched / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_is_written(finished: Path) -> None:
+    """A smoke test; test_plots.py looks at what the plot shows."""
+    assert (finished / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
