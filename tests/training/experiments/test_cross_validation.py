@@ -53,7 +53,7 @@ def cfg(images: Path) -> DictConfig:
 
 @pytest.fixture(scope="module")
 def finished(cfg: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of two folds for each of two seeds, which trained nothing."""
+    """An evaluation of two folds for each of two seeds, made without training."""
     folder = tmp_path_factory.mktemp("finished") / "evaluation"
     training = FoldTraining(wrong={1: {WRONG}}, wrong_int8={1: {WRONG}, 2: {WRONG}})
     cross_validate(cfg, folder, PLAN, train_fold=training)

@@ -48,7 +48,7 @@ def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.in
     """Compute the expected calibration error: the mean gap between confidence and accuracy over bins of confidence.
 
     Guo et al. 2017, equation 3: bins of equal width, weighted by their number of images. torchmetrics computes the same
-    in float32, which changes the fifth digit of the committed figures (docs/model/evaluation.json), and puts a
+    in float32, which changes the sixth digit of the committed figures (docs/model/evaluation.json), and puts a
     confidence of exactly 1 into a bin of its own.
 
     Args:

@@ -69,7 +69,7 @@ def search(overrides: Sequence[str], folder: Path, trials: int, *, train_trial: 
     study = _open(folder, cfg, space, overrides)
     missing = trials - len(_completed(study))
     if missing > 0:
-        # The sampler starts anew in each process. With the same seed it would propose the first trials again.
+        # A new process has a new sampler. With the same seed, it would propose the first trials again.
         study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(study.trials))
         for _ in range(missing):
             _run_trial(study, overrides, space, folder, train_trial)
