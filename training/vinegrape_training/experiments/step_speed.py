@@ -143,7 +143,7 @@ def measure_step_speed(rounds: int = 8, overrides: Sequence[str] = ()) -> StepSp
     """
     cfg = compose_config(overrides)
     check(cfg)
-    files = tuple(_leaf(number) for number in range(cfg.data.batch_size))
+    files = tuple(draw_leaf_png(number) for number in range(cfg.data.batch_size))
     setting = Setting(cfg.model.architecture, files, cfg.input_size, Augmentation(**cfg.augmentation))
     steps = variants(cfg.model.frozen_stages)
     seconds = [step_seconds(before, after, setting, rounds) for before, after in pairwise(steps)]
@@ -287,7 +287,7 @@ def _step() -> float:
     return _stepper.seconds()
 
 
-def _leaf(number: int) -> bytes:
+def draw_leaf_png(number: int) -> bytes:
     """Draw a leaf as a PNG of 511 x 511 pixels, the size of the images in the data set."""
     kinds = list(drawn_leaves.KINDS)
     leaf = drawn_leaves.draw_leaf(kinds[number % len(kinds)], np.random.default_rng(number), 511)
