@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from tests.support.colours import draw_colours
 from tests.support.runs import FoldTraining
 from tests.support.small_config import SMALL, compose_config
-from tests.training.conftest import draw_colours
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError, VinegrapeError
 from vinegrape_handler.networks import load_network

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
+from tests.support.colours import draw_colours
 from tests.support.small_config import SMALL
-from tests.training.conftest import draw_colours
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.dataset import Split, scan, split
