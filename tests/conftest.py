@@ -161,11 +161,11 @@ def run(drawn, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def export(run, tmp_path_factory) -> Path:
     """The export of `run`, in every format."""
-    from vinegrape_training.export.export import export as make
+    from vinegrape_training.export.export import export_run
     from vinegrape_training.export.parity import ParityLimits
 
     folder = tmp_path_factory.mktemp("export") / "export"
-    make(run, folder, limits=ParityLimits(int8_agreement=0.8))
+    export_run(run, folder, limits=ParityLimits(int8_agreement=0.8))
     return folder
 
 

@@ -1,6 +1,7 @@
+"""Cross-validation: orchestration with a stand-in for `train`, and two folds that are really trained."""
+
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,218 +9,270 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from tests.support.colours import draw_colours
+from tests.support.runs import FoldTraining
 from tests.support.small_config import SMALL, compose_config
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError, VinegrapeError
-from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import load_images, scan
 from vinegrape_training.errors import ModelError
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
 from vinegrape_training.evaluation.report import Report
-from vinegrape_training.experiments.comparison import compare
-from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate, first_weights
-from vinegrape_training.experiments.tune import tune
-from vinegrape_training.export.export import export
-from vinegrape_training.export.model_card import render
-from vinegrape_training.export.parity import ParityLimits
+from vinegrape_training.experiments.cross_validation import (
+    INT8_FILE,
+    CrossValidationPlan,
+    cross_validate,
+    first_weights,
+)
+from vinegrape_training.experiments.tune import search
 from vinegrape_training.fit.run import Run
 from vinegrape_training.fit.train import train
 
-DEALS = CrossValidationPlan(seeds=(1, 2), folds=2)
+PLAN = CrossValidationPlan(seeds=(1, 2), folds=2)
+FOLDS = ["seed-1/fold-0", "seed-1/fold-1", "seed-2/fold-0", "seed-2/fold-1"]
+PLOTS = ("confusion.png", "reliability.png", "risk_coverage.png")
 
-
-def recipe_of(drawn: Path, *overrides: str) -> DictConfig:
-    steps = ("trainer.max_epochs=6", "data.batch_size=8", "augmentation=light")
-    return compose_config(f"data.dir={drawn}", *steps, *overrides)
+WRONG = "blue/00.png"  # with seed 1, and in int8 also with seed 2
 
 
 @pytest.fixture(scope="module")
-def evaluation(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folds of drawn leaves for each of two seeds."""
-    folder = tmp_path_factory.mktemp("evaluation") / "evaluation"
-    cross_validate(recipe_of(drawn), folder, DEALS)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten red and ten blue images."""
+    return draw_colours(tmp_path_factory.mktemp("images") / "colours", 10)
+
+
+@pytest.fixture(scope="module")
+def cfg(images: Path) -> DictConfig:
+    return compose_config(f"data.dir={images}")
+
+
+@pytest.fixture(scope="module")
+def finished(cfg: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of two folds for each of two seeds, made without training."""
+    folder = tmp_path_factory.mktemp("finished") / "evaluation"
+    training = FoldTraining(wrong={1: {WRONG}}, wrong_int8={1: {WRONG}, 2: {WRONG}})
+    cross_validate(cfg, folder, PLAN, train_fold=training)
+    assert training.folders == FOLDS
     return folder
+
+
+@pytest.fixture
+def evaluation(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished evaluation, which a test may change."""
+    return shutil.copytree(finished, tmp_path / "evaluation")
+
+
+@pytest.fixture(autouse=True)
+def plots_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering takes most of the time of an evaluation that trains nothing. `finished` renders its plots."""
+    if not request.node.get_closest_marker("trains"):
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def runs(folder: Path) -> list[Run]:
     return [Run.read(path.parent) for path in sorted(folder.glob("seed-*/fold-*/run.json"))]
 
 
-def written(folder: Path) -> dict[Path, int]:
-    return {run.folder: (run.folder / "run.json").stat().st_mtime_ns for run in runs(folder)}
+def not_called(cfg: DictConfig, parts: object) -> None:
+    pytest.fail(f"{cfg.run_dir} is trained")
 
 
-def test_every_image_is_answered_once_a_seed_by_a_network_that_did_not_learn_it(evaluation: Path, drawn: Path) -> None:
-    made, dataset = OutOfFold.read(evaluation / "out_of_fold.npz"), scan(drawn)
-    images = load_images(drawn, dataset.paths, 32, "bilinear")
-    assert made.paths == dataset.paths
-    for run in runs(evaluation):
+def test_each_image_is_tested_once_per_seed_by_a_network_that_was_not_trained_on_it(
+    finished: Path, images: Path
+) -> None:
+    predictions, dataset = OutOfFold.read(finished / "out_of_fold.npz"), scan(images)
+    assert (predictions.seeds, predictions.paths) == ((1, 2), dataset.paths)
+    for run in runs(finished):
         assert not set(run.split.train) & set(run.split.test)
         assert sorted((*run.split.train, *run.split.test)) == sorted(dataset.paths)
         seed, fold = run.folder.parent.name, run.folder.name
-        row = made.seeds.index(int(seed.removeprefix("seed-")))
+        row = predictions.seeds.index(int(seed.removeprefix("seed-")))
         tested = dataset.indices_of(run.split.test)
-        assert (made.folds[row, tested] == int(fold.removeprefix("fold-"))).all()
-        with torch.no_grad():
-            pixels = torch.from_numpy(images[tested]).permute(0, 3, 1, 2) / 255
-            pixels = (pixels - torch.tensor(run.mean).view(3, 1, 1)) / torch.tensor(run.std).view(3, 1, 1)
-            torch.testing.assert_close(made.logits[row, tested], run.load_model()(pixels), rtol=1e-3, atol=1e-3)
+        assert (predictions.folds[row, tested] == int(fold.removeprefix("fold-"))).all()
 
 
-def test_int8_answers_are_those_of_the_files_that_would_be_served(evaluation: Path, drawn: Path) -> None:
-    made, dataset = OutOfFold.read(evaluation / "out_of_fold.npz"), scan(drawn)
-    network = load_network(first_weights(evaluation, Report.read(evaluation)), "onnx_int8", WorkerSettings(), "cpu")
-    tested = (made.folds[0] == 0).nonzero().flatten().tolist()
-    answers = network(load_images(drawn, [dataset.paths[index] for index in tested], 32, "bilinear"))
-    assert made.int8 is not None
-    np.testing.assert_allclose(made.int8[0, tested].exp().numpy(), answers, atol=1e-3)
+def test_the_predictions_of_all_folds_are_collected(finished: Path, images: Path) -> None:
+    report, dataset = Report.read(finished), scan(images)
+    assert report.accuracy_by_seed == {"1": pytest.approx(0.95), "2": 1.0}
+    assert report.wrong == {WRONG: ["red"]}
+    assert report.int8 is not None
+    assert report.int8["accuracy"] == pytest.approx(0.95)
+    assert report.int8["more_wrong"] == {"1": 0, "2": 1}
+    assert (report.images, report.folds, report.seeds) == (20, 2, (1, 2))
+    assert report.data_digest == dataset.digest()
 
 
-def test_a_fold_that_was_cut_off_is_done_again_and_the_others_stay(evaluation: Path, drawn: Path) -> None:
-    before = (evaluation / "evaluation.json").read_text()
-    before_times = written(evaluation)
-    cut_off = evaluation / "seed-2" / "fold-0"
-    (cut_off / "run.json").unlink()
-    (cut_off / "test.npz").write_bytes(b"half")
-    cross_validate(recipe_of(drawn), evaluation, DEALS)
-    assert (evaluation / "evaluation.json").read_text() == before
-    changed = {folder for folder, time in written(evaluation).items() if time != before_times[folder]}
-    assert changed == {cut_off}
+def test_each_fold_has_its_own_seed_and_the_settings_of_the_recipe(images: Path, tmp_path: Path) -> None:
+    training = FoldTraining()
+    cfg = compose_config(f"data.dir={images}", "optimizer.mixup=0.2")
+    cross_validate(cfg, tmp_path / "evaluation", PLAN, int8=False, train_fold=training)
+    assert [fold.seed for fold in training.configs] == [1, 1, 2, 2]
+    assert {fold.optimizer.mixup for fold in training.configs} == {0.2}
 
 
-def test_another_recipe_does_not_mix_with_the_folds_that_are_there(evaluation: Path, drawn: Path) -> None:
-    with pytest.raises(SettingError, match=r"holds another recipe \(optimizer.mixup is 0.0, now 0.2\)"):
-        cross_validate(recipe_of(drawn, "optimizer.mixup=0.2"), evaluation, DEALS)
+def test_all_plots_are_written(finished: Path) -> None:
+    """A smoke test; test_plots.py looks at what the plots show."""
+    for name in PLOTS:
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_recipe_that_could_not_begin_may_be_corrected(drawn: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no weights file"):
-        cross_validate(recipe_of(drawn, "weights=nowhere.pth"), tmp_path / "evaluation", DEALS)
-    cross_validate(
-        recipe_of(drawn, "trainer.max_epochs=1"), tmp_path / "evaluation", CrossValidationPlan((1,), 2), int8=False
-    )
+def test_an_interrupted_fold_is_trained_again_and_the_others_are_kept(evaluation: Path, cfg: DictConfig) -> None:
+    before = Report.read(evaluation)
+    interrupted = evaluation / "seed-2" / "fold-0"
+    (interrupted / "run.json").unlink()
+    (interrupted / "test.npz").write_bytes(b"half")
+    training = FoldTraining(wrong_int8={2: {WRONG}})
+    again = cross_validate(cfg, evaluation, PLAN, train_fold=training)
+    assert training.folders == ["seed-2/fold-0"]
+    assert again == before
 
 
-def test_folds_of_another_number_do_not_mix(evaluation: Path, drawn: Path) -> None:
-    before = written(evaluation)
-    with pytest.raises(SettingError, match="fold-0 is a fold of another number than 5"):
-        cross_validate(recipe_of(drawn), evaluation, CrossValidationPlan((1, 2), 5))
-    assert written(evaluation) == before
+def test_another_recipe_is_refused(finished: Path, images: Path) -> None:
+    cfg = compose_config(f"data.dir={images}", "optimizer.mixup=0.2")
+    with pytest.raises(SettingError, match=r"holds another recipe \(.*optimizer.mixup.*0.0.*0.2.*Give another folder"):
+        cross_validate(cfg, finished, PLAN, train_fold=not_called)
+
+
+def test_another_number_of_folds_is_refused(finished: Path, cfg: DictConfig) -> None:
+    with pytest.raises(SettingError, match="fold-0 does not belong to a split into 5 folds"):
+        cross_validate(cfg, finished, CrossValidationPlan((1, 2), 5), train_fold=not_called)
+
+
+def test_a_recipe_without_any_finished_fold_can_be_changed(cfg: DictConfig, images: Path, tmp_path: Path) -> None:
+    def fails(cfg: DictConfig, parts: object) -> None:
+        raise ModelError("there is no weights file")
+
+    wrong = compose_config(f"data.dir={images}", "weights=nowhere.pth")
+    with pytest.raises(ModelError):
+        cross_validate(wrong, tmp_path / "new", PLAN, train_fold=fails)
+    cross_validate(cfg, tmp_path / "new", PLAN, int8=False, train_fold=FoldTraining())
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.devices=2", "trains in one process: leave trainer.devices=2"),
-        ("evaluation=runs/x", "evaluation=runs/x is for the one training that follows it"),
-        ("input_size=8", "input_size must be"),
-        ("data.dir=???", "give data.dir=FOLDER"),
+        ("trainer.devices=2", "trainer.devices=2"),
+        ("evaluation=runs/x", "evaluation=runs/x"),
+        ("input_size=8", "input_size"),
+        ("data.dir=???", "data.dir=FOLDER"),
     ],
 )
-def test_what_cannot_be_trained_again_and_again_is_refused_at_once(
-    override: str, message: str, drawn: Path, tmp_path: Path
+def test_settings_that_do_not_suit_repeated_training_are_refused_before_it(
+    override: str, message: str, images: Path, tmp_path: Path
 ) -> None:
+    overrides = (f"data.dir={images}", override)
     with pytest.raises(VinegrapeError, match=message):
-        cross_validate(recipe_of(drawn, override), tmp_path / "evaluation", DEALS)
+        cross_validate(compose_config(*overrides), tmp_path / "evaluation", PLAN, train_fold=not_called)
     with pytest.raises(VinegrapeError, match=message):
-        tune([f"data.dir={drawn}", *SMALL, override], tmp_path / "tune", 1)
-    assert not list(tmp_path.iterdir())
+        search([*SMALL, *overrides], tmp_path / "tune", 1, train_trial=not_called)
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_what_stands_finished_is_reported_though_nobody_asks_again(evaluation: Path, drawn: Path) -> None:
+def test_finished_int8_files_are_reported_without_the_option(evaluation: Path, cfg: DictConfig) -> None:
     before = Report.read(evaluation)
     assert before.int8
-    assert cross_validate(recipe_of(drawn), evaluation, DEALS, int8=False) == before
+    assert cross_validate(cfg, evaluation, PLAN, int8=False, train_fold=not_called) == before
 
 
-def test_int8_is_tested_on_images_that_have_moved(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
-    moved, copy = tmp_path / "leaves", shutil.copytree(evaluation, tmp_path / "evaluation")
-    shutil.copytree(drawn, moved)
-    for path in copy.glob("seed-*/fold-*/run.json"):
-        path.write_text(path.read_text().replace(str(drawn), "/nowhere"))
-    (copy / "seed-1" / "fold-0" / "test_int8.npz").unlink()
-    again = cross_validate(recipe_of(moved), copy, DEALS)
-    assert again.int8 == Report.read(evaluation).int8
+def test_int8_is_not_reported_if_a_fold_has_no_int8_file(evaluation: Path, cfg: DictConfig) -> None:
+    (evaluation / "seed-1" / "fold-1" / INT8_FILE).unlink()
+    assert cross_validate(cfg, evaluation, PLAN, int8=False, train_fold=not_called).int8 is None
 
 
-def test_plots_are_there_to_look_at(evaluation: Path) -> None:
-    for name in ("confusion.png", "reliability.png", "risk_coverage.png"):
-        assert (evaluation / name).stat().st_size > 5000
+def test_each_fold_learns_from_the_same_fold_of_the_teacher(evaluation: Path, images: Path, tmp_path: Path) -> None:
+    training = FoldTraining()
+    cfg = compose_config(f"data.dir={images}", f"teacher={evaluation}")
+    report = cross_validate(cfg, tmp_path / "student", PLAN, int8=False, train_fold=training)
+    assert [fold.teacher for fold in training.configs] == [str(evaluation / fold) for fold in FOLDS]
+    assert report.recipe["teacher"] is True
 
 
-def test_what_ships_learns_from_all_images_and_quotes_the_evaluation(
-    evaluation: Path, drawn: Path, tmp_path: Path
+def test_a_teacher_that_was_trained_on_the_fold_is_refused(evaluation: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluation / "seed-1", evaluation / "seed-3")  # seed 3 splits the images in another way
+    cfg = compose_config(f"data.dir={images}", f"teacher={evaluation}")
+    with pytest.raises(SettingError, match="trained on"):
+        cross_validate(cfg, tmp_path / "student", CrossValidationPlan((3,), 2), int8=False)
+
+
+@pytest.mark.parametrize("override", ["trainer.max_epochs=7", "trainer.devices=2"])
+def test_a_network_that_ships_must_have_the_recipe_that_was_evaluated(
+    override: str, evaluation: Path, images: Path, tmp_path: Path
 ) -> None:
-    result = train(recipe_of(drawn, f"evaluation={evaluation}", f"run_dir={tmp_path / 'run'}"))
-    report = Report.read(evaluation)
-    assert result.run.split.train == scan(drawn).paths
-    assert len(result.history) == 6
-    assert result.run.temperature == report.temperature
-    export(tmp_path / "run", tmp_path / "export", limits=ParityLimits(int8_agreement=0.5))
-    metadata = Metadata.read(tmp_path / "export")
-    assert metadata.metrics["test_accuracy"] == report.accuracy
-    card = render(metadata, 1_000_000)
-    assert "dealt into 2 parts" in card
-    assert "2 times" in card
-    assert f"| accuracy, as trained | {report.accuracy:.1%} |" in card
-
-
-def test_what_ships_must_be_what_was_evaluated(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"trainer.max_epochs is 6, now 7"):
-        train(recipe_of(drawn, f"evaluation={evaluation}", "trainer.max_epochs=7", f"run_dir={tmp_path / 'run'}"))
-    with pytest.raises(SettingError, match=r"leave trainer.devices=2 and trainer.num_nodes=1 at 1"):
-        train(recipe_of(drawn, f"evaluation={evaluation}", "trainer.devices=2", f"run_dir={tmp_path / 'run'}"))
+    cfg = compose_config(f"data.dir={images}", f"evaluation={evaluation}", override, f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(SettingError, match=override.partition("=")[0]):
+        train(cfg)
     assert not (tmp_path / "run").exists()
 
 
-def test_each_fold_learns_from_its_own_fold_of_the_teacher(evaluation: Path, drawn: Path, tmp_path: Path) -> None:
-    cfg = recipe_of(drawn, f"teacher={evaluation}", "trainer.max_epochs=1")
-    report = cross_validate(cfg, tmp_path / "student", CrossValidationPlan((1,), 2), int8=False)
-    assert report.recipe["teacher"] is True
-    # a deal of which the teacher has seen other parts
-    (evaluation / "seed-3").symlink_to(evaluation / "seed-1")
-    try:
-        with pytest.raises(SettingError, match=r"was trained on \d+ of the images that are to measure"):
-            cross_validate(cfg, tmp_path / "leaking", CrossValidationPlan((3,), 2), int8=False)
-    finally:
-        (evaluation / "seed-3").unlink()
-
-
 @pytest.mark.parametrize(("seeds", "folds"), [((), 5), ((1, 1), 5), ((1,), 1)])
-def test_deals_that_are_none(seeds: tuple[int, ...], folds: int) -> None:
-    with pytest.raises(SettingError, match="Cross-validation needs 2 folds or more and seeds that differ"):
+def test_a_plan_without_different_seeds_or_with_one_fold_is_refused(seeds: tuple[int, ...], folds: int) -> None:
+    with pytest.raises(SettingError, match="Cross-validation needs at least 2 folds and different seeds"):
         CrossValidationPlan(seeds, folds)
 
 
-def test_the_command_prints_the_figures_and_goes_on_from_what_is_there(evaluation: Path, drawn: Path) -> None:
-    steps = ["trainer.max_epochs=6", "data.batch_size=8", "augmentation=light"]
+def test_the_command_prints_the_figures_of_a_finished_evaluation(evaluation: Path, images: Path) -> None:
     options = ["--seed", "1", "--seed", "2", "--folds", "2"]
-    result = CliRunner().invoke(vinegrape, ["evaluate", str(evaluation), *options, f"data.dir={drawn}", *SMALL, *steps])
+    result = CliRunner().invoke(vinegrape, ["evaluate", str(evaluation), *options, f"data.dir={images}", *SMALL])
     assert result.exit_code == 0, result.output
     report = Report.read(evaluation)
     assert report.table() in result.output
     assert f"{report.accuracy:.2%}; 95 % interval" in result.output
 
 
-def test_evaluations_side_by_side(evaluation: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(evaluation, tmp_path / "again")
-    first, second = compare([evaluation, copy], tmp_path / "comparison")
-    assert (first.name, second.name) == ("evaluation", "again")
-    assert first.relative_latency == 1.0
-    assert first.accuracy == second.accuracy == Report.read(evaluation).accuracy
-    assert first.weights_mb == second.weights_mb
-    # the small CNN has 1.2 million parameters: a byte each in int8, four in TorchScript
-    assert 3 < first.weights_mb < 7
-    table = (tmp_path / "comparison" / "comparison.md").read_text()
-    assert table.count("| `small_cnn` | nothing | 32 |") == 2
-    assert (tmp_path / "comparison" / "comparison.png").stat().st_size > 5000
+def trained_recipe(images: Path, *overrides: str) -> DictConfig:
+    steps = ("trainer.max_epochs=6", "data.batch_size=8", "augmentation=light")
+    return compose_config(f"data.dir={images}", *steps, *overrides)
 
 
-def test_an_evaluation_without_int8_cannot_be_compared(evaluation: Path, tmp_path: Path) -> None:
-    dataclasses.replace(Report.read(evaluation), int8=None).write(tmp_path)
-    with pytest.raises(SettingError, match="was evaluated without int8; run it again with --int8"):
-        compare([tmp_path], tmp_path / "comparison")
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds that are really trained and quantised. The images move between training and quantisation."""
+    folder, plan = tmp_path_factory.mktemp("trained") / "evaluation", CrossValidationPlan((1,), 2)
+    assert cross_validate(trained_recipe(drawn), folder, plan, int8=False).int8 is None
+    for path in folder.glob("seed-*/fold-*/run.json"):
+        path.write_text(path.read_text().replace(str(drawn), "/nowhere"))
+    assert cross_validate(trained_recipe(drawn), folder, plan).int8 is not None
+    return folder
+
+
+@pytest.mark.trains
+@pytest.mark.xdist_group("cross_validation")
+def test_out_of_fold_logits_are_those_of_the_fold_that_tested_the_image(trained: Path, drawn: Path) -> None:
+    predictions, dataset = OutOfFold.read(trained / "out_of_fold.npz"), scan(drawn)
+    images = load_images(drawn, dataset.paths, 32, "bilinear")
+    for run in runs(trained):
+        tested = dataset.indices_of(run.split.test)
+        with torch.no_grad():
+            pixels = torch.from_numpy(images[tested]).permute(0, 3, 1, 2) / 255
+            pixels = (pixels - torch.tensor(run.mean).view(3, 1, 1)) / torch.tensor(run.std).view(3, 1, 1)
+            logits = run.load_model()(pixels)
+        torch.testing.assert_close(predictions.logits[0, tested], logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.trains
+@pytest.mark.xdist_group("cross_validation")
+def test_int8_predictions_are_those_of_the_files_that_would_be_served(trained: Path, drawn: Path) -> None:
+    predictions, dataset = OutOfFold.read(trained / "out_of_fold.npz"), scan(drawn)
+    network = load_network(first_weights(trained, Report.read(trained)), "onnx_int8", WorkerSettings(), "cpu")
+    tested = (predictions.folds[0] == 0).nonzero().flatten().tolist()
+    probabilities = network(load_images(drawn, [dataset.paths[index] for index in tested], 32, "bilinear"))
+    assert predictions.int8 is not None
+    np.testing.assert_allclose(predictions.int8[0, tested].exp().numpy(), probabilities, atol=1e-3)
+
+
+@pytest.mark.trains
+@pytest.mark.xdist_group("cross_validation")
+def test_a_network_that_ships_is_trained_on_all_images_and_quotes_the_evaluation(
+    trained: Path, drawn: Path, tmp_path: Path
+) -> None:
+    result = train(trained_recipe(drawn, f"evaluation={trained}", f"run_dir={tmp_path / 'run'}"))
+    report = Report.read(trained)
+    assert result.run.split.train == scan(drawn).paths
+    assert len(result.history) == 6
+    assert result.run.temperature == report.temperature
+    assert report.metrics().items() <= result.run.metrics.items()

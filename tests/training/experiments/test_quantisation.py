@@ -1,34 +1,54 @@
+"""The measurement of int8: its figures by hand, and one network that is really quantised."""
+
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from click.testing import CliRunner
+import numpy as np
+import pytest
 
-from vinegrape_training.experiments.quantisation import SHARES, main
-from vinegrape_training.fit.run import Run
+from tests.support.runs import write_run
+from vinegrape_training.data.dataset import Split, scan
+from vinegrape_training.errors import RunError
+from vinegrape_training.experiments.quantisation import Int8Comparison, Int8Row, compare_with_float, measure_int8
 
 
-def test_it_compares_each_file_with_the_float_one(run: Path) -> None:
-    result = CliRunner().invoke(main, [str(run)])
-    assert result.exit_code == 0, result.output
-    title, _, _, everything, *quantised = result.stdout.splitlines()
+def test_figures_by_hand() -> None:
+    reference = np.array([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]], np.float32)
+    int8 = np.array([[0.25, 0.75], [0.5, 0.5], [0.25, 0.75]], np.float32)
+    row = compare_with_float(0.25, int8, reference, np.array([0, 1, 1]), np.array([0.5, 0.25, 0.75]))
+    # the first image changes; the first and the second are wrong
+    assert row == Int8Row(0.25, 1, 2, pytest.approx(1 / 6), 0.5, 0.5)
+
+
+def test_the_table_shows_one_row_per_file() -> None:
+    rows = (Int8Row(1.0, 0, 3, 0.0, 0.0, 1.0), Int8Row(0.25, 2, 4, 0.0125, 0.3, 0.5))
+    title, _, _, *lines = Int8Comparison(10, "small_cnn", 32, rows).table().splitlines()
     assert title == "10 images, small_cnn at 32 px"
-    assert everything.startswith("| everything | 0 |")
-    assert everything.endswith("| 0.0000 | 0.000 | 1.00 |")
-    assert [row.split(" ")[1] for row in quantised] == [f"{share:.0%}" for share in SHARES]
-    assert all(float(row.split(" | ")[3]) > 0 for row in quantised)
+    assert lines == [
+        "| everything | 0 | 3 | 0.0000 | 0.000 | 1.00 |",
+        "| 25% of the convolutions | 2 | 4 | 0.0125 | 0.300 | 0.50 |",
+    ]
 
 
-def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, [str(tmp_path)])
-    assert result.exit_code == 1
-    assert result.stderr == f"Error: {tmp_path} has no run.json: it is not the folder of a finished training run.\n"
+def test_each_file_is_compared_with_the_float_file(run: Path) -> None:
+    result = measure_int8(run, shares=(0.0, 0.5))
+    everything, nothing, half = result.rows
+    assert (result.images, result.architecture, result.input_size) == (10, "small_cnn", 32)
+    assert (everything.float_share, everything.changed, everything.largest_difference) == (1.0, 0, 0.0)
+    assert everything.relative_time == 1.0
+    assert (nothing.float_share, half.float_share) == (0.0, 0.5)
+    assert half.mean_difference > 0
+    assert 0 < nothing.mean_difference < nothing.largest_difference
 
 
-def test_a_run_without_test_images_cannot_say(run: Path, tmp_path: Path) -> None:
-    whole = Run.read(run)
-    dataclasses.replace(whole, folder=tmp_path, split=dataclasses.replace(whole.split, test=())).write()
-    result = CliRunner().invoke(main, [str(tmp_path)])
-    assert result.exit_code == 1
-    assert "kept no image aside to test with" in result.stderr
+def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run.json"):
+        measure_int8(tmp_path)
+
+
+def test_a_run_without_test_images_is_refused(colours: Path, tmp_path: Path) -> None:
+    dataset = scan(colours)
+    write_run(tmp_path, dataset, Split(dataset.paths, (), ()))
+    with pytest.raises(RunError, match=r"has no test images. Pass a fold of an evaluation"):
+        measure_int8(tmp_path)

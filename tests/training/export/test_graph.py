@@ -6,7 +6,7 @@ from vinegrape_training.export.graph import ServingGraph
 
 
 class ChannelMeans(nn.Module):
-    """Logits that are the normalised channels' means: what goes in can be read off."""
+    """Returns the mean of each normalised channel as logits, so that the expected values are known."""
 
     def forward(self, images):
         return images.mean(dim=(2, 3))
@@ -20,7 +20,7 @@ def softmax(logits):
     return np.exp(logits) / np.exp(logits).sum()
 
 
-def test_pixels_are_normalised_by_channel_before_the_network():
+def test_pixels_are_normalised_per_channel():
     white = torch.full((1, 4, 4, 3), 255, dtype=torch.uint8)
     np.testing.assert_allclose(graph()(white)[0], softmax(np.array([1.0, 2.0, 4.0])), rtol=1e-5)
 
@@ -30,14 +30,14 @@ def test_the_temperature_divides_the_logits():
     np.testing.assert_allclose(graph(2.0)(white)[0], softmax(np.array([0.5, 1.0, 2.0])), rtol=1e-5)
 
 
-def test_channels_come_last_in_and_are_told_apart():
+def test_the_last_axis_of_the_images_holds_the_channels():
     red = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
     red[..., 0] = 255
     np.testing.assert_allclose(graph()(red)[0], softmax(np.array([1.0, -2.0, -4.0])), rtol=1e-5)
 
 
-def test_a_module_in_half_precision_answers_in_float32():
+def test_a_module_in_half_precision_returns_float32():
     white = torch.full((1, 4, 4, 3), 255, dtype=torch.uint8)
-    answer = graph().half()(white)
-    assert answer.dtype == torch.float32
-    np.testing.assert_allclose(answer[0], softmax(np.array([1.0, 2.0, 4.0])), rtol=1e-2)
+    probabilities = graph().half()(white)
+    assert probabilities.dtype == torch.float32
+    np.testing.assert_allclose(probabilities[0], softmax(np.array([1.0, 2.0, 4.0])), rtol=1e-2)

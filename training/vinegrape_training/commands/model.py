@@ -1,4 +1,4 @@
-"""The commands from images to an archive. They import what they need when they run: a server has no training extras."""
+"""The commands from images to an archive. Each imports its module when it runs, because a server lacks torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PATH = click.Path(path_type=Path)
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(overrides: tuple[str, ...]) -> None:
-    """Fine-tune a timm model on a folder of images a class.
+    """Fine-tune a timm model on images in one folder per class.
 
-    Takes Hydra's overrides; --help lists them.
+    OVERRIDES are Hydra overrides of conf/train.yaml; --help lists them.
 
     \b
     Examples:
@@ -25,9 +25,10 @@ def train(overrides: tuple[str, ...]) -> None:
         vinegrape train data.dir=data/grapevine_leaves weights=mobilenetv2.pth run_dir=runs/first
         vinegrape train data.dir=data/grapevine_leaves model=small_cnn optimizer=adamw_scratch weights=none
     """
-    from vinegrape_training.fit import train as script
+    import vinegrape_training.fit.train
 
-    # Hydra reads it, and Lightning starts the further processes of a training with it
+    script = vinegrape_training.fit.train
+    # Hydra reads sys.argv. In a distributed run, Lightning starts the other processes with it.
     sys.argv = [script.__file__, *overrides]
     script.main()
 
@@ -36,14 +37,15 @@ def train(overrides: tuple[str, ...]) -> None:
 @click.argument("folder", type=_PATH)
 @click.argument("overrides", nargs=-1)
 @click.option("--seed", "seeds", multiple=True, type=int, default=(1, 2), show_default=True,
-              help="Of a deal into folds, and of training; may be given more than once.")  # fmt: skip
-@click.option("--folds", default=5, show_default=True, help="How many parts the images are dealt into.")
+              help="Seed of a split into folds and of training; repeat the option for more seeds.")  # fmt: skip
+@click.option("--folds", default=5, show_default=True, help="Number of folds per seed.")
 @click.option("--int8/--no-int8", default=True, show_default=True, help="Also quantise and test each network.")
 def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool) -> None:
-    """Cross-validate a recipe, and write the figures, plots and answers to FOLDER.
+    """Cross-validate a recipe, and write figures, plots and predictions to FOLDER.
 
-    OVERRIDES are those of `vinegrape train`. A fold that FOLDER already holds is kept: the same command goes on where
-    it was cut off. Compare recipes on one seed, and report another: what was chosen by a figure flatters it.
+    OVERRIDES are those of `vinegrape train`. Finished folds in FOLDER are kept, so the same command resumes an
+    interrupted evaluation. Choose a recipe on one seed and report results on others: scores on the seed used for
+    selection are optimistic.
 
     \b
     Examples:
@@ -55,70 +57,70 @@ def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], f
 
     report = cross_validate(compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8)
     click.echo(report.table())
-    click.echo(f"Next: vinegrape train evaluation={folder}, with the same overrides, trains on all images.")
+    click.echo(f"Next: train on all images with the same overrides: vinegrape train evaluation={folder} ...")
 
 
 @click.command()
 @click.argument("folder", type=_PATH)
 @click.argument("overrides", nargs=-1)
-@click.option("--trials", default=30, show_default=True, help="In total, with those that FOLDER already holds.")
+@click.option("--trials", default=30, show_default=True, help="Total number of trials, including those in FOLDER.")
 def tune(folder: Path, overrides: tuple[str, ...], trials: int) -> None:
-    """Search for better settings with Optuna, by the loss on the validation images; the test images stay unseen.
+    """Search hyperparameters with Optuna. The target is the validation loss; test images are not used.
 
-    The space is that of training/vinegrape_training/experiments/sweep.yaml, less what OVERRIDES fix. FOLDER keeps the
-    study: the
-    same command goes on where it was cut off, or with more --trials.
+    The search space is training/vinegrape_training/experiments/sweep.yaml, without the parameters that OVERRIDES set.
+    FOLDER keeps the study, so the same command resumes an interrupted search or adds trials with a larger --trials.
 
     \b
     Example:
         vinegrape tune runs/tune --trials 30 data.dir=data/grapevine_leaves input_size=224 trainer.max_epochs=12
     """
-    from vinegrape_training.experiments.tune import tune as search
+    from vinegrape_training.experiments.tune import search
 
-    found = search(overrides, folder, trials)
-    click.echo(f"Validation loss {found.value:.4f}, the best of {found.trials} trials: {' '.join(found.overrides)}")
-    click.echo("Next: vinegrape evaluate with these overrides says whether that is more than luck.")
+    result = search(overrides, folder, trials)
+    click.echo(f"Validation loss {result.value:.4f}, the best of {result.trials} trials: {' '.join(result.overrides)}")
+    click.echo("Next: run vinegrape evaluate with these overrides to check that the improvement is not chance.")
 
 
 @click.command()
 @click.argument("folder", type=_PATH)
 @click.argument("evaluations", nargs=-1, required=True, type=_PATH)
 def compare(folder: Path, evaluations: tuple[Path, ...]) -> None:
-    """Put EVALUATIONS side by side, with what serving each would cost, and write a table and a plot to FOLDER.
+    """Compare EVALUATIONS by accuracy, latency and size, and write a table and a plot to FOLDER.
 
-    Latency is that of the int8 file, one image on one thread of this machine. The first evaluation is the 1.00.
+    Latency is that of the int8 file for one image, on one thread of this machine. Relative latency is 1.00 for the
+    first evaluation.
 
     \b
     Example:
         vinegrape compare runs/comparison runs/at-224 runs/at-384
     """
-    from vinegrape_training.experiments.comparison import compare as compare_evaluations
-    from vinegrape_training.experiments.comparison import table
+    from vinegrape_training.experiments import comparison
 
-    click.echo(table(compare_evaluations(evaluations, folder)))
+    click.echo(comparison.table(comparison.compare(evaluations, folder)))
 
 
 @click.command()
 @click.argument("run", type=_PATH)
 @click.argument("folder", type=_PATH)
-@click.option("--data", "data_dir", type=_PATH, help="Where the run's images lie now, if they have moved.")
+@click.option("--data", "data_dir", type=_PATH, help="Folder of the run's images, if they have moved.")
 @click.option("--min-int8-agreement", type=click.FloatRange(0, 1), default=0.98, show_default=True,
-              help="Part of the images whose top-1 the int8 file must share with the trained model.")  # fmt: skip
+              help="Smallest share of images whose top-1 class is the same in int8 and in the trained model."
+              )  # fmt: skip
 def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: float) -> None:
-    """Write the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8, and its metadata.
+    """Export the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8 and metadata.
 
-    Every file is compared with the trained model on every image of the run's data; if one differs by more than its
-    limit, nothing is written.
+    Each file is compared with the trained model on all images of the run. If a file differs by more than its limit,
+    nothing is written.
 
     \b
     Example:
         vinegrape export runs/first exports/first
     """
-    from vinegrape_training.export.export import export as export_run
+    from vinegrape_training.export.export import export_run
     from vinegrape_training.export.parity import ParityLimits, table
 
-    made = export_run(run, folder, data_dir, ParityLimits(int8_agreement=min_int8_agreement))
-    click.echo(table(made.parities))
+    result = export_run(run, folder, data_dir, ParityLimits(int8_agreement=min_int8_agreement))
+    click.echo(table(result.parities))
     click.echo(f"Next: vinegrape archive {folder} model_store/vinegrape.mar")
 
 
@@ -126,17 +128,17 @@ def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: f
 @click.argument("source", type=_PATH)
 @click.argument("target", type=_PATH)
 @click.option("--weights", multiple=True, type=click.Choice(BACKENDS), default=DEFAULT_WEIGHTS,
-              show_default=True, help="Which weights to carry; may be given more than once.")  # fmt: skip
+              show_default=True, help="Weights to include; repeat the option for more.")  # fmt: skip
 @click.option(
     "--record-self-check",
     is_flag=True,
-    help="Ask the weights for new answers to the self-check's pictures; after a change to how images are read.",
+    help="Compute new expected probabilities for the self-check; needed after a change of image decoding.",
 )
 def archive(source: Path, target: Path, weights: tuple[Backend, ...], record_self_check: bool) -> None:
-    """Pack SOURCE into the model archive TARGET, with its model card, MODEL_CARD.md, beside it.
+    """Pack SOURCE into the model archive TARGET, and write MODEL_CARD.md to the folder of TARGET.
 
-    SOURCE is the folder of an export, or another archive, whose weights are then packed with the handler's code as
-    it is now. The same inputs give the same bytes.
+    SOURCE is the folder of an export, or another archive, whose weights are then packed with the installed handler
+    code. The same inputs give the same bytes.
 
     \b
     Examples:
@@ -148,5 +150,5 @@ def archive(source: Path, target: Path, weights: tuple[Backend, ...], record_sel
 
     metadata = build(source, target, weights, record_self_check=record_self_check)
     card = write_card(metadata, target)
-    click.echo(f"{target}: {metadata.name} {metadata.version}, {target.stat().st_size / 1e6:.1f} MB; card in {card}.")
+    click.echo(f"{target}: {metadata.name} {metadata.version}, {target.stat().st_size / 1e6:.1f} MB; card: {card}")
     click.echo(f"Next: vinegrape serve --archive {target}")

@@ -1,1 +1,1 @@
-"""Figures and plots of a model's predictions."""
+"""Figures and plots of a network's predictions."""

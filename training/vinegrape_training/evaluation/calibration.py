@@ -1,4 +1,4 @@
-"""Can a probability be trusted: temperature, calibration error, and the interval of an accuracy."""
+"""Temperature, calibration error, risk and coverage, and the confidence interval of an accuracy."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.nn.functional import cross_entropy, one_hot
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the number to divide logits by so that the labels' likelihood is highest.
+    """Fit the temperature that maximises the likelihood of the labels when logits are divided by it.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2, on the targets of Platt 1999,
-    "Probabilistic Outputs for Support Vector Machines", section 2.2: the right class gets (N + 1) / (N + 2), the others
-    share the rest. Without it, a network that gets a few dozen images all right would be told to be sure without bound.
-    The order of the classes stays.
+    The method is Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. The targets are smoothed as
+    in Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2: the true class gets
+    (N + 1) / (N + 2), and the other classes share the rest. Without smoothing, a network that classifies a few dozen
+    images correctly would get a temperature near 0, and probabilities of 1. The order of the classes does not change.
 
     Args:
         logits: float [N, classes], of images that the network was not trained on.
         labels: int64 [N].
 
     Returns:
-        The temperature, above 0; above 1 where the network is too sure of itself.
+        The temperature, above 0. It is above 1 if the network is overconfident.
     """
     logits = logits.detach().double().cpu()
     count, classes = logits.shape
-    wrong = 1 / (count + 2) / (classes - 1)
-    targets = wrong + one_hot(labels.cpu(), classes) * (1 - classes * wrong)
+    other_class = 1 / (count + 2) / (classes - 1)
+    targets = other_class + one_hot(labels.cpu(), classes) * (1 - classes * other_class)
     log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -45,24 +45,26 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15) -> float:
-    """Compute the expected calibration error: how far confidence and accuracy lie apart, a bin, weighted by images.
+    """Compute the expected calibration error: the mean gap between confidence and accuracy over bins of confidence.
 
-    Guo et al. 2017, equation 3, with bins of equal width.
+    Guo et al. 2017, equation 3: bins of equal width, weighted by their number of images. torchmetrics computes the same
+    in float32, which changes the sixth digit of the committed figures (docs/model/evaluation.json), and puts a
+    confidence of exactly 1 into a bin of its own.
 
     Args:
-        probabilities: [N, classes].
+        probabilities: float [N, classes].
         labels: int64 [N].
-        bins: how many.
+        bins: the number of bins.
 
     Returns:
-        0 (as often right as it says) to 1.
+        The error, from 0 (confidence equals accuracy) to 1.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [
-        abs(float(confidence[bin_of == index].mean()) - float(right[bin_of == index].mean())) * np.mean(bin_of == index)
-        for index in np.unique(bin_of)
+        abs(float(confidence[bin_of == b].mean()) - float(correct[bin_of == b].mean())) * np.mean(bin_of == b)
+        for b in np.unique(bin_of)
     ]
     return float(sum(gaps))
 
@@ -70,17 +72,19 @@ def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.in
 def risk_coverage(
     probabilities: NDArray[np.floating], labels: NDArray[np.int64], coverages: Sequence[float]
 ) -> list[dict[str, float]]:
-    """What answering only the surest part of the images would bring.
+    """Compute the share of wrong predictions if only the most confident images are classified.
 
     El-Yaniv and Wiener 2010, "On the Foundations of Noise-free Selective Classification", section 2.
 
     Args:
-        probabilities: [N, classes].
+        probabilities: float [N, classes].
         labels: int64 [N].
-        coverages: parts of the images, above 0 to 1; rounded to whole images, at least one.
+        coverages: shares of the images that are classified, above 0 and up to 1. Each is rounded to whole images, at
+            least one.
 
     Returns:
-        For each of them its coverage, its risk, the part of those answers that is wrong, and the least confidence.
+        One dictionary per coverage: "coverage", the share of classified images; "risk", the share of them that is
+        wrong; "confidence", the lowest confidence among them.
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
@@ -96,16 +100,21 @@ def risk_coverage(
     ]
 
 
-def wilson_interval(right: float, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Give the interval in which an accuracy lies, of which `right` of `total` images are one sample.
+def wilson_interval(correct: float, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Compute the confidence interval of an accuracy.
 
-    Wilson 1927, "Probable inference, the law of succession, and statistical inference"; z = 1.96 is 95 %.
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Args:
+        correct: number of correct predictions.
+        total: number of predictions.
+        z: quantile of the normal distribution; 1.96 gives the 95 % interval.
 
     Returns:
-        The lower and the upper end, 0 to 1.
+        The lower and the upper end, from 0 to 1.
     """
-    share = right / total
+    share = correct / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
-    # at 0 and at 1, rounding would put the end of the interval a little inside
+    # at an accuracy of 0 or 1, rounding errors would exclude the accuracy itself
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

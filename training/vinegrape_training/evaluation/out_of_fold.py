@@ -1,4 +1,4 @@
-"""The predictions of cross-validation: each image classified by networks that were not trained on it."""
+"""The predictions of cross-validation: each image is classified by networks that were not trained on it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ OUT_OF_FOLD_FILE = "out_of_fold.npz"
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The answers that all images got from networks that were not trained on them, once for each seed.
+    """One prediction per image and seed, from the network of the fold that tested the image.
 
     Attributes:
-        seeds: of the deals into folds.
-        paths: of the images, N of them.
+        seeds: of the splits into folds.
+        paths: of the N images.
         labels: int64 [N].
-        folds: int64 [seeds, N], the fold in whose test an image was.
+        folds: int64 [seeds, N], the fold that tested each image.
         logits: float32 [seeds, N, classes].
-        int8: the same from the int8 files, log probabilities; None where they were not made for every fold.
+        int8: float32 [seeds, N, classes], log probabilities of the int8 files; None if a fold has no int8 file.
     """
 
     seeds: tuple[int, ...]
@@ -46,33 +46,39 @@ class OutOfFold:
 
     @classmethod
     def read(cls, path: Path) -> OutOfFold:
-        """Read what `write` wrote."""
+        """Read a file that `write` wrote."""
         with np.load(path) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in ("labels", "folds", "logits")}
             int8 = torch.from_numpy(arrays["int8"]) if "int8" in arrays else None
             return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), int8=int8, **tensors)
 
-    def wrong(self, classes: Sequence[str]) -> dict[str, list[str]]:
-        """What images were taken for that they are not: a path to classes, the images that were wrong most first."""
-        answers = self.logits.argmax(dim=2)
-        taken_for = {
-            path: [classes[answer] for answer in answers[:, index] if answer != self.labels[index]]
+    def misclassified(self, classes: Sequence[str]) -> dict[str, list[str]]:
+        """List the misclassified images.
+
+        Returns:
+            Image path to the wrongly predicted classes, one per seed in which the prediction was wrong. Images with
+            the most wrong predictions come first.
+        """
+        predictions = self.logits.argmax(dim=2)
+        wrong = {
+            path: [classes[prediction] for prediction in predictions[:, index] if prediction != self.labels[index]]
             for index, path in enumerate(self.paths)
         }
-        return {
-            path: taken_for[path] for path in sorted(taken_for, key=lambda p: -len(taken_for[p])) if taken_for[path]
-        }
+        return {path: wrong[path] for path in sorted(wrong, key=lambda path: -len(wrong[path])) if wrong[path]}
 
     def probabilities(self, logits: Tensor) -> NDArray[np.float64]:
-        """The probabilities of `logits` or of `int8`, with each fold's temperature fitted on its seed's other folds.
+        """Compute probabilities; the temperature of each fold is fitted on the other folds of its seed.
+
+        Args:
+            logits: float [seeds, N, classes], `self.logits` or `self.int8`.
 
         Returns:
             float64 [seeds, N, classes].
         """
         result = torch.empty_like(logits, dtype=torch.float64)
-        for number, folds in enumerate(self.folds):
+        for row, folds in enumerate(self.folds):
             for fold in folds.unique():
                 inside = folds == fold
-                temperature = fit_temperature(self.logits[number, ~inside], self.labels[~inside])
-                result[number, inside] = (logits[number, inside].double() / temperature).softmax(dim=1)
+                temperature = fit_temperature(self.logits[row, ~inside], self.labels[~inside])
+                result[row, inside] = (logits[row, inside].double() / temperature).softmax(dim=1)
         return result.numpy()

@@ -1,4 +1,4 @@
-"""The pictures in a run's folder."""
+"""The plots of a run, an evaluation, a comparison and a search. Each function writes a PNG and returns its figure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from vinegrape_training.evaluation.calibration import calibration_error, risk_coverage
 
 
-def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw loss and accuracy over epochs, of training and validation.
+def draw_curves(history: Sequence[dict[str, float]], path: Path) -> Figure:
+    """Plot loss and accuracy of training and validation over the epochs.
 
     Args:
-        history: an epoch's figures by name, such as "validation/loss", in order.
+        history: one dictionary per epoch, such as {"validation/loss": 0.4}.
         path: of the PNG.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
@@ -26,14 +26,14 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
             axes.plot(range(1, len(values) + 1), values, marker=".", label=part)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    return _save(figure, path)
 
 
-def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """Draw how often each class was answered by each.
+def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> Figure:
+    """Plot a confusion matrix.
 
     Args:
-        counts: [classes, classes], a row a true class.
+        counts: [classes, classes], one row per true class, one column per predicted class.
         classes: their names.
         path: of the PNG.
     """
@@ -44,56 +44,59 @@ def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path
     ticks = range(len(classes))
     axes.set_xticks(ticks, classes, rotation=45, ha="right")
     axes.set_yticks(ticks, classes)
-    axes.set(xlabel="answer", ylabel="variety")
+    axes.set(xlabel="predicted class", ylabel="true class")
     for row, column in np.ndindex(counts.shape):
         dark = counts[row, column] > counts.max() / 2
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
-    figure.savefig(path, dpi=120)
+    return _save(figure, path)
 
 
 def draw_reliability(
     probabilities: Mapping[str, NDArray[np.floating]], labels: NDArray[np.int64], path: Path, bins: int = 15
-) -> None:
-    """Draw how often answers are right over how sure they are, a panel for each set of probabilities.
+) -> Figure:
+    """Plot accuracy over confidence, one panel per set of probabilities.
 
     Args:
-        probabilities: a panel's title to float [N, classes].
+        probabilities: panel title to float [N, classes].
         labels: int64 [N].
         path: of the PNG.
-        bins: of equal width, as in `calibration_error`.
+        bins: number of bins of equal width, as in `calibration_error`.
     """
     figure = Figure(figsize=(4.5 * len(probabilities), 4.2), layout="constrained")
     panels = figure.subplots(1, len(probabilities), squeeze=False)[0]
     for axes, (title, values) in zip(panels, probabilities.items(), strict=True):
-        confidence, right = values.max(axis=1), values.argmax(axis=1) == labels
+        confidence, correct = values.max(axis=1), values.argmax(axis=1) == labels
         bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
         filled = np.unique(bin_of)
-        heights = [right[bin_of == index].mean() for index in filled]
+        heights = [correct[bin_of == index].mean() for index in filled]
         axes.bar((filled + 0.5) / bins, heights, width=0.9 / bins, color="tab:green", alpha=0.7)
         for index, height in zip(filled, heights, strict=True):
             axes.text((index + 0.5) / bins, height, str((bin_of == index).sum()), ha="center", va="bottom", fontsize=7)
         axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="confidence", ylabel="part that is right", xlim=(0, 1), ylim=(0, 1.06))
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.06))
         axes.set_title(f"{title}: calibration error {calibration_error(values, labels, bins):.3f}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    return _save(figure, path)
 
 
-def draw_risk_coverage(probabilities: NDArray[np.floating], labels: NDArray[np.int64], path: Path) -> None:
-    """Draw which part of the answers is wrong if only the surest part of the images is answered.
+def draw_risk_coverage(probabilities: NDArray[np.floating], labels: NDArray[np.int64], path: Path) -> Figure:
+    """Plot the share of wrong predictions over the share of images that is classified, most confident images first.
 
     Args:
         probabilities: float [N, classes].
         labels: int64 [N].
         path: of the PNG.
     """
-    every = risk_coverage(probabilities, labels, [(1 + index) / len(labels) for index in range(len(labels))])
+    points = risk_coverage(probabilities, labels, [(1 + index) / len(labels) for index in range(len(labels))])
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot([100 * point["coverage"] for point in every], [100 * point["risk"] for point in every], color="tab:green")
-    axes.set(xlabel="images answered, the surest first, %", ylabel="wrong among them, %", xlim=(0, 100))
+    axes.plot(
+        [100 * point["coverage"] for point in points], [100 * point["risk"] for point in points], color="tab:green"
+    )
+    axes.set(xlabel="coverage: images classified, most confident first, %", ylabel="risk: wrong predictions, %")
+    axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return _save(figure, path)
 
 
 def draw_tradeoff(
@@ -102,14 +105,14 @@ def draw_tradeoff(
     accuracies: Sequence[float],
     intervals: Sequence[tuple[float, float]],
     path: Path,
-) -> None:
-    """Draw accuracy over latency, with the accuracies' intervals.
+) -> Figure:
+    """Plot accuracy over latency, one point per network, with the confidence interval of the accuracy.
 
     Args:
-        names: of the points, in the legend.
+        names: legend entries of the points.
         latencies_ms: of one image.
         accuracies: 0 to 1.
-        intervals: their lower and upper ends.
+        intervals: lower and upper end of each accuracy's interval.
         path: of the PNG.
     """
     figure = Figure(figsize=(8, 4.8), layout="constrained")
@@ -117,22 +120,22 @@ def draw_tradeoff(
     for name, latency, accuracy, (low, high) in zip(names, latencies_ms, accuracies, intervals, strict=True):
         below, above = 100 * (accuracy - low), 100 * (high - accuracy)
         axes.errorbar(latency, 100 * accuracy, yerr=[[below], [above]], fmt="o", capsize=3, label=name)
-    axes.set(xlabel="one image, int8, one thread, ms", ylabel="accuracy by cross-validation, %")
+    axes.set(xlabel="latency of one image, int8, one thread, ms", ylabel="accuracy in cross-validation, %")
     axes.set_xlim(left=0)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    return _save(figure, path)
 
 
 def draw_search(
     parameters: Mapping[str, Sequence[object]], values: Sequence[float], logarithmic: Sequence[str], path: Path
-) -> None:
-    """Draw the value of each trial, with the best so far, and over each parameter.
+) -> Figure:
+    """Plot the validation loss of each trial: over the trials, with the best so far, and over each parameter.
 
     Args:
-        parameters: a parameter to its value in each trial.
-        values: of the trials, the smallest the best.
-        logarithmic: parameters whose axis is.
+        parameters: parameter name to its value in each trial.
+        values: validation loss of each trial.
+        logarithmic: names of the parameters that get a logarithmic axis.
         path: of the PNG.
     """
     figure = Figure(figsize=(3.2 * (1 + len(parameters)), 3.2), layout="constrained")
@@ -144,5 +147,12 @@ def draw_search(
     for axes, (name, chosen) in zip(others, parameters.items(), strict=True):
         numbers = all(isinstance(value, int | float) for value in chosen)
         axes.plot(chosen if numbers else [str(value) for value in chosen], values, "o", color="tab:green")
-        axes.set(xlabel=name, xscale="log" if name in logarithmic else axes.get_xscale())
+        axes.set_xlabel(name)
+        if name in logarithmic:  # setting a linear scale would remove the names of categories from the axis
+            axes.set_xscale("log")
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> Figure:
     figure.savefig(path, dpi=120)
+    return figure

@@ -1,4 +1,4 @@
-"""A trained network on images that it has not seen."""
+"""The predictions of a trained network on labelled images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vinegrape_training.evaluation.calibration import calibration_error, wilson_interval
+from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
 from vinegrape_training.files import atomic_write
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers to labelled images.
+    """Logits and labels of images.
 
     Attributes:
         logits: float32 [N, classes].
@@ -29,7 +30,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers."""
+        """The share of correct predictions, 0 to 1."""
         return float((self.logits.argmax(dim=1) == self.labels).double().mean())
 
     def write(self, path: Path) -> None:
@@ -39,34 +40,39 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
-        """Read what `write` wrote."""
+        """Read a file that `write` wrote."""
         with np.load(path) as arrays:
             return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]))
 
     def confusion(self) -> NDArray[np.int64]:
-        """Count images: int64 [classes, classes], a row a true class, a column an answer."""
-        count = self.logits.shape[1]
-        pairs = count * self.labels + self.logits.argmax(dim=1)
-        counts: NDArray[np.int64] = torch.bincount(pairs, minlength=count * count).reshape(count, count).numpy()
+        """Count images: int64 [classes, classes], one row per true class, one column per predicted class."""
+        counts: NDArray[np.int64] = self._confusion().numpy()
         return counts
 
-    def calibration_error(self, temperature: float) -> float:
-        """The expected calibration error of the probabilities at a temperature, 0 to 1."""
-        probabilities = (self.logits.double() / temperature).softmax(dim=1)
-        return calibration_error(probabilities.numpy(), self.labels.numpy())
+    def figures(self, classes: Sequence[str], temperature: float) -> TestFigures:
+        """Compute the figures of a test.
+
+        Args:
+            classes: names, in the order of the logits.
+            temperature: what the logits are divided by.
+        """
+        confusion = self._confusion()
+        return TestFigures(
+            images=len(self.labels),
+            accuracy=self.accuracy,
+            accuracy_95=wilson_interval(int(confusion.trace()), len(self.labels)),
+            calibration_error_before=self._calibration_error(1.0),
+            calibration_error=self._calibration_error(temperature),
+            recall=recall_by_class(confusion, classes),
+        )
 
     def metrics(self, classes: Sequence[str], temperature: float) -> dict[str, float]:
-        """The figures of a test: shares in 0 to 1, and the number of images."""
-        confusion = self.confusion()
-        total = len(self.labels)
-        low, high = wilson_interval(int(confusion.trace()), total)
-        figures = {
-            "test_accuracy": self.accuracy,
-            "test_accuracy_low_95": low,
-            "test_accuracy_high_95": high,
-            "test_images": float(total),
-            "test_calibration_error_before": self.calibration_error(1.0),
-            "test_calibration_error": self.calibration_error(temperature),
-        }
-        recalls = confusion.diagonal() / confusion.sum(axis=1)
-        return figures | {f"test_recall_{name}": float(recall) for name, recall in zip(classes, recalls, strict=True)}
+        """The figures of a test under their names in `run.json`; arguments as for `figures`."""
+        return self.figures(classes, temperature).to_metrics()
+
+    def _confusion(self) -> Tensor:
+        return confusion_matrix(self.logits.argmax(dim=1), self.labels, self.logits.shape[1])
+
+    def _calibration_error(self, temperature: float) -> float:
+        probabilities = (self.logits.double() / temperature).softmax(dim=1)
+        return calibration_error(probabilities.numpy(), self.labels.numpy())

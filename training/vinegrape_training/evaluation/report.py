@@ -1,4 +1,4 @@
-"""What cross-validation found out about a recipe: `evaluation.json`, quoted by training, the model card and docs."""
+"""The result of a cross-validation, `evaluation.json`, which training, the model card and the documentation quote."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
+from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
 
 REPORT_FILE = "evaluation.json"
 
 _COVERAGES = [*(step / 20 for step in range(1, 18)), 0.9, 0.92, 0.94, 0.96, 0.98, 1.0]
-_NAMED = 10  # wrong images that a table lists
+_LISTED_IMAGES = 10  # misclassified images in the printed table
 
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of images that the network was not trained on; shares lie in 0 to 1.
+    """Figures of predictions on images that the network was not trained on. Shares lie between 0 and 1.
 
     Attributes:
-        recipe: what was evaluated, as `recipe` gives it.
-        classes: names.
-        images: how many.
-        data_digest: `dataset.Dataset.digest` of them.
-        seeds, folds: how often the images were dealt into how many parts.
-        accuracy: the mean over the seeds.
-        accuracy_95: its 95 % Wilson interval, as if there were one seed: more seeds add no images.
-        accuracy_by_seed: a seed's name to its accuracy.
-        recall: a class to its recall.
-        confusion: [classes][classes] counts over all seeds, a row a true class.
-        wrong: an image to what it was taken for, once for each seed in which it was; the wrongest first.
-        temperature: fitted on all answers: what the network that ships divides its logits by.
-        log_loss: with the temperature fitted on the other folds.
-        calibration_error_before: expected calibration error, 15 bins, of the logits as they are.
-        calibration_error: the same, with the temperature fitted on the other folds.
-        risk_coverage: {"coverage", "risk", "confidence"}: the part of the images that is answered, the part of the
-            answers that is wrong, and the least confidence among them.
-        int8: {"accuracy", "calibration_error", "more_wrong"} of the int8 files; more_wrong is by seed, an amount of
-            images. None where no int8 files were made.
+        recipe: the configuration that was evaluated, as `fit.recipe.recipe` returns it.
+        classes: names, in the order of the network's outputs.
+        images: number of images.
+        data_digest: `dataset.Dataset.digest` of the images.
+        seeds: one split into folds per seed.
+        folds: number of folds per split.
+        accuracy: mean over the seeds.
+        accuracy_95: its 95 % Wilson interval, computed as for one seed, because more seeds do not add images.
+        accuracy_by_seed: seed, as text, to accuracy.
+        recall: class name to recall.
+        confusion: [classes][classes] counts over all seeds, one row per true class.
+        wrong: image path to the wrongly predicted classes, one per seed in which the prediction was wrong.
+        temperature: fitted on all predictions. The network that ships divides its logits by it.
+        log_loss: mean over all predictions; each fold's temperature is fitted on the other folds.
+        calibration_error_before: expected calibration error, 15 bins, without a temperature.
+        calibration_error: the same; each fold's temperature is fitted on the other folds.
+        risk_coverage: what `calibration.risk_coverage` returns.
+        int8: {"accuracy", "calibration_error", "more_wrong"} of the int8 files. more_wrong is seed to the number of
+            additional wrong images. None if no int8 files were made.
     """
 
     recipe: dict[str, Any]
@@ -70,44 +70,40 @@ class Report:
 
     @classmethod
     def of(
-        cls,
-        made: OutOfFold,
-        classes: tuple[str, ...],
-        data_digest: str,
-        made_by: Mapping[str, Any],
+        cls, predictions: OutOfFold, classes: tuple[str, ...], data_digest: str, recipe: Mapping[str, Any]
     ) -> Report:
-        """Work out every figure from the answers; arguments as the attributes, `made_by` the recipe."""
-        seeds, count, outputs = made.logits.shape
-        right = (made.logits.argmax(dim=2) == made.labels).double()
-        labels = made.labels.repeat(seeds)
-        pooled = made.logits.reshape(-1, outputs)
-        confusion = torch.bincount(outputs * labels + pooled.argmax(dim=1), minlength=outputs**2).view(outputs, -1)
-        probabilities = made.probabilities(made.logits).reshape(-1, outputs)
-        flat = labels.numpy()
-        recalls = confusion.diagonal() / confusion.sum(dim=1)
+        """Compute all figures from the predictions; the other arguments are as the attributes."""
+        seeds, count, outputs = predictions.logits.shape
+        correct = (predictions.logits.argmax(dim=2) == predictions.labels).double()
+        accuracy = float(correct.mean())
+        all_labels = predictions.labels.repeat(seeds)
+        all_logits = predictions.logits.reshape(-1, outputs)
+        confusion = confusion_matrix(all_logits.argmax(dim=1), all_labels, outputs)
+        probabilities = predictions.probabilities(predictions.logits).reshape(-1, outputs)
+        labels = all_labels.numpy()
         return cls(
-            recipe=dict(made_by),
+            recipe=dict(recipe),
             classes=classes,
             images=count,
             data_digest=data_digest,
-            seeds=made.seeds,
-            folds=int(made.folds.max()) + 1,
-            accuracy=float(right.mean()),
-            accuracy_95=wilson_interval(float(right.mean()) * count, count),
-            accuracy_by_seed={str(s): float(r.mean()) for s, r in zip(made.seeds, right, strict=True)},
-            recall={name: float(recall) for name, recall in zip(classes, recalls, strict=True)},
+            seeds=predictions.seeds,
+            folds=int(predictions.folds.max()) + 1,
+            accuracy=accuracy,
+            accuracy_95=wilson_interval(accuracy * count, count),
+            accuracy_by_seed={str(s): float(c.mean()) for s, c in zip(predictions.seeds, correct, strict=True)},
+            recall=recall_by_class(confusion, classes),
             confusion=confusion.tolist(),
-            wrong=made.wrong(classes),
-            temperature=fit_temperature(pooled, labels),
-            log_loss=float(-np.log(probabilities[np.arange(len(flat)), flat]).mean()),
-            calibration_error_before=calibration_error(pooled.double().softmax(dim=1).numpy(), flat),
-            calibration_error=calibration_error(probabilities, flat),
-            risk_coverage=risk_coverage(probabilities, flat, _COVERAGES),
-            int8=_int8(made, right),
+            wrong=predictions.misclassified(classes),
+            temperature=fit_temperature(all_logits, all_labels),
+            log_loss=float(-np.log(probabilities[np.arange(len(labels)), labels]).mean()),
+            calibration_error_before=calibration_error(all_logits.double().softmax(dim=1).numpy(), labels),
+            calibration_error=calibration_error(probabilities, labels),
+            risk_coverage=risk_coverage(probabilities, labels, _COVERAGES),
+            int8=_int8_figures(predictions, correct),
         )
 
     def write(self, folder: Path) -> None:
-        """Write `evaluation.json` into a folder."""
+        """Write `evaluation.json` to a folder."""
         (folder / REPORT_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -115,68 +111,79 @@ class Report:
         """Read the report in a folder.
 
         Raises:
-            SettingError: there is none, or one of another version.
+            SettingError: the folder holds no report, or one that another version of vinegrape wrote.
         """
         path = folder / REPORT_FILE
         if not path.is_file():
-            raise SettingError(f"{folder} holds no {REPORT_FILE}; make it: vinegrape evaluate {folder} data.dir=FOLDER")
+            raise SettingError(
+                f"{folder} holds no {REPORT_FILE}. To create it, run: vinegrape evaluate {folder} data.dir=FOLDER"
+            )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             for name in ("classes", "seeds", "accuracy_95"):
                 values[name] = tuple(values[name])
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
-            raise SettingError(f"{path} is not what this version of vinegrape writes: {error!r}.") from error
+            raise SettingError(
+                f"{path} does not have the fields that this version of vinegrape reads ({error!r}). Evaluate again."
+            ) from error
+
+    def figures(self) -> TestFigures:
+        """The figures that a run and a model card quote."""
+        int8 = self.int8 or {}
+        return TestFigures(
+            images=self.images,
+            accuracy=self.accuracy,
+            accuracy_95=self.accuracy_95,
+            calibration_error_before=self.calibration_error_before,
+            calibration_error=self.calibration_error,
+            recall=self.recall,
+            int8_accuracy=int8.get("accuracy"),
+            int8_calibration_error=int8.get("calibration_error"),
+            folds=self.folds,
+            seeds=len(self.seeds),
+        )
 
     def metrics(self) -> dict[str, float]:
-        """The figures under the names that `Evaluation.metrics` gives to those of a test."""
-        low, high = self.accuracy_95
-        figures = {
-            "test_images": float(self.images),
-            "test_accuracy": self.accuracy,
-            "test_accuracy_low_95": low,
-            "test_accuracy_high_95": high,
-            "test_calibration_error_before": self.calibration_error_before,
-            "test_calibration_error": self.calibration_error,
-            "cross_validation_folds": float(self.folds),
-            "cross_validation_seeds": float(len(self.seeds)),
-        }
-        if self.int8:
-            figures["test_accuracy_onnx_int8"] = self.int8["accuracy"]
-            figures["test_calibration_error_onnx_int8"] = self.int8["calibration_error"]
-        return figures | {f"test_recall_{name}": recall for name, recall in self.recall.items()}
+        """The figures under their names in `run.json`."""
+        return self.figures().to_metrics()
 
     def table(self) -> str:
-        """The figures for people to read."""
+        """Format the figures as aligned text."""
         low, high = self.accuracy_95
-        seeds = ", ".join(f"{accuracy:.2%} (seed {seed})" for seed, accuracy in self.accuracy_by_seed.items())
+        by_seed = ", ".join(f"{accuracy:.2%} (seed {seed})" for seed, accuracy in self.accuracy_by_seed.items())
         rows = [
             ("images, folds, seeds", f"{self.images}, {self.folds}, {len(self.seeds)}"),
-            ("accuracy", f"{self.accuracy:.2%}; 95 % interval {low:.1%} to {high:.1%}; {seeds}"),
+            ("accuracy", f"{self.accuracy:.2%}; 95 % interval {low:.1%} to {high:.1%}; {by_seed}"),
             *((f"recall of {name}", f"{recall:.1%}") for name, recall in self.recall.items()),
             ("log loss", f"{self.log_loss:.3f}"),
-            ("calibration error", f"{self.calibration_error:.3f}; {self.calibration_error_before:.3f} before"),
+            (
+                "calibration error",
+                f"{self.calibration_error:.3f}; {self.calibration_error_before:.3f} without temperature",
+            ),
             ("temperature", f"{self.temperature:.3f}"),
         ]
         if self.int8:
-            more = ", ".join(f"{count:+d} wrong (seed {seed})" for seed, count in self.int8["more_wrong"].items())
-            rows.append(("int8", f"{self.int8['accuracy']:.2%}; against the trained networks {more}"))
-        for path, classes in list(self.wrong.items())[:_NAMED]:
-            rows.append(("wrong", f"{path}, taken for {', '.join(classes)}"))
-        if len(self.wrong) > _NAMED:
-            rows.append(("", f"and {len(self.wrong) - _NAMED} more images, in {REPORT_FILE}"))
+            more = ", ".join(f"{count:+d} (seed {seed})" for seed, count in self.int8["more_wrong"].items())
+            rows.append(("int8 accuracy", f"{self.int8['accuracy']:.2%}; wrong images compared with float32: {more}"))
+        for path, predicted in list(self.wrong.items())[:_LISTED_IMAGES]:
+            rows.append(("misclassified", f"{path}, predicted as {', '.join(predicted)}"))
+        if len(self.wrong) > _LISTED_IMAGES:
+            rows.append(("", f"and {len(self.wrong) - _LISTED_IMAGES} more images, listed in {REPORT_FILE}"))
         return "\n".join(f"{name:26}{value}" for name, value in rows)
 
 
-def _int8(made: OutOfFold, right: Tensor) -> dict[str, Any] | None:
-    """What quantisation costs: `right` is [seeds, N], 1 where the trained networks are."""
-    if made.int8 is None:
+def _int8_figures(predictions: OutOfFold, correct: Tensor) -> dict[str, Any] | None:
+    """Compare the int8 files with the trained networks; `correct` [seeds, N] is 1 where the trained network is."""
+    if predictions.int8 is None:
         return None
-    int8_right = (made.int8.argmax(dim=2) == made.labels).double()
-    probabilities = made.probabilities(made.int8).reshape(-1, made.int8.shape[2])
-    more_wrong = (right.sum(dim=1) - int8_right.sum(dim=1)).int().tolist()
+    int8_correct = (predictions.int8.argmax(dim=2) == predictions.labels).double()
+    probabilities = predictions.probabilities(predictions.int8).reshape(-1, predictions.int8.shape[2])
+    more_wrong = (correct.sum(dim=1) - int8_correct.sum(dim=1)).int().tolist()
     return {
-        "accuracy": float(int8_right.mean()),
-        "calibration_error": calibration_error(probabilities, made.labels.repeat(len(made.seeds)).numpy()),
-        "more_wrong": {str(seed): count for seed, count in zip(made.seeds, more_wrong, strict=True)},
+        "accuracy": float(int8_correct.mean()),
+        "calibration_error": calibration_error(
+            probabilities, predictions.labels.repeat(len(predictions.seeds)).numpy()
+        ),
+        "more_wrong": {str(seed): count for seed, count in zip(predictions.seeds, more_wrong, strict=True)},
     }

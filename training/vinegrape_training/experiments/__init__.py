@@ -1,1 +1,1 @@
-"""Cross-validation, comparison, tuning, and measurements of training and quantisation."""
+"""Cross-validation, comparison, search, and measurements of training speed and quantisation."""

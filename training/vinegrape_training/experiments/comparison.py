@@ -1,4 +1,4 @@
-"""What accuracy costs: evaluated recipes beside the time and the size of what they would serve."""
+"""Comparison of evaluated recipes: accuracy, latency and size of the files that they would serve."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ class Candidate:
     """One recipe that could be served.
 
     Attributes:
-        name: of its evaluation's folder.
+        name: folder name of its evaluation.
         architecture: timm's name.
-        pretrained: whether it started from weights of ImageNet.
-        input_size: pixels a side.
-        accuracy, accuracy_95: as trained, in 0 to 1, by cross-validation.
-        int8_accuracy: the same of the int8 files.
-        int8_latency_ms: the median of one image on one thread.
-        relative_latency: the median, over the rounds, of its latency over the first candidate's.
-        weights_mb: what an archive's weights take, compressed.
+        pretrained: training started from ImageNet weights.
+        input_size: width and height of the input in pixels.
+        accuracy: of the trained networks in cross-validation, 0 to 1.
+        accuracy_95: its 95 % interval.
+        int8_accuracy: of the int8 files in cross-validation, 0 to 1.
+        int8_latency_ms: median latency of one image on one thread.
+        relative_latency: median, over the rounds, of its latency over that of the first candidate.
+        weights_mb: compressed size of an archive's weights.
     """
 
     name: str
@@ -52,23 +53,21 @@ class Candidate:
 
 
 def compare(evaluations: Sequence[Path], folder: Path) -> list[Candidate]:
-    """Put evaluations side by side, measure what serving them costs, and write a table and a plot.
-
-    Times are taken in turns, so that what else runs on the machine meets all alike.
+    """Compare evaluations, measure latency and size of their int8 files, and write a table and a plot.
 
     Args:
         evaluations: folders that `cross_validate` wrote, with int8.
-        folder: to write `comparison.json`, `comparison.md` and `comparison.png` into.
+        folder: for `comparison.json`, `comparison.md` and `comparison.png`.
 
     Raises:
-        SettingError: a folder without an evaluation, or one without int8.
+        SettingError: a folder holds no evaluation, or one without int8.
     """
     reports = [Report.read(evaluation) for evaluation in evaluations]
     for evaluation, report in zip(evaluations, reports, strict=True):
         if report.int8 is None:
-            raise SettingError(f"{evaluation} was evaluated without int8; run it again with --int8.")
+            raise SettingError(f"{evaluation} was evaluated without int8. Evaluate again with --int8.")
     weights = [first_weights(evaluation, report) for evaluation, report in zip(evaluations, reports, strict=True)]
-    networks = [load_network(each, "onnx_int8", WorkerSettings(threads=1), "cpu") for each in weights]
+    networks = [load_network(files, "onnx_int8", WorkerSettings(threads=1), "cpu") for files in weights]
     times = time_in_turns(networks, [report.recipe["input_size"] for report in reports])
     candidates = [
         Candidate(
@@ -100,15 +99,16 @@ def compare(evaluations: Sequence[Path], folder: Path) -> list[Candidate]:
 
 
 def table(candidates: Sequence[Candidate]) -> str:
-    """The candidates in Markdown, the cheapest first."""
+    """Format the candidates as a Markdown table, the fastest first."""
     lines = [
-        "| network | started from | side, px | accuracy | 95 % interval | int8 | ms an image | times the first | MB |",
+        "| network | pretrained on | input, px | accuracy | 95 % interval | int8 accuracy | ms per image "
+        "| relative latency | MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for c in sorted(candidates, key=lambda candidate: candidate.relative_latency):
         low, high = c.accuracy_95
         lines.append(
-            f"| `{c.architecture}` | {'ImageNet' if c.pretrained else 'nothing'} | {c.input_size} | {c.accuracy:.2%} "
+            f"| `{c.architecture}` | {'ImageNet' if c.pretrained else 'none'} | {c.input_size} | {c.accuracy:.2%} "
             f"| {low:.1%} to {high:.1%} | {c.int8_accuracy:.2%} | {c.int8_latency_ms:.1f} | {c.relative_latency:.2f} "
             f"| {c.weights_mb:.1f} |"
         )

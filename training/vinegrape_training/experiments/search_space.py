@@ -1,4 +1,4 @@
-"""What tuning may choose: the parameters of `sweep.yaml`, which is a sweep of Weights & Biases, for Optuna."""
+"""The search space of `sweep.yaml`, which is a Weights & Biases sweep, as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ SWEEP_FILE = Path(__file__).with_name("sweep.yaml")
 
 
 def load_space(path: Path = SWEEP_FILE) -> dict[str, BaseDistribution]:
-    """Read the parameters of a sweep: an override's name to the distribution of its values.
+    """Read the parameters of a sweep.
+
+    Returns:
+        Name of an override to the distribution of its values.
 
     Raises:
-        SettingError: a kind of parameter that is neither a list of values nor (log-)uniform.
+        SettingError: a parameter is neither a list of values nor uniform nor log-uniform.
     """
-    sweep: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # what is ${...} in it is not OmegaConf's
+    # `resolve=False`: the ${...} in the file are for Weights & Biases, not for OmegaConf
+    sweep: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     parameters: Mapping[str, Any] = sweep["parameters"]
     return {name: _distribution(name, parameter) for name, parameter in parameters.items()}
 
@@ -31,6 +35,7 @@ def _distribution(name: str, parameter: Mapping[str, Any]) -> BaseDistribution:
     kind = parameter.get("distribution")
     if kind not in ("uniform", "log_uniform_values"):
         raise SettingError(
-            f"{name} has distribution {kind!r}; write values: [...], or uniform or log_uniform_values with min and max."
+            f"{name} has distribution {kind!r}, which is not supported. Use values: [...], or uniform or "
+            "log_uniform_values with min and max."
         )
     return FloatDistribution(parameter["min"], parameter["max"], log=kind == "log_uniform_values")

@@ -1,7 +1,7 @@
-"""What makes a training step fast. It prints ratios, each to the line above.
+"""The effect of each optimisation on the time of a training step: `vinegrape bench training`.
 
-Each variant has a process of its own, and its steps and those of the one before take turns: what else runs on the
-machine meets both alike.
+Each variant of the step adds one optimisation to the variant before. Two neighbours run in two processes, because
+memory settings belong to a process. Their steps take turns, so that other load on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from rich.console import Console
@@ -27,7 +27,6 @@ from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from vinegrape_handler.decode import decode
-from vinegrape_handler.errors import VinegrapeError
 from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_handler.resize import resize
 from vinegrape_training.data import drawn_leaves
@@ -43,24 +42,24 @@ Augment = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """One way to compute a training step.
 
     Attributes:
-        name: what it has that the one before has not.
-        decoded_once: whether images lie decoded in memory, instead of being decoded for each step.
-        together: whether a batch is augmented as a whole, instead of an image at a time.
-        channels_last: the order in which the network computes.
-        keeps_memory: whether freed memory stays with the process.
-        unfilled: whether new tensors are left as they come, which determinism alone would fill.
-        bfloat16: whether the network computes in mixed precision.
-        frozen_stages: of the network.
+        name: the optimisation that it adds to the variant before.
+        decoded_once: images are decoded once and kept in memory, not decoded in each step.
+        batch_augmentation: a batch is augmented as a whole, not one image at a time.
+        channels_last: memory format of the network.
+        retains_memory: freed memory stays with the process.
+        unfilled: new tensors are not filled; deterministic algorithms alone would fill them.
+        bfloat16: the network computes in mixed precision.
+        frozen_stages: number of frozen stages of the network.
     """
 
     name: str
     decoded_once: bool = False
-    together: bool = False
+    batch_augmentation: bool = False
     channels_last: bool = False
-    keeps_memory: bool = False
+    retains_memory: bool = False
     unfilled: bool = False
     bfloat16: bool = False
     frozen_stages: int = 0
@@ -72,9 +71,9 @@ class Setting:
 
     Attributes:
         architecture: timm's name.
-        files: the encoded images of a batch.
-        side: pixels a side of what the network gets.
-        augmentation: how strongly images are changed.
+        files: encoded images, one batch.
+        side: width and height of the network's input in pixels.
+        augmentation: strength of the augmentation.
     """
 
     architecture: str
@@ -83,26 +82,127 @@ class Setting:
     augmentation: Augmentation
 
 
+@dataclass(frozen=True)
+class StepSpeedRow:
+    """The speed of one variant.
+
+    Attributes:
+        name: of the variant.
+        images_per_second: in training steps.
+        speedup: over the variant before; 1 for the first variant.
+    """
+
+    name: str
+    images_per_second: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """The speed of all variants.
+
+    Attributes:
+        device: name of the GPU, or of the CPU with its number of threads.
+        images: per batch.
+        side: width and height of the network's input in pixels.
+        rows: one per variant, the slowest configuration first.
+    """
+
+    device: str
+    images: int
+    side: int
+    rows: tuple[StepSpeedRow, ...]
+
+    @property
+    def total_speedup(self) -> float:
+        """Speed of the last variant over the first: the product of all speed-ups."""
+        return math.prod(row.speedup for row in self.rows)
+
+    def table(self) -> str:
+        """Format as aligned text."""
+        return "\n".join(
+            [
+                f"{self.images} images of {self.side} px on {self.device}",
+                *(f"{row.images_per_second:7.1f} images/s  x {row.speedup:4.2f}  {row.name}" for row in self.rows),
+                f"x {self.total_speedup:.2f} from the first to the last",
+            ]
+        )
+
+
+def measure_step_speed(rounds: int = 8, overrides: Sequence[str] = ()) -> StepSpeed:
+    """Measure the training step without any optimisation, and then with one more optimisation at a time.
+
+    The images are drawn leaves.
+
+    Args:
+        rounds: measured steps per variant, after one warm-up step.
+        overrides: of `conf/train.yaml`.
+
+    Raises:
+        SettingError: an override or a setting is not valid.
+    """
+    cfg = compose_config(overrides)
+    check(cfg)
+    files = tuple(draw_leaf_png(number) for number in range(cfg.data.batch_size))
+    setting = Setting(cfg.model.architecture, files, cfg.input_size, Augmentation(**cfg.augmentation))
+    steps = variants(cfg.model.frozen_stages)
+    seconds = [step_seconds(before, after, setting, rounds) for before, after in pairwise(steps)]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return StepSpeed(device, len(files), setting.side, speed_rows(steps, seconds, len(files)))
+
+
 def variants(frozen_stages: int) -> list[Variant]:
-    """From what a training would be without what makes it fast, one thing after the other."""
+    """List the variants, from no optimisation to all of them. bfloat16 is left out if the hardware lacks it."""
     changes: list[tuple[str, dict[str, Any]]] = [
         ("images decoded once", {"decoded_once": True}),
-        ("augmentation of the whole batch", {"together": True}),
+        ("augmentation of the whole batch", {"batch_augmentation": True}),
         ("channels last", {"channels_last": True}),
-        ("freed memory kept", {"keeps_memory": True}),
+        ("freed memory retained", {"retains_memory": True}),
         ("new tensors not filled", {"unfilled": True}),
         ("bfloat16", {"bfloat16": True}),
         (f"{frozen_stages} stages frozen", {"frozen_stages": frozen_stages}),
     ]
-    made = [Variant("decoded and augmented an image at a time, float32, every stage")]
+    steps = [Variant("images decoded and augmented one at a time, float32, no frozen stage")]
     for name, change in changes:
         if name != "bfloat16" or precision("auto") == "bf16-mixed":
-            made.append(dataclasses.replace(made[-1], name=name, **change))
-    return made
+            steps.append(dataclasses.replace(steps[-1], name=name, **change))
+    return steps
 
 
-def one_by_one(augmentation: Augmentation) -> Augment:
-    """The same kinds of change by torchvision's transforms, an image at a time."""
+def step_seconds(before: Variant, after: Variant, setting: Setting, rounds: int) -> Tensor:
+    """Measure two variants in turns, each in a new process.
+
+    Returns:
+        Seconds per step, float64 [rounds, 2].
+    """
+    spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads and malloc's settings
+    with contextlib.ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(variant, setting)))
+            for variant in (before, after)
+        ]
+        steps = track(range(rounds + 1), after.name, console=Console(stderr=True), transient=True)
+        rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
+    return torch.tensor(rows[1:], dtype=torch.float64)
+
+
+def speed_rows(steps: Sequence[Variant], seconds: Sequence[Tensor], images: int) -> tuple[StepSpeedRow, ...]:
+    """Compute the speed of each variant.
+
+    Args:
+        steps: the variants, in order.
+        seconds: per step, one float64 [rounds, 2] per pair of neighbours.
+        images: per step.
+    """
+    rows = [StepSpeedRow(steps[0].name, images / float(seconds[0][:, 0].median()), 1.0)]
+    for variant, pair in zip(steps[1:], seconds, strict=True):
+        speedup = float((pair[:, 0] / pair[:, 1]).median())
+        rows.append(StepSpeedRow(variant.name, images / float(pair[:, 1].median()), speedup))
+    return tuple(rows)
+
+
+def augment_one_by_one(augmentation: Augmentation) -> Augment:
+    """Build the same kinds of change from torchvision's transforms, for one image at a time."""
     changes = v2.Compose(
         [
             v2.RandomHorizontalFlip(augmentation.flip),
@@ -122,18 +222,18 @@ def one_by_one(augmentation: Augmentation) -> Augment:
 
 
 class Stepper:
-    """A network of its own for one variant, which it trains step by step as `train` does."""
+    """The network of one variant, with training steps like those of `fit.train`."""
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
-        if variant.keeps_memory:
+        if variant.retains_memory:
             retain_freed_memory("training")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = not variant.unfilled  # type: ignore[attr-defined]
         torch.manual_seed(0)
         self.variant, self.setting = variant, setting
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.augment: Augment = one_by_one(setting.augmentation)
-        if variant.together:
+        self.augment: Augment = augment_one_by_one(setting.augmentation)
+        if variant.batch_augmentation:
             self.augment = lambda images: augment(images, setting.augmentation)
         self.images = self.decode()
         self.labels = torch.arange(len(self.images)) % 5
@@ -147,20 +247,20 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
     def decode(self) -> Tensor:
-        """All images, uint8 [N, 3, S, S]."""
+        """Decode and resize all images: uint8 [N, 3, S, S]."""
         side = self.setting.side
         pixels = [resize(decode(file, LIMITS, side), side, "bicubic") for file in self.setting.files]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def logits(self, batch: Tensor) -> Tensor:
-        """The network's answers, its input in the order in which it computes."""
+        """Compute logits in the variant's memory format."""
         if self.variant.channels_last:
             return self.classifier(batch)  # type: ignore[no-any-return]
         return self.classifier.model((batch - self.classifier.mean) / self.classifier.std)  # type: ignore[no-any-return]
 
     def seconds(self) -> float:
-        """How long one step takes, to changed weights."""
-        begin = time.perf_counter()
+        """Run one training step, and return its duration."""
+        start = time.perf_counter()
         images = self.images if self.variant.decoded_once else self.decode()
         batch = self.augment(images.to(self.device)).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.bfloat16):
@@ -171,20 +271,14 @@ class Stepper:
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter() - begin
+        return time.perf_counter() - start
 
 
-def _leaf(number: int) -> bytes:
-    """A drawn leaf as a PNG of 511 by 511 pixels, like those of the data set."""
-    kinds = list(drawn_leaves.KINDS)
-    leaf = drawn_leaves.draw_leaf(kinds[number % len(kinds)], np.random.default_rng(number), 511)
-    file = io.BytesIO()
-    leaf.save(file, "PNG")
-    return file.getvalue()
+_stepper: Stepper
 
 
 def _begin(variant: Variant, setting: Setting) -> None:
-    """Make the stepper of this process, for `_step` to find."""
+    """Create the stepper of this process, which `_step` uses."""
     global _stepper
     _stepper = Stepper(variant, setting)
 
@@ -193,51 +287,10 @@ def _step() -> float:
     return _stepper.seconds()
 
 
-_stepper: Stepper
-
-
-@click.command()
-@click.option("--rounds", default=8, show_default=True, help="Steps of each variant; one more warms it up.")
-@click.argument("overrides", nargs=-1)
-def main(rounds: int, overrides: tuple[str, ...]) -> None:
-    """Time a training step as it would be without what makes it fast, and with one thing after the other.
-
-    OVERRIDES are those of `vinegrape train`; the images are drawn.
-    """
-    try:
-        cfg = compose_config(overrides)
-        check(cfg)
-        augmentation = Augmentation(**cfg.augmentation)
-    except VinegrapeError as error:
-        raise click.ClickException(str(error)) from error
-    leaves = tuple(_leaf(number) for number in range(cfg.data.batch_size))
-    setting = Setting(cfg.model.architecture, leaves, cfg.input_size, augmentation)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    click.echo(f"{len(leaves)} images of {setting.side} px on {device}")
-    total = 1.0
-    for number, (before, after) in enumerate(pairwise(variants(cfg.model.frozen_stages))):
-        times = take_turns(before, after, setting, rounds)
-        rates = len(leaves) / times.median(dim=0).values
-        ratio = (times[:, 0] / times[:, 1]).median().item()
-        if number == 0:
-            click.echo(f"{rates[0]:7.1f} images/s  x 1.00  {before.name}")
-        click.echo(f"{rates[1]:7.1f} images/s  x {ratio:4.2f}  {after.name}")
-        total *= ratio
-    click.echo(f"x {total:.2f} from the first to the last")
-
-
-def take_turns(before: Variant, after: Variant, setting: Setting, rounds: int) -> Tensor:
-    """Seconds of each step, float64 [rounds, 2]."""
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and what malloc was told
-    with contextlib.ExitStack() as stack:
-        pools = [
-            stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(variant, setting)))
-            for variant in (before, after)
-        ]
-        steps = track(range(rounds + 1), after.name, console=Console(stderr=True), transient=True)
-        rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
-    return torch.tensor(rows[1:], dtype=torch.float64)
-
-
-if __name__ == "__main__":
-    main()
+def draw_leaf_png(number: int) -> bytes:
+    """Draw a leaf as a PNG of 511 x 511 pixels, the size of the images in the data set."""
+    kinds = list(drawn_leaves.KINDS)
+    leaf = drawn_leaves.draw_leaf(kinds[number % len(kinds)], np.random.default_rng(number), 511)
+    file = io.BytesIO()
+    leaf.save(file, "PNG")
+    return file.getvalue()

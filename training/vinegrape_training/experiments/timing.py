@@ -16,23 +16,25 @@ _ROUNDS = 40
 
 
 def time_in_turns(networks: Sequence[Network], sides: Sequence[int]) -> NDArray[np.float64]:
-    """Let networks answer one image each, round after round.
+    """Measure the time that each network takes for one image of noise, round after round.
+
+    Networks take turns, so that other load on the machine affects all of them alike.
 
     Args:
-        networks: as they are served, on one thread.
-        sides: pixels a side of what each takes.
+        networks: loaded as the service loads them, on one thread.
+        sides: width and height of each network's input in pixels.
 
     Returns:
-        Seconds, [rounds, networks].
+        Seconds, float64 [rounds, networks].
     """
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for side in sides]
     for network, image in zip(networks, images, strict=True):
-        network(image)
+        network(image)  # warm-up
     times = np.empty((_ROUNDS, len(networks)))
-    for row in track(range(_ROUNDS), "Taking times", console=Console(stderr=True), transient=True):
+    for row in track(range(_ROUNDS), "Measuring latency", console=Console(stderr=True), transient=True):
         for column, (network, image) in enumerate(zip(networks, images, strict=True)):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             network(image)
-            times[row, column] = time.perf_counter() - begin
+            times[row, column] = time.perf_counter() - start
     return times

@@ -1,8 +1,8 @@
-"""A search for better settings: `vinegrape tune`, Optuna on `train`."""
+"""Hyperparameter search with Optuna: `vinegrape tune`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from vinegrape_training.evaluation.plots import draw_search
 from vinegrape_training.experiments.search_space import load_space
 from vinegrape_training.fit.config import check_repeated, compose_config, data_dir
 from vinegrape_training.fit.recipe import differences, recipe
-from vinegrape_training.fit.train import train
+from vinegrape_training.fit.train import TrainResult, train
+
+TrainTrial = Callable[[DictConfig, Split], TrainResult]
 
 STUDY_FILE = "study.db"
 
@@ -28,12 +30,12 @@ _STUDY_NAME = "vinegrape"
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        overrides: the best trial's, for `vinegrape train`.
-        value: its validation loss.
-        trials: how many are finished.
+        overrides: of the best trial, for `vinegrape train`.
+        value: validation loss of the best trial.
+        trials: number of finished trials.
     """
 
     overrides: tuple[str, ...]
@@ -41,33 +43,36 @@ class TuneResult:
     trials: int
 
 
-def tune(overrides: Sequence[str], folder: Path, trials: int) -> TuneResult:
-    """Train until so many trials are finished, those included that the folder already holds.
+def search(overrides: Sequence[str], folder: Path, trials: int, *, train_trial: TrainTrial = train) -> TuneResult:
+    """Train until the folder holds the given number of finished trials.
 
-    Each trial is measured by its best epoch's loss on the validation images. The test images are not looked at.
+    The value of a trial is the lowest validation loss of its epochs. The test images are not used.
 
     Args:
-        overrides: of `conf/train.yaml`. What they fix is not searched.
-        folder: keeps the study, in SQLite, each trial's run, and the plot.
-        trials: in total.
+        overrides: of `conf/train.yaml`. Parameters that they set are not searched.
+        folder: for the study (SQLite), one run per trial, and the plot.
+        trials: total number, including those that the folder already holds.
+        train_trial: trains one trial.
 
     Raises:
-        SettingError: the folder's study is of another configuration, or the overrides leave nothing to search.
-        VinegrapeError: whatever `train` cannot work with.
+        SettingError: the folder holds a study of another configuration, or the overrides set all parameters.
+        VinegrapeError: an error of `train_trial`.
     """
     fixed = {override.partition("=")[0].lstrip("+") for override in overrides}
     space = {name: distribution for name, distribution in load_space().items() if name not in fixed}
     if not space:
-        raise SettingError(f"These overrides fix all that could be searched: {', '.join(load_space())}.")
+        raise SettingError(
+            f"The overrides set all parameters of the search: {', '.join(load_space())}. Leave at least one out."
+        )
     cfg = compose_config(overrides)
     check_repeated(cfg)
     study = _open(folder, cfg, space, overrides)
-    missing = trials - _finished(study)
+    missing = trials - len(_completed(study))
     if missing > 0:
-        # the sampler draws again after every start: from its seed alone, it would repeat its first trials
+        # A new process has a new sampler. With the same seed, it would propose the first trials again.
         study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + len(study.trials))
         for _ in range(missing):
-            _run_trial(study, overrides, space, folder)
+            _run_trial(study, overrides, space, folder, train_trial)
     draw_search(
         {name: [trial.params[name] for trial in _completed(study)] for name in space},
         [trial.values[0] for trial in _completed(study)],
@@ -75,37 +80,43 @@ def tune(overrides: Sequence[str], folder: Path, trials: int) -> TuneResult:
         folder / "search.png",
     )
     best = study.best_trial
-    return TuneResult(tuple(_overrides(best.params)), study.best_value, _finished(study))
+    return TuneResult(tuple(_overrides(best.params)), study.best_value, len(_completed(study)))
 
 
 def _open(folder: Path, cfg: DictConfig, space: dict[str, BaseDistribution], overrides: Sequence[str]) -> optuna.Study:
-    """The folder's study, new or gone on with; trials that were cut off count as failed."""
+    """Create or load the folder's study, and mark interrupted trials as failed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{folder / STUDY_FILE}", study_name=_STUDY_NAME, direction="minimize", load_if_exists=True
     )
-    wanted: dict[str, Any] = {
+    settings: dict[str, Any] = {
         **{name: value for name, value in recipe(cfg).items() if name not in space},
         "seed": cfg.seed,
         "fractions": [cfg.data.validation_fraction, cfg.data.test_fraction],
-        # of a group that is searched, such as augmentation, what a trial may not choose
+        # overrides inside a searched group, such as augmentation.hue
         "within": sorted(override for override in overrides if override.partition(".")[0] in space),
         "data_digest": scan(data_dir(cfg)).digest(),
         "space": {name: str(distribution) for name, distribution in space.items()},
     }
-    known = study.user_attrs.get("settings")
-    if known is None or not _completed(study):
-        study.set_user_attr("settings", wanted)
-    elif differing := differences(known, wanted):
-        raise SettingError(f"{folder} holds another search ({'; '.join(differing)}); give another folder.")
+    earlier = study.user_attrs.get("settings")
+    if earlier is None or not _completed(study):
+        study.set_user_attr("settings", settings)
+    elif differing := differences(earlier, settings):
+        raise SettingError(f"{folder} holds another search ({'; '.join(differing)}). Give another folder.")
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 
-def _run_trial(study: optuna.Study, overrides: Sequence[str], space: dict[str, BaseDistribution], folder: Path) -> None:
-    """Train once with settings that the study chooses; its value is the best epoch's validation loss."""
+def _run_trial(
+    study: optuna.Study,
+    overrides: Sequence[str],
+    space: dict[str, BaseDistribution],
+    folder: Path,
+    train_trial: TrainTrial,
+) -> None:
+    """Train once with parameters that the study chooses, and report the lowest validation loss to the study."""
     trial = study.ask(space)
     chosen = _overrides(trial.params)
     try:
@@ -113,8 +124,8 @@ def _run_trial(study: optuna.Study, overrides: Sequence[str], space: dict[str, B
         cfg.run_dir = str(folder / f"trial-{trial.number:03}")
         dataset = scan(data_dir(cfg))
         parts = split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
-        result = train(cfg, Split(parts.train, parts.validation, ()))
-    except BaseException:  # Ctrl-C too: the trial is over, and the study goes on another time
+        result = train_trial(cfg, Split(parts.train, parts.validation, ()))
+    except BaseException:  # Ctrl-C too: otherwise the study keeps the trial as running
         study.tell(trial, state=TrialState.FAIL)
         raise
     value = min(epoch["validation/loss"] for epoch in result.history)
@@ -129,7 +140,3 @@ def _overrides(parameters: dict[str, Any]) -> list[str]:
 
 def _completed(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(states=[TrialState.COMPLETE])
-
-
-def _finished(study: optuna.Study) -> int:
-    return len(_completed(study))

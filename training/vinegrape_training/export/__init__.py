@@ -1,1 +1,1 @@
-"""A finished run to weights, metadata and the archive."""
+"""From a finished run to weights, metadata and the model archive."""

@@ -1,4 +1,4 @@
-"""An export to the `.mar` that TorchServe loads: code, weights and metadata, the same inputs giving the same bytes."""
+"""Pack an export into the `.mar` archive that TorchServe loads. The same inputs give the same bytes."""
 
 from __future__ import annotations
 
@@ -30,38 +30,40 @@ MAX_BYTES = 15_000_000
 
 _ENTRY_MODULE = "vinegrape_entry"
 _MANIFEST = "MAR-INF/MANIFEST.json"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can store
 
 
 def build(
     source: Path, target: Path, weights: Sequence[Backend] = DEFAULT_WEIGHTS, *, record_self_check: bool = False
 ) -> Metadata:
-    """Make an archive of this installation's handler code and an export's weights.
+    """Build an archive from the installed handler code and the weights of an export.
 
     Args:
-        source: an export's folder, or an archive whose weights are to be packed with the present code.
-        target: the `.mar` to write; its folder is made, a file there replaced.
-        weights: which files go in.
-        record_self_check: ask the weights for new answers to the self-check's pictures, instead of those of the source.
+        source: folder of an export, or an archive, whose weights are then packed with the installed code.
+        target: the `.mar` to write. Its folder is created; an existing file is replaced.
+        weights: the weights files to include.
+        record_self_check: compute the expected probabilities of the self-check images with these weights, instead of
+            keeping those of the source.
 
     Returns:
-        The archive's metadata, with the version made from its content.
+        The archive's metadata. Its version is a digest of the archive's content.
 
     Raises:
-        ArchiveError: weights that the source does not hold, code that cannot be imported, or too large a file.
+        ArchiveError: the source lacks the weights, the code cannot be imported, or the archive is larger than
+            `MAX_BYTES`.
     """
     with tempfile.TemporaryDirectory(prefix="vinegrape-archive-") as temporary:
-        content, made = Path(temporary) / "content", Path(temporary) / "made"
-        made.mkdir()
+        content, output = Path(temporary) / "content", Path(temporary) / "output"
+        output.mkdir()
         with opened(source) as export:
             metadata = _lay_out(export, content, weights, record_self_check)
         _import_entry(content)
-        archive = _call_archiver(metadata, content, made)
+        archive = _call_archiver(metadata, content, output)
         _fix_times(archive)
         if archive.stat().st_size > MAX_BYTES:
             raise ArchiveError(
-                f"The archive would have {archive.stat().st_size} bytes, more than {MAX_BYTES}; "
-                f"choose fewer weights than {', '.join(weights)}."
+                f"The archive would have {archive.stat().st_size} bytes, more than {MAX_BYTES}. "
+                f"Pass fewer --weights than {', '.join(weights)}."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(archive, target)
@@ -70,12 +72,14 @@ def build(
 
 @contextmanager
 def opened(source: Path) -> Iterator[Path]:
-    """The folder of an export, or of an archive unpacked for the time being."""
+    """Yield the folder of an export; an archive is unpacked into a temporary folder."""
     if source.is_dir():
         yield source
         return
     if not zipfile.is_zipfile(source):
-        raise ArchiveError(f"{source} is neither the folder of an export nor an archive. Run: vinegrape export RUN")
+        raise ArchiveError(
+            f"{source} is neither the folder of an export nor an archive. Run: vinegrape export RUN FOLDER"
+        )
     with tempfile.TemporaryDirectory(prefix="vinegrape-unpacked-") as temporary:
         with zipfile.ZipFile(source) as archive:
             archive.extractall(temporary)
@@ -83,12 +87,12 @@ def opened(source: Path) -> Iterator[Path]:
 
 
 def _lay_out(export: Path, content: Path, weights: Sequence[Backend], record_self_check: bool) -> Metadata:
-    """Copy what the archive will carry, and give it its version."""
+    """Copy the archive's files to the folder `content`, and set the version in the metadata."""
     metadata = Metadata.read(export)
     missing = set(weights) - set(available_backends(export))
     if missing:
         raise ArchiveError(
-            f"{export} does not hold the weights {', '.join(sorted(missing))}; it holds "
+            f"{export} does not hold the weights {', '.join(sorted(missing))}. It holds "
             f"{', '.join(available_backends(export)) or 'none'}."
         )
     if record_self_check:
@@ -115,7 +119,7 @@ def _entry_file() -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """sha256 over the names and bytes of all files of a folder."""
+    """Compute the SHA-256 of the names and bytes of all files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -124,11 +128,11 @@ def _digest(folder: Path) -> str:
 
 
 def _import_entry(content: Path) -> None:
-    """Import the entry file as a worker does: TorchServe reports an ImportError in it as a module not found."""
+    """Import the entry file as a worker does; TorchServe would report an ImportError only as a missing module."""
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.'); import {_ENTRY_MODULE}"]
     result = subprocess.run(command, cwd=content, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
-        raise ArchiveError(f"The archive's entry file cannot be imported:\n{result.stderr.strip()}")
+        raise ArchiveError(f"The entry file of the archive cannot be imported:\n{result.stderr.strip()}")
     for cache in content.rglob("__pycache__"):
         shutil.rmtree(cache)
 
@@ -144,7 +148,7 @@ def _call_archiver(metadata: Metadata, content: Path, folder: Path) -> Path:
     )
     scratch = folder / "scratch"
     scratch.mkdir()
-    # The archiver empties and fills <temporary folder>/<model name>, whoever else is using it
+    # The archiver deletes and writes <temporary folder>/<model name>; another process may use the same path
     before, tempfile.tempdir = tempfile.tempdir, str(scratch)
     try:
         generate_model_archive(config)
@@ -154,7 +158,7 @@ def _call_archiver(metadata: Metadata, content: Path, folder: Path) -> Path:
 
 
 def _fix_times(archive: Path) -> None:
-    """Write the archive again with its files sorted and every time the same."""
+    """Rewrite the archive with sorted files and constant timestamps, so that its bytes are reproducible."""
     with zipfile.ZipFile(archive) as source:
         files = {name: source.read(name) for name in source.namelist()}
     manifest = json.loads(files[_MANIFEST])

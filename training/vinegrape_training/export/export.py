@@ -1,7 +1,8 @@
-"""A finished run to the folder that an archive is made of: the weights in every format, and `metadata.json`."""
+"""Export a finished run: write its weights in every format, and `metadata.json`, to a folder."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from vinegrape_handler.weights import BACKENDS, Backend
 from vinegrape_training.data.dataset import Dataset, load_images, scan
 from vinegrape_training.data.manifest import compare, load_manifest
 from vinegrape_training.errors import DataError, ExportError
+from vinegrape_training.evaluation.figures import TestFigures
 from vinegrape_training.export import parity, self_check
 from vinegrape_training.export.graph import ServingGraph
 from vinegrape_training.export.parity import Parity, ParityLimits
@@ -31,12 +33,12 @@ MODEL_NAME = "vinegrape"
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` made.
+    """A finished export.
 
     Attributes:
-        folder: holds the weights, the self-check's pictures and `metadata.json`.
-        metadata: with the version still empty: the archive gives it.
-        parities: of each file against the eager model.
+        folder: holds the weights, the self-check images and `metadata.json`.
+        metadata: its version is empty; the archive sets it.
+        parities: comparison of each weights file with the trained model.
     """
 
     folder: Path
@@ -44,18 +46,20 @@ class Export:
     parities: dict[Backend, Parity]
 
 
-def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits: ParityLimits | None = None) -> Export:
-    """Write a run's model in every format, and check each file on every image of the run's data.
+def export_run(
+    run_folder: Path, folder: Path, data_dir: Path | None = None, limits: ParityLimits | None = None
+) -> Export:
+    """Write a run's model in every format, and compare each file with the trained model on every image of the run.
 
     Args:
-        run_folder: of a finished training run.
-        folder: to write; replaced if it exists, and not touched when the gate fails.
-        data_dir: where the run's data lies now, if it has moved.
-        limits: of the gate.
+        run_folder: folder of a finished training run.
+        folder: to write. An earlier export there is replaced, but only if the parity check passes.
+        data_dir: the run's images, if they have moved.
+        limits: of the parity check.
 
     Raises:
-        DataError: the data is not what the run saw.
-        ExportError: `folder` holds something else than an export.
+        DataError: the images are not those of the run.
+        ExportError: `folder` exists and is not an export.
         ParityError: a file differs from the trained model by more than the limits.
     """
     _check_replaceable(folder)
@@ -65,25 +69,25 @@ def export(run_folder: Path, folder: Path, data_dir: Path | None = None, limits:
     network = run.load_model()
     graph = ServingGraph(network, run.mean, run.std, run.temperature).eval()
     with tempfile.TemporaryDirectory(prefix="vinegrape-export-") as temporary:
-        made = Path(temporary) / "export"  # its own folder, with the permissions that folders have
-        made.mkdir()
-        write_weights(graph, run, dataset, images, made)
-        networks = {b: load_network(made, b, WorkerSettings(), "cpu") for b in BACKENDS}
+        new = Path(temporary) / "export"  # copytree copies permissions, and only the owner may read `temporary`
+        new.mkdir()
+        write_weights(graph, run, dataset, images, new)
+        networks = {backend: load_network(new, backend, WorkerSettings(), "cpu") for backend in BACKENDS}
         reference = parity.run(_Eager(run, network), images, 8)
-        parities = {b: parity.measure(network, images, reference) for b, network in networks.items()}
+        parities = {backend: parity.measure(network, images, reference) for backend, network in networks.items()}
         parity.check(parities, limits or ParityLimits())
         metrics = {
             **run.metrics,
-            **_int8_test(run, dataset, images, networks["onnx_int8"]),
+            **_int8_metrics(run, dataset, images, networks["onnx_int8"]),
             "known_images": _known_images(dataset),
             **parity.as_metrics(parities),
         }
         metadata = _metadata(run, metrics)
-        self_check.draw(made / SELF_CHECK_FOLDER)
-        metadata = self_check.record(metadata, networks, made / SELF_CHECK_FOLDER)
-        (made / METADATA_FILE).write_text(metadata.to_json())
+        self_check.draw(new / SELF_CHECK_FOLDER)
+        metadata = self_check.record(metadata, networks, new / SELF_CHECK_FOLDER)
+        (new / METADATA_FILE).write_text(metadata.to_json())
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(made, folder)
+        shutil.copytree(new, folder)
     return Export(folder, metadata, parities)
 
 
@@ -93,31 +97,36 @@ def _check_replaceable(folder: Path) -> None:
         and not (folder / METADATA_FILE).is_file()
         and not (folder.is_dir() and not any(folder.iterdir()))
     ):
-        raise ExportError(f"{folder} exists and is not an export; name another folder, which the export will make.")
+        raise ExportError(f"{folder} exists and is not an export. Give the name of a new folder.")
 
 
 def _dataset(run: Run, folder: Path) -> Dataset:
-    """The data that the run saw, or an error."""
+    """Read the data set, and check that it is the one that the run used."""
     dataset = scan(folder)
     digest = dataset.digest()
     if digest != run.data_digest:
         raise DataError(
-            f"The images in {folder} are not those that the run was trained on (digest {digest[:12]} instead of "
-            f"{run.data_digest[:12]}). Say where those are with --data."
+            f"The images in {folder} are not those of the run (digest {digest[:12]} instead of "
+            f"{run.data_digest[:12]}). Pass the run's images with --data FOLDER."
         )
     return dataset
 
 
-def _int8_test(run: Run, dataset: Dataset, images: NDArray[np.uint8], network: Network) -> dict[str, float]:
-    """The int8 file's accuracy on the test images; without any, cross-validation has measured it."""
+def _int8_metrics(run: Run, dataset: Dataset, images: NDArray[np.uint8], network: Network) -> dict[str, float]:
+    """Add the accuracy of the int8 file on the test images to the run's test figures.
+
+    A run without test images quotes a cross-validation, which has measured int8 already.
+    """
     if not run.split.test:
         return {}
-    answers = parity.run(network, images[dataset.indices_of(run.split.test)], 1).argmax(1)
-    return {"test_accuracy_onnx_int8": float((answers == dataset.labels_of(run.split.test)).mean())}
+    predictions = parity.run(network, images[dataset.indices_of(run.split.test)], 1).argmax(1)
+    accuracy = float((predictions == dataset.labels_of(run.split.test)).mean())
+    figures = TestFigures.from_metrics(run.metrics, run.classes)
+    return dataclasses.replace(figures, int8_accuracy=accuracy).to_metrics()
 
 
 class _Eager:
-    """The trained model as a `Network`, its preprocessing written out apart from the graph that it is to check."""
+    """The trained model as a `Network`. It has its own preprocessing code, because it checks that of the graph."""
 
     def __init__(self, run: Run, network: nn.Module) -> None:
         self._network, self._temperature = network, run.temperature
@@ -132,7 +141,7 @@ class _Eager:
 
 
 def _known_images(dataset: Dataset) -> int:
-    """How many of the images are in the manifest, each in its class."""
+    """Count the images that the manifest lists, in the same class."""
     return len(compare(dataset.folder, load_manifest()).matching)
 
 

@@ -1,4 +1,4 @@
-"""The graph that is exported: uint8 images in, probabilities out."""
+"""The exported graph: uint8 images to probabilities."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class ServingGraph(nn.Module):
-    """Everything between a resized image and its probabilities, so that no runtime can differ in it.
+    """All steps from a resized image to its probabilities, so that every runtime computes the same.
 
-    Transposes, normalises, runs the network, divides its logits by the temperature (Guo et al., "On Calibration of
-    Modern Neural Networks", 2017) and takes the softmax.
+    The graph transposes and normalises the image, runs the network, divides the logits by the temperature (Guo et al.
+    2017, "On Calibration of Modern Neural Networks") and computes the softmax.
     """
 
     scale: Tensor
@@ -22,10 +22,10 @@ class ServingGraph(nn.Module):
         """Wrap a network.
 
         Args:
-            network: float32 [N,3,S,S], normalised, to logits [N,C].
-            mean: of each channel, for pixels from 0 to 1.
-            std: likewise.
-            temperature: above 0; 1 leaves the probabilities as the network gives them.
+            network: takes normalised float32 [N, 3, S, S] and returns logits [N, C].
+            mean: of each channel, for pixels between 0 and 1.
+            std: standard deviation of each channel, for pixels between 0 and 1.
+            temperature: what the logits are divided by, above 0.
         """
         super().__init__()
         mean_, std_ = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -36,10 +36,11 @@ class ServingGraph(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [N,S,S,3] to float32 probabilities [N,C].
+        """Compute float32 probabilities [N, C] of uint8 images [N, S, S, 3].
 
-        The images take the type of the weights: a module turned to half precision computes in it, up to the logits.
+        The images are converted to the type of the weights, so that a module in half precision computes in half
+        precision up to the logits.
         """
-        normalised = images.permute(0, 3, 1, 2).type_as(self.scale) * self.scale + self.offset  # [N,3,S,S]
+        normalised = images.permute(0, 3, 1, 2).type_as(self.scale) * self.scale + self.offset  # [N, 3, S, S]
         logits = self.network(normalised).float()
         return torch.softmax(logits / self.temperature, dim=1)

@@ -1,4 +1,4 @@
-"""The gate of every export: the files that will be served against the model that was trained."""
+"""The parity check of every export: compare the files that are served with the model that was trained."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vinegrape_handler.networks import Network
 from vinegrape_handler.weights import Backend
 from vinegrape_training.errors import ParityError
 
-# Images in one call while the gate measures; also the larger of the two batch sizes that must agree
+# The larger of the two batch sizes that must give equal probabilities
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class ParityLimits:
-    """What an export may differ by. All differences are the largest of any probability of any image.
+    """Limits of the parity check. A difference is the largest absolute difference of any probability of any image.
 
     Attributes:
-        fp32_difference: of a float32 file from the eager model.
-        fp32_batch_difference: of a float32 file between batches of 1 and of 8.
-        int8_batch_difference: of the int8 file between batches of 1 and of 8.
-        int8_agreement: the least part of images, 0 to 1, with the same top-1 as the eager model.
+        fp32_difference: largest difference between a float32 file and the trained model.
+        fp32_batch_difference: largest difference between batches of 1 and 8, for a float32 file.
+        int8_batch_difference: largest difference between batches of 1 and 8, for the int8 file.
+        int8_agreement: smallest share of images, 0 to 1, for which the int8 file has the trained model's top-1 class.
     """
 
     fp32_difference: float = 1e-4
@@ -36,12 +36,12 @@ class ParityLimits:
 
 @dataclass(frozen=True)
 class Parity:
-    """One exported file against the eager model.
+    """Comparison of one exported file with the trained model.
 
     Attributes:
-        agreement: part of images, 0 to 1, with the same top-1.
-        difference: the largest difference of any probability.
-        batch_difference: the same, between batches of 1 and of 8 of the file itself.
+        agreement: share of images, 0 to 1, with the same top-1 class.
+        difference: largest absolute difference of any probability.
+        batch_difference: the same between batches of 1 and 8, both computed by the file.
     """
 
     agreement: float
@@ -50,37 +50,37 @@ class Parity:
 
 
 def measure(network: Network, images: NDArray[np.uint8], reference: NDArray[np.float32]) -> Parity:
-    """Compare one exported file with the eager model.
+    """Compare one exported file with the trained model.
 
     Args:
-        network: the file, loaded as it is served.
-        images: uint8 [N,S,S,3], decoded and resized as they are served.
-        reference: float32 [N,C], the eager model's probabilities.
+        network: the file, loaded as the service loads it.
+        images: uint8 [N, S, S, 3], decoded and resized as in the service.
+        reference: float32 [N, C], probabilities of the trained model.
     """
-    one = run(network, images, 1)
-    eight = run(network, images, _BATCH)
+    single = run(network, images, 1)
+    batched = run(network, images, _BATCH)
     return Parity(
-        agreement=float((eight.argmax(1) == reference.argmax(1)).mean()),
-        difference=float(np.abs(eight - reference).max()),
-        batch_difference=float(np.abs(eight - one).max()),
+        agreement=float((batched.argmax(1) == reference.argmax(1)).mean()),
+        difference=float(np.abs(batched - reference).max()),
+        batch_difference=float(np.abs(batched - single).max()),
     )
 
 
 def run(network: Network, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-    """Probabilities [N,C] of images [N,S,S,3], `batch_size` at a time."""
+    """Compute float32 probabilities [N, C] of uint8 images [N, S, S, 3] in batches of `batch_size`."""
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([network(batch) for batch in batches])
 
 
 def check(parities: Mapping[Backend, Parity], limits: ParityLimits) -> None:
-    """Refuse an export that differs by more than the limits.
+    """Check that every file is within the limits.
 
     Raises:
-        ParityError: says which file failed, by how much, and every failure at once.
+        ParityError: lists every file and figure outside the limits.
     """
-    failures = [f for backend, parity in parities.items() for f in _failures(backend, parity, limits)]
+    failures = [failure for backend, parity in parities.items() for failure in _failures(backend, parity, limits)]
     if failures:
-        raise ParityError("The export failed its gate; no model was written.\n  " + "\n  ".join(failures))
+        raise ParityError("The export failed the parity check; no model was written.\n  " + "\n  ".join(failures))
 
 
 def _failures(backend: Backend, parity: Parity, limits: ParityLimits) -> list[str]:
@@ -89,19 +89,24 @@ def _failures(backend: Backend, parity: Parity, limits: ParityLimits) -> list[st
     most_batch_difference = limits.int8_batch_difference if int8 else limits.fp32_batch_difference
     failures = []
     if parity.agreement < least_agreement:
-        failures.append(f"{backend}: top-1 agrees on {parity.agreement:.2%} of the images, not {least_agreement:.2%}.")
+        failures.append(
+            f"{backend}: the top-1 class is the same for {parity.agreement:.2%} of the images; "
+            f"it must be at least {least_agreement:.2%}."
+        )
     if not int8 and parity.difference > limits.fp32_difference:
-        failures.append(f"{backend}: probabilities differ by {parity.difference:.2e}, over {limits.fp32_difference}.")
+        failures.append(
+            f"{backend}: probabilities differ by {parity.difference:.2e}; at most {limits.fp32_difference} is allowed."
+        )
     if parity.batch_difference > most_batch_difference:
         failures.append(
-            f"{backend}: batches of 1 and {_BATCH} differ by {parity.batch_difference:.2e}, over "
-            f"{most_batch_difference}."
+            f"{backend}: batches of 1 and {_BATCH} differ by {parity.batch_difference:.2e}; "
+            f"at most {most_batch_difference} is allowed."
         )
     return failures
 
 
 def as_metrics(parities: Mapping[Backend, Parity]) -> dict[str, float]:
-    """The figures for `metadata.json`, as `parity_<backend>_<figure>`."""
+    """Convert to the metric names of `metadata.json`: `parity_<backend>_<figure>`."""
     return {
         f"parity_{backend}_{name}": value
         for backend, parity in parities.items()
@@ -109,11 +114,17 @@ def as_metrics(parities: Mapping[Backend, Parity]) -> dict[str, float]:
     }
 
 
+def from_metrics(metrics: Mapping[str, float], backend: Backend) -> Parity:
+    """Convert from the metric names of `metadata.json`."""
+    names = [field.name for field in dataclasses.fields(Parity)]
+    return Parity(**{name: metrics[f"parity_{backend}_{name}"] for name in names})
+
+
 def table(parities: Mapping[Backend, Parity]) -> str:
-    """The figures for a person to read."""
-    lines = [f"{'':12} {'same top-1':>10} {'difference':>11} {'batch 1 to 8':>13}"]
+    """Format the figures as aligned text."""
+    lines = [f"{'':12} {'same top-1':>10} {'difference':>11} {'batch 1 or 8':>13}"]
     lines += [
-        f"{backend:12} {p.agreement:>10.2%} {p.difference:>11.1e} {p.batch_difference:>13.1e}"
-        for backend, p in parities.items()
+        f"{backend:12} {parity.agreement:>10.2%} {parity.difference:>11.1e} {parity.batch_difference:>13.1e}"
+        for backend, parity in parities.items()
     ]
     return "\n".join(lines)

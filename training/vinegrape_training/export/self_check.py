@@ -1,4 +1,4 @@
-"""The pictures that a worker asks its model about before it serves, and the answers that it must get."""
+"""The self-check of an archive: images that a worker classifies before it serves, and the expected probabilities."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _SIDE = 256
 
 
 def draw(folder: Path) -> None:
-    """Draw one leaf of each kind into a new folder."""
+    """Draw one leaf of each kind to a new folder."""
     folder.mkdir()
     for number, kind in enumerate(drawn_leaves.KINDS):
         drawn_leaves.draw_leaf(kind, np.random.default_rng(number), _SIDE).save(folder / f"{number}.png")
 
 
 def record(metadata: Metadata, networks: Mapping[Backend, Network], folder: Path) -> Metadata:
-    """The same metadata, with what each network answers to the pictures of a folder."""
+    """Return the metadata with the probabilities that each network computes for the images in a folder."""
     limits = Limits.of(WorkerSettings())
     classifiers = {backend: Classifier(metadata, network, limits) for backend, network in networks.items()}
     checks = (
-        SelfCheck(picture.name, {b: _answer(classifier, picture) for b, classifier in classifiers.items()})
-        for picture in sorted(folder.iterdir())
+        SelfCheck(image.name, {backend: _classify(classifier, image) for backend, classifier in classifiers.items()})
+        for image in sorted(folder.iterdir())
     )
     return dataclasses.replace(metadata, self_check=tuple(checks))
 
 
-def _answer(classifier: Classifier, picture: Path) -> list[float]:
-    (result,) = classifier.classify([picture.read_bytes()])
+def _classify(classifier: Classifier, image: Path) -> list[float]:
+    (result,) = classifier.classify([image.read_bytes()])
     if isinstance(result, RequestError):
         raise result
     return [round(float(probability), 6) for probability in result]

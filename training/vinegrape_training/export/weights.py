@@ -1,4 +1,4 @@
-"""The serving graph written to each file format that is served."""
+"""Write the serving graph in every file format that can be served."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.export.graph import ServingGraph
 from vinegrape_training.fit.run import Run
 
-_CALIBRATION_IMAGES = 200  # ranges hardly move beyond a hundred
+_CALIBRATION_IMAGES = 200  # activation ranges hardly change beyond 100 images
 
 _INPUT, _OUTPUT = "images", "probabilities"
 
-# Of the convolutions, the first: what more costs and less loses, vinegrape_training.experiments.quantisation measures
+# The first quarter of the convolutions stays float. `vinegrape bench int8` measures speed and error of other shares.
 FLOAT_SHARE = 0.25
 
-# Normalisation, temperature and softmax stay float: they cost nothing and decide the probabilities
+# Normalisation, temperature and softmax stay float: they take almost no time and determine the probabilities
 _QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
 _ACTIVATIONS = ("Clip", "Relu")
 
 
 def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArray[np.uint8], folder: Path) -> None:
-    """Write a file in every format.
+    """Write one file per format.
 
     Args:
-        graph: of the run's network.
+        graph: of the run's network, in eval mode.
         run: its training images calibrate the int8 file.
-        dataset: that the run saw.
-        images: of the data set, uint8 [N, S, S, 3].
-        folder: to write into.
+        dataset: the run's images.
+        images: all images of the data set, uint8 [N, S, S, 3].
+        folder: to write to.
     """
     side = run.input_size
     calibration = images[calibration_images(run, dataset)]
@@ -51,17 +51,19 @@ def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArr
 
 
 def calibration_images(run: Run, dataset: Dataset) -> list[int]:
-    """Which images of the data set say what ranges int8 must hold: training images, evenly over all classes."""
+    """Return the indices of the images that calibrate int8: training images, spread evenly over all classes."""
     return dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))
 
 
 def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
-    """Trace the graph, in eval mode, for any batch size.
+    """Trace the graph for any batch size, and write it as TorchScript.
+
+    The debug records are left out, because they contain paths of the machine that traces.
 
     Args:
         graph: in eval mode, on the CPU.
-        side: pixels a side of its input.
-        path: of the file to write; without the debug records, which name files of the machine that traced.
+        side: width and height of its input in pixels.
+        path: of the file to write.
     """
     with torch.no_grad(), _quiet():
         traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
@@ -75,7 +77,7 @@ def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
 
 
 def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
-    """Export the graph to ONNX, float32, for any batch size; arguments as for `write_torchscript`."""
+    """Export the graph as float32 ONNX for any batch size; arguments as for `write_torchscript`."""
     batch = torch.export.Dim("batch", min=1)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         exported = Path(folder) / path.name
@@ -91,22 +93,23 @@ def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
             verbose=False,
         )
         model = onnx.load(exported)
-    _forget_origin(model)
+    _remove_origin(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
 def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, float_share: float = FLOAT_SHARE) -> None:
-    """Quantise an ONNX file statically: weights int8 per channel, activations uint8.
+    """Quantise an ONNX file statically: int8 weights per channel, uint8 activations.
 
-    Weights use 7 of their 8 bits: processors without VNNI add pairs of products in 16 bits, which 8 would overflow, and
-    the file must answer the same everywhere.
+    Weights use 7 of their 8 bits. Processors without VNNI add pairs of products in 16 bits, which overflows with 8-bit
+    weights, and the file must give the same result on every processor.
 
     Args:
-        onnx_path: what `write_onnx` wrote.
-        calibration: uint8 [N,S,S,3], training images; their activations set the ranges.
+        onnx_path: a file that `write_onnx` wrote.
+        calibration: uint8 [N, S, S, 3], training images; their activations set the ranges.
         path: of the file to write.
-        float_share: of the convolutions, the first, that stay float, but at least two; 0: none.
+        float_share: share of the convolutions, counted from the input, that stays float: 0 for none, otherwise at
+            least two convolutions.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -126,16 +129,19 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, floa
 
 
 def _first_blocks(model: onnx.ModelProto, share: float) -> list[str]:
-    """Names of the nodes that stay float: up to the last convolution without an activation in the first share.
+    """Return the names of the nodes that stay float.
 
-    On a leaf before white, the first filters' sums over the white must cancel to the last digit, and the depthwise
-    convolutions after them amplify what is left: most of MobileNetV2's error in int8 arises here (docs/model.md). A
-    convolution without an activation ends a block, and has few channels to convert.
+    These are all nodes up to the last convolution without an activation in the first share of the convolutions. Such a
+    convolution ends a block, and has few channels to convert between float and int8.
+
+    The images have a white background. Over white, the sums of the first filters must cancel exactly, and the
+    depthwise convolutions after them amplify any rounding error. Most of MobileNetV2's int8 error arises here
+    (docs/model.md).
     """
     nodes = list(model.graph.node)
     activated = {node.input[0] for node in nodes if node.op_type in _ACTIVATIONS}
     convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    # the first filters and those that amplify their error, however few there are
+    # at least two: the first filters, and the convolution that amplifies their error
     first = convolutions[: max(2, int(share * len(convolutions)))] if share else []
     ends = [index for index in first if nodes[index].output[0] not in activated] or first
     return [node.name for node in nodes[: ends[-1] + 1]] if ends else []
@@ -152,7 +158,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back deprecations: what torch's and Python's authors have to tell one another is no news to who exports."""
+    """Silence deprecation warnings of torch's exporters; the user cannot act on them."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
@@ -160,11 +166,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _example(side: int) -> torch.Tensor:
-    return torch.zeros(2, side, side, 3, dtype=torch.uint8)  # not 1, which a tracer may take for a constant
+    return torch.zeros(2, side, side, 3, dtype=torch.uint8)  # a tracer may treat a batch size of 1 as a constant
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes, which name source lines of the machine that exported."""
+def _remove_origin(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes, which contain paths and source lines of the machine that exports."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("metadata_props")
@@ -172,5 +178,5 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 
 def _spread(paths: Sequence[str], most: int) -> list[str]:
-    """At most `most` of the paths, evenly over them all, and so over all classes."""
+    """Choose at most `most` paths at equal distances; sorted paths cover all classes evenly."""
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
