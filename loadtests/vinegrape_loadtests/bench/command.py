@@ -154,9 +154,9 @@ def training(rounds: int, overrides: tuple[str, ...]) -> None:
     vinegrape bench training --rounds 5 input_size=160
     """
     _require_packages("training")
-    from vinegrape_training.experiments import step_speed
+    from vinegrape_training.experiments.step_speed import measure_step_speed
 
-    step_speed.main.callback(rounds, overrides)  # type: ignore[misc]
+    click.echo(measure_step_speed(rounds, overrides).table())
 
 
 @bench.command()
@@ -171,9 +171,9 @@ def int8(run_folder: Path) -> None:
     vinegrape bench int8 runs/evaluation/seed-0/fold-0
     """
     _require_packages("int8")
-    from vinegrape_training.experiments import quantisation
+    from vinegrape_training.experiments.quantisation import measure_int8
 
-    quantisation.main.callback(run_folder)  # type: ignore[misc]
+    click.echo(measure_int8(run_folder).table())
 
 
 def _require_packages(subcommand: str) -> None:
