@@ -116,7 +116,7 @@ def test_folds_of_another_number_do_not_mix(evaluation: Path, drawn: Path) -> No
     [
         ("trainer.devices=2", "trains in one process: leave trainer.devices=2"),
         ("evaluation=runs/x", "evaluation=runs/x is for the one training that follows it"),
-        ("input_size=8", "input_size must be"),
+        ("input_size=8", "input_size is 8; it must be"),
         ("data.dir=???", "give data.dir=FOLDER"),
     ],
 )
@@ -183,7 +183,7 @@ def test_each_fold_learns_from_its_own_fold_of_the_teacher(evaluation: Path, dra
     # a deal of which the teacher has seen other parts
     (evaluation / "seed-3").symlink_to(evaluation / "seed-1")
     try:
-        with pytest.raises(SettingError, match=r"was trained on \d+ of the images that are to measure"):
+        with pytest.raises(SettingError, match=r"was trained on \d+ of the validation and test images"):
             cross_validate(cfg, tmp_path / "leaking", CrossValidationPlan((3,), 2), int8=False)
     finally:
         (evaluation / "seed-3").unlink()

@@ -22,4 +22,4 @@ def test_it_prints_a_ratio_for_each_thing_that_makes_training_fast() -> None:
 def test_a_wrong_setting_is_one_line() -> None:
     result = CliRunner().invoke(main, ["data.batch_size=none"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: data.batch_size must be a whole number")
+    assert result.stderr.startswith("Error: data.batch_size is 'none'; it must be a whole number")

@@ -52,7 +52,9 @@ def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], f
     """
     from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate
     from vinegrape_training.fit.config import compose_config
+    from vinegrape_training.fit.process import prepare_process
 
+    prepare_process()
     report = cross_validate(compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8)
     click.echo(report.table())
     click.echo(f"Next: vinegrape train evaluation={folder}, with the same overrides, trains on all images.")
@@ -74,7 +76,9 @@ def tune(folder: Path, overrides: tuple[str, ...], trials: int) -> None:
         vinegrape tune runs/tune --trials 30 data.dir=data/grapevine_leaves input_size=224 trainer.max_epochs=12
     """
     from vinegrape_training.experiments.tune import tune as search
+    from vinegrape_training.fit.process import prepare_process
 
+    prepare_process()
     found = search(overrides, folder, trials)
     click.echo(f"Validation loss {found.value:.4f}, the best of {found.trials} trials: {' '.join(found.overrides)}")
     click.echo("Next: vinegrape evaluate with these overrides says whether that is more than luck.")
