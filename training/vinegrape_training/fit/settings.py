@@ -71,5 +71,5 @@ class TrainerSettings:
             SettingError: a number outside its range.
         """
         lightning = dict(group)
-        own = {name: lightning.pop(name, None) for name in cls.__dataclass_fields__ if name != "lightning"}
-        return cls(**own, lightning=lightning)
+        values = {name: lightning.pop(name, None) for name in cls.__dataclass_fields__ if name != "lightning"}
+        return cls(**values, lightning=lightning)
