@@ -1,3 +1,5 @@
+"""The configuration of quick trainings in tests: a small CNN without pretraining, 32 pixels, on the CPU."""
+
 from __future__ import annotations
 
 from omegaconf import DictConfig
@@ -10,10 +12,10 @@ SMALL = (
     "weights=none",
     "input_size=32",
     "trainer.accelerator=cpu",
-    "trainer.average_decay=null",  # runs of a few steps have nothing to average
+    "trainer.average_decay=null",  # a few steps are too few for a running average
 )
 
 
 def compose_config(*overrides: str) -> DictConfig:
-    """The real configuration, for the small CNN from scratch at 32 pixels, on CPU."""
+    """Compose the real configuration with the overrides for quick trainings, and then with `overrides`."""
     return config.compose_config([*SMALL, *overrides])

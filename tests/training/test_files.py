@@ -7,17 +7,17 @@ import pytest
 from vinegrape_training.files import atomic_write
 
 
-def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text("old")
 
-    def cut_off() -> None:
+    def interrupted() -> None:
         with atomic_write(path) as partial:
             partial.write_text("ne")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cut_off()
+        interrupted()
     assert path.read_text() == "old"
     with atomic_write(path) as partial:
         partial.write_text("new")

@@ -1,3 +1,6 @@
-"""Images to weights to archive. It imports what it needs lazily: serving environments have `click` alone."""
+"""Training: from images to weights to an archive.
 
-import vinegrape_handler  # noqa: F401  # before ONNX Runtime, whose reports it switches off
+Commands import libraries when they run, because serving environments do not install the training extra.
+"""
+
+import vinegrape_handler  # noqa: F401  # must come before ONNX Runtime: it switches off ONNX Runtime's telemetry

@@ -1,22 +1,22 @@
 """The errors of training. Each message states the value, what is wrong with it, and what to do.
 
 VinegrapeError            (vinegrape_handler.errors)
-├── SettingError          a setting or an override that cannot work
-├── ArchiveError          an archive that cannot be written or read
-├── DataError             a folder of images that cannot be trained on
+├── SettingError          (vinegrape_handler.errors) an invalid setting or override
+├── ArchiveError          (vinegrape_handler.errors) an archive that cannot be written or read
+├── DataError             a folder of images that cannot be read or trained on
 ├── ManifestError         a manifest of images that cannot be read
 ├── FetchError            the data set cannot be downloaded
 ├── ModelError            a network or its weights cannot be loaded
-├── RunError              a folder that is not a finished run
+├── RunError              a folder that does not hold a finished run
 ├── ExportError           an export cannot be written
-└── ParityError           an exported file computes something else than the trained network
+└── ParityError           an exported file returns other probabilities than the trained network
 """
 
 from vinegrape_handler.errors import VinegrapeError
 
 
 class DataError(VinegrapeError):
-    """A folder of images that cannot be trained on."""
+    """A folder of images that cannot be read or trained on."""
 
 
 class ManifestError(VinegrapeError):
@@ -32,7 +32,7 @@ class ModelError(VinegrapeError):
 
 
 class RunError(VinegrapeError):
-    """A folder that is not a finished training run."""
+    """A folder that does not hold a finished training run."""
 
 
 class ExportError(VinegrapeError):
@@ -40,4 +40,4 @@ class ExportError(VinegrapeError):
 
 
 class ParityError(VinegrapeError):
-    """An exported file computes something else than the trained network."""
+    """An exported file returns other probabilities than the trained network."""

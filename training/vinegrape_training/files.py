@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever a command is cut off."""
+"""Writing files atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; when that is done, and only then, it takes the place of `path`."""
+    """Provide a temporary path next to `path`, and rename it to `path` when the block ends without an exception.
+
+    So an interrupted command leaves the old file or the new one, never a part of it.
+    """
     partial = path.with_name(f".{path.name}")
     yield partial
     partial.replace(path)

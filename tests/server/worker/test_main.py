@@ -140,7 +140,9 @@ def test_an_exception_fails_its_batch_and_not_the_next(frontend, body, code, mes
 # Start and end
 
 
-@pytest.mark.parametrize("sent", [b"", body_batch(bytes(300_000))[:-100_000]])
+@pytest.mark.parametrize(
+    "sent", [b"", body_batch(bytes(300_000))[:-100_000]], ids=["between batches", "inside a batch"]
+)
 def test_the_worker_ends_without_an_error_when_the_frontend_disconnects(frontend, sent):
     frontend.connection.sendall(sent)
     assert frontend.end() == (0, "")

@@ -11,7 +11,7 @@ from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.augmentation import Augmentation, augment
 
 LEVELS = ("light", "moderate", "heavy")
-STILL = Augmentation(
+UNCHANGED = Augmentation(
     flip=0, rotation_degrees=0, translation=0, scale=(1, 1), shear_degrees=0, brightness=0, saturation=0, hue=0,
     blur=0, erasing=0,
 )  # fmt: skip
@@ -22,8 +22,8 @@ def level(name: str, **changes: Any) -> Augmentation:
 
 
 def only(**changes: Any) -> Augmentation:
-    """Nothing but this."""
-    return Augmentation(**{**STILL.__dict__, **changes})
+    """An augmentation with only these changes."""
+    return Augmentation(**{**UNCHANGED.__dict__, **changes})
 
 
 def leaves(count: int = 8) -> Tensor:
@@ -39,7 +39,7 @@ def plain(colour: tuple[int, int, int], count: int = 8) -> Tensor:
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_images_stay_images(name: str) -> None:
+def test_results_have_the_shape_and_range_of_images(name: str) -> None:
     torch.manual_seed(0)
     images = augment(leaves(64), level(name))
     assert (images.shape, images.dtype) == ((64, 3, 48, 48), torch.float32)
@@ -55,7 +55,7 @@ def test_white_stays_white(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_each_image_changes_in_its_own_way_and_the_seed_decides_how(name: str) -> None:
+def test_images_change_differently_and_reproducibly_with_a_seed(name: str) -> None:
     torch.manual_seed(3)
     first = augment(leaves(), level(name))
     torch.manual_seed(3)
@@ -64,17 +64,17 @@ def test_each_image_changes_in_its_own_way_and_the_seed_decides_how(name: str) -
     assert len({image.numpy().tobytes() for image in first}) == 8
 
 
-def test_nothing_asked_nothing_changed() -> None:
+def test_an_augmentation_of_zeros_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
-    torch.testing.assert_close(augment(images, STILL), images.float(), rtol=0, atol=0.02)
+    torch.testing.assert_close(augment(images, UNCHANGED), images.float(), rtol=0, atol=0.02)
 
 
-def test_both_flips_are_half_a_turn() -> None:
+def test_both_flips_together_rotate_by_180_degrees() -> None:
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
     torch.testing.assert_close(augment(images, only(flip=1)), images.flip(2, 3).float(), rtol=0, atol=0.02)
 
 
-def test_a_turned_square_keeps_its_area_and_its_centre() -> None:
+def test_rotation_keeps_the_area_and_the_centre() -> None:
     torch.manual_seed(0)
     dark = 255 - augment(leaves(32), only(rotation_degrees=180))[:, 0]
     torch.testing.assert_close(dark.sum((1, 2)), torch.full((32,), 16.0 * 16 * (255 - 40)), rtol=0.02, atol=0)
@@ -83,36 +83,36 @@ def test_a_turned_square_keeps_its_area_and_its_centre() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_scale_is_that_of_the_leaf(factor: float) -> None:
+def test_scale_is_the_factor_of_the_leafs_side(factor: float) -> None:
     dark = 255 - augment(leaves(), only(scale=(factor, factor)))[:, 0]
     torch.testing.assert_close(dark.sum((1, 2)), torch.full((8,), (16 * factor) ** 2 * (255 - 40)), rtol=0.02, atol=0)
 
 
-def test_translation_stays_within_its_part_of_the_side() -> None:
+def test_translation_is_at_most_its_fraction_of_the_side() -> None:
     torch.manual_seed(0)
     dark = 255 - augment(leaves(256), only(translation=0.25))[:, 0]
     rows = (dark.sum(2) * torch.arange(48)).sum(1) / dark.sum((1, 2)) - 23.5
     assert 11 < rows.abs().max() <= 12.01
 
 
-def test_what_comes_from_outside_is_white() -> None:
+def test_pixels_from_outside_the_image_are_white() -> None:
     torch.manual_seed(1)
     corners = augment(plain((0, 0, 0), 64), only(rotation_degrees=45))[:, :, 0, 0]
     assert (corners == 255).any()
     assert torch.equal(corners[:, 0], corners[:, 1])
 
 
-def test_brightness_is_of_what_is_missing_to_white() -> None:
+def test_brightness_changes_the_distance_to_white() -> None:
     torch.manual_seed(0)
     grey = augment(plain((155, 155, 155), 256), only(brightness=0.2))[:, :, 24, 24]
-    # 100 are missing; 80 to 120 of them stay
+    # the distance to white is 100; it becomes 80 to 120
     assert 135 <= grey.min() < 139
     assert 171 < grey.max() <= 175
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
 
 
 @pytest.mark.parametrize("change", [{"saturation": 0.5}, {"hue": 0.5}])
-def test_colour_leaves_grey_grey_and_moves_green(change: dict[str, float]) -> None:
+def test_saturation_and_hue_keep_grey_and_change_green(change: dict[str, float]) -> None:
     torch.manual_seed(0)
     grey = augment(plain((90, 90, 90)), only(**change))
     torch.testing.assert_close(grey, torch.full_like(grey, 90), rtol=0, atol=0.5)
@@ -120,7 +120,7 @@ def test_colour_leaves_grey_grey_and_moves_green(change: dict[str, float]) -> No
     assert (green - torch.tensor([40.0, 160, 60])).abs().amax(1).min() > 1
 
 
-def test_blur_moves_the_edges_and_keeps_the_sum() -> None:
+def test_blur_changes_edges_and_keeps_the_sum() -> None:
     torch.manual_seed(0)
     images = augment(leaves(), only(blur=1))
     torch.testing.assert_close(images.sum((2, 3)), leaves().float().sum((2, 3)), rtol=1e-4, atol=0)
@@ -128,31 +128,31 @@ def test_blur_moves_the_edges_and_keeps_the_sum() -> None:
     assert (augment(leaves(64), only(blur=0.5))[:, 1, 16, 24] > 160.1).sum() in range(16, 48)
 
 
-def test_erasing_turns_a_rectangle_white() -> None:
+def test_erasing_fills_a_rectangle_with_white() -> None:
     torch.manual_seed(0)
     white = (augment(plain((10, 20, 30), 64), only(erasing=1)) == 255).all(1)
     part = white.float().mean((1, 2))
-    assert part.min() > 0.01  # whole pixels of 2 %
+    assert part.min() > 0.01  # 2 %, rounded to whole pixels
     assert part.max() < 0.17
     for image in white:
         rows, columns = image.any(1), image.any(0)
         assert torch.equal(image, rows.unsqueeze(1) & columns)
 
 
-def test_levels_rise() -> None:
+def test_each_level_is_at_least_as_strong_as_the_one_before() -> None:
     light, moderate, heavy = (level(name) for name in LEVELS)
     for name in ("translation", "shear_degrees", "brightness", "saturation", "hue", "blur"):
         assert getattr(light, name) <= getattr(moderate, name) <= getattr(heavy, name)
     assert heavy.erasing > 0
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(SettingError, match=r"augmentation\.flip must lie in 0 to 1; it is 2"):
+def test_an_invalid_setting_is_reported_with_its_value_and_range() -> None:
+    with pytest.raises(SettingError, match=r"augmentation\.flip is 2; it must be a number from 0 to 1"):
         level("light", flip=2)
-    with pytest.raises(SettingError, match=r"augmentation\.hue must lie in 0 to 0\.5; it is 0\.6"):
+    with pytest.raises(SettingError, match=r"augmentation\.hue is 0\.6; it must be a number from 0 to 0\.5"):
         level("light", hue=0.6)
-    with pytest.raises(SettingError, match=r"augmentation\.blur must be a number; it is 'much'"):
+    with pytest.raises(SettingError, match=r"augmentation\.blur is 'much'; it must be a number"):
         level("light", blur="much")
     for scale in ((1.2, 0.8), (1.0,), ("a", "b"), 1.0, "no"):
-        with pytest.raises(SettingError, match=r"augmentation\.scale must be \[smallest, largest\] above 0; it is"):
+        with pytest.raises(SettingError, match=r"augmentation\.scale is .*; it must be two numbers above 0"):
             level("light", scale=scale)

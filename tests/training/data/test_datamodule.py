@@ -14,7 +14,7 @@ from vinegrape_training.data.dataset import Split, load_dataset, scan
 
 @pytest.fixture
 def data(colours: Path) -> LeavesDataModule:
-    """Thirteen images train, four validate, three test; batches of five."""
+    """13 training, 4 validation and 3 test images; batches of 5."""
     dataset = scan(colours)
     parts = Split(dataset.paths[:13], dataset.paths[13:17], dataset.paths[17:])
     images = load_dataset(dataset, 32, "bilinear")
@@ -29,19 +29,19 @@ def test_parts_are_in_the_order_of_the_split(data: LeavesDataModule) -> None:
     assert data.test.tensors[1].tolist() == [1, 1, 1]
 
 
-def test_training_is_shuffled_and_a_small_last_batch_left_out(data: LeavesDataModule) -> None:
+def test_training_batches_are_shuffled_and_a_smaller_last_one_is_dropped(data: LeavesDataModule) -> None:
     torch.manual_seed(0)
     first, again = ([batch[0][:, :, 0, 0].tolist() for batch in data.train_dataloader()] for _ in range(2))
     assert [len(batch) for batch in first] == [5, 5]
     assert first != again
 
 
-def test_a_batch_that_is_the_only_one_stays(data: LeavesDataModule) -> None:
+def test_the_only_batch_is_kept_even_if_it_is_smaller(data: LeavesDataModule) -> None:
     data.batch_size = 16
     assert [len(labels) for _, labels in data.train_dataloader()] == [13]
 
 
-def test_validation_is_whole_and_in_order(data: LeavesDataModule) -> None:
+def test_validation_holds_all_images_in_order(data: LeavesDataModule) -> None:
     ((pixels, labels),) = data.val_dataloader()
     assert torch.equal(pixels, data.validation.tensors[0])
     assert labels.tolist() == [1] * 4

@@ -21,38 +21,38 @@ def test_scan_sorts_classes_and_paths(colours: Path) -> None:
     assert dataset.labels_of(["red/03.png", "blue/00.png"]).tolist() == [1, 0]
 
 
-def test_scan_passes_over_other_files(colours: Path) -> None:
-    (colours / "red" / "notes.txt").write_text("mine")
+def test_scan_ignores_hidden_and_other_files(colours: Path) -> None:
+    (colours / "red" / "notes.txt").write_text("text")
     (colours / "red" / ".hidden.png").write_bytes(b"")
     (colours / ".cache").mkdir()
     (colours / "LICENSE.png").write_bytes(b"")
     assert len(scan(colours).paths) == 20
 
 
-def test_scan_takes_every_suffix_in_either_case(colours: Path) -> None:
+def test_scan_accepts_every_image_suffix_in_either_case(colours: Path) -> None:
     for suffix in ("JPG", "jpeg", "webp", "bmp", "TIF", "tiff"):
         Image.new("RGB", (8, 8)).save(colours / "red" / f"x.{suffix}")
     assert len(scan(colours).paths) == 26
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder .*nowhere"):
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere is not a folder"):
         scan(tmp_path / "nowhere")
 
 
-def test_one_class_is_too_few(tmp_path: Path) -> None:
+def test_one_class_is_reported_as_too_few(tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
     with pytest.raises(DataError, match="holds 1 folders"):
         scan(tmp_path)
 
 
-def test_empty_class_is_named(colours: Path) -> None:
+def test_a_class_without_images_is_reported(colours: Path) -> None:
     (colours / "green").mkdir()
     with pytest.raises(DataError, match=r"green holds no image"):
         scan(colours)
 
 
-def test_digest_is_that_of_the_documented_lines(tmp_path: Path) -> None:
+def test_the_digest_is_the_sha256_of_the_documented_lines(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(name.encode())
@@ -60,12 +60,12 @@ def test_digest_is_that_of_the_documented_lines(tmp_path: Path) -> None:
     assert scan(tmp_path).digest() == hashlib.sha256(lines.encode()).hexdigest()
 
 
-def test_digest_changes_with_a_byte_and_with_a_name(colours: Path) -> None:
+def test_the_digest_changes_with_a_byte_and_with_a_name(colours: Path) -> None:
     digests = [scan(colours).digest()]
-    victim = colours / "red" / "00.png"
-    victim.write_bytes(victim.read_bytes() + b"\0")
+    image = colours / "red" / "00.png"
+    image.write_bytes(image.read_bytes() + b"\0")
     digests.append(scan(colours).digest())
-    victim.rename(colours / "red" / "99.png")
+    image.rename(colours / "red" / "99.png")
     digests.append(scan(colours).digest())
     assert len(set(digests)) == 3
 
@@ -78,7 +78,7 @@ def test_split_is_stratified_and_disjoint(colours: Path) -> None:
     assert sorted(parts.train + parts.validation + parts.test) == list(dataset.paths)
 
 
-def test_split_follows_the_seed_alone(colours: Path) -> None:
+def test_a_split_depends_only_on_the_seed_and_the_paths(colours: Path) -> None:
     dataset = scan(colours)
     backwards = replace(dataset, paths=dataset.paths[::-1], labels=dataset.labels[::-1])
     first = split(dataset, 7, 0.2, 0.2)
@@ -86,7 +86,7 @@ def test_split_follows_the_seed_alone(colours: Path) -> None:
     assert split(dataset, 8, 0.2, 0.2) != first
 
 
-def test_split_keeps_a_small_class_in_every_part(colours: Path) -> None:
+def test_every_part_of_a_split_holds_every_class(colours: Path) -> None:
     for index in range(3, 10):
         (colours / "red" / f"{index:02}.png").unlink()
     parts = split(scan(colours), 0, 0.15, 0.2)
@@ -94,7 +94,7 @@ def test_split_keeps_a_small_class_in_every_part(colours: Path) -> None:
         assert sum(path.startswith("red") for path in paths) == 1
 
 
-def test_too_few_images_to_split(colours: Path) -> None:
+def test_a_class_that_is_too_small_to_split_is_reported(colours: Path) -> None:
     for index in range(2, 10):
         (colours / "red" / f"{index:02}.png").unlink()
     with pytest.raises(DataError, match="Class red has 2 images"):
@@ -102,12 +102,12 @@ def test_too_few_images_to_split(colours: Path) -> None:
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.2, 0.0), (0.5, 0.5), (-0.1, 0.2)])
-def test_fractions_that_cannot_be(colours: Path, validation: float, test: float) -> None:
+def test_invalid_fractions_are_reported(colours: Path, validation: float, test: float) -> None:
     with pytest.raises(DataError, match="together below 1"):
         split(scan(colours), 0, validation, test)
 
 
-def test_every_image_tests_in_one_fold_and_trains_in_the_others(colours: Path) -> None:
+def test_every_image_is_a_test_image_in_one_fold_and_a_training_image_in_the_others(colours: Path) -> None:
     dataset = scan(colours)
     parts = folds(dataset, seed=0, count=5)
     assert sorted(path for part in parts for path in part.test) == list(dataset.paths)
@@ -117,12 +117,12 @@ def test_every_image_tests_in_one_fold_and_trains_in_the_others(colours: Path) -
         assert part.validation == ()
 
 
-def test_folds_of_odd_sizes_differ_by_one_image(colours: Path) -> None:
+def test_fold_sizes_differ_by_at_most_one_image_per_class(colours: Path) -> None:
     sizes = [len(part.test) for part in folds(scan(colours), seed=0, count=4)]
     assert sorted(sizes) == [4, 5, 5, 6]
 
 
-def test_folds_follow_the_seed_alone(colours: Path) -> None:
+def test_folds_depend_only_on_the_seed_and_the_paths(colours: Path) -> None:
     dataset = scan(colours)
     backwards = replace(dataset, paths=dataset.paths[::-1], labels=dataset.labels[::-1])
     first = [set(part.test) for part in folds(dataset, 7, 5)]
@@ -131,20 +131,20 @@ def test_folds_follow_the_seed_alone(colours: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 11])
-def test_folds_that_cannot_be(colours: Path, count: int) -> None:
-    with pytest.raises(DataError, match=f"Class blue has 10 images; that is no cross-validation of {count} folds"):
+def test_an_impossible_number_of_folds_is_reported(colours: Path, count: int) -> None:
+    with pytest.raises(DataError, match=f"Class blue has 10 images; {count} folds are not possible"):
         folds(scan(colours), 0, count)
 
 
-def test_a_data_set_is_decoded_once(colours: Path) -> None:
+def test_a_data_set_is_decoded_once_and_read_only(colours: Path) -> None:
     dataset = scan(colours)
     first = load_dataset(dataset, 16, "bilinear")
     assert load_dataset(dataset, 16, "bilinear") is first
-    assert not first.flags.writeable  # whoever changed it would change it for all
+    assert not first.flags.writeable
     assert load_dataset(dataset, 8, "bilinear").shape == (20, 8, 8, 3)
 
 
-def test_images_come_decoded_resized_and_in_order(colours: Path) -> None:
+def test_images_are_decoded_resized_and_in_order(colours: Path) -> None:
     images = load_images(colours, ["red/00.png", "blue/05.png"], 16, "bilinear")
     assert images.shape == (2, 16, 16, 3)
     assert images.dtype == np.uint8
@@ -152,13 +152,13 @@ def test_images_come_decoded_resized_and_in_order(colours: Path) -> None:
     assert (images[1] == (0, 0, 250)).all()
 
 
-def test_transparency_is_laid_on_white_as_when_serving(colours: Path) -> None:
+def test_transparent_pixels_become_white_as_in_the_server(colours: Path) -> None:
     Image.new("RGBA", (32, 32), (9, 9, 9, 0)).save(colours / "red" / "clear.png")
     assert (load_images(colours, ["red/clear.png"], 16, "bicubic") == 255).all()
 
 
-def test_undecodable_image_is_named(colours: Path) -> None:
+def test_an_image_that_cannot_be_decoded_is_reported(colours: Path) -> None:
     broken = colours / "red" / "04.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"red/04\.png cannot be trained on"):
+    with pytest.raises(DataError, match=r"red/04\.png cannot be decoded"):
         load_images(colours, scan(colours).paths, 16, "bilinear")

@@ -14,20 +14,20 @@ from vinegrape_training.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two images of 10 x 10 pixels with a red square of 4 x 4 in one class, and a grey one without alpha in another."""
+    """One class of two 10 x 10 images with a red 4 x 4 square, and one class of a grey image without alpha."""
     square = np.zeros((10, 10, 4), dtype=np.uint8)
     square[3:7, 3:7] = (200, 10, 0, 255)
-    at_the_frame = np.roll(square, 3, axis=0)
-    at_the_frame[0, :5, 3] = 100  # translucent, and not enough to count as leaf
+    at_the_edge = np.roll(square, 3, axis=0)
+    at_the_edge[0, :5, 3] = 100  # translucent, below the limit for leaf pixels
     (tmp_path / "square").mkdir()
     (tmp_path / "whole").mkdir()
     Image.fromarray(square).save(tmp_path / "square" / "a.png")
-    Image.fromarray(at_the_frame).save(tmp_path / "square" / "b.png")
+    Image.fromarray(at_the_edge).save(tmp_path / "square" / "b.png")
     Image.new("L", (6, 5), 7).save(tmp_path / "whole" / "a.png")
     return tmp_path
 
 
-def test_figures_by_hand(folder: Path) -> None:
+def test_statistics_are_those_worked_out_by_hand(folder: Path) -> None:
     square, whole = describe(folder)
     assert (square.name, square.images, square.sizes) == ("square", 2, ((10, 10),))
     assert (square.leaf, square.leaf_range, square.touching) == (0.16, (0.16, 0.16), 0.5)
@@ -36,7 +36,7 @@ def test_figures_by_hand(folder: Path) -> None:
     assert (whole.sizes, whole.leaf, whole.touching, whole.colour) == (((6, 5),), 1.0, 1.0, (7, 7, 7))
 
 
-def test_the_command_prints_a_line_a_class(folder: Path) -> None:
+def test_the_command_prints_one_line_per_class(folder: Path) -> None:
     result = CliRunner().invoke(data, ["describe", str(folder)])
     assert result.exit_code == 0
     title, square, whole = result.stdout.splitlines()
@@ -52,7 +52,7 @@ def test_a_class_of_transparent_images_has_no_colour(folder: Path) -> None:
     assert whole.colour is None
 
 
-def test_an_image_that_cannot_be_read_is_named(folder: Path) -> None:
+def test_an_image_that_cannot_be_read_is_reported(folder: Path) -> None:
     (folder / "whole" / "a.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"whole/a\.png cannot be read"):
         describe(folder)

@@ -1,24 +1,23 @@
-"""The commands of the training side. They import what they need when they run: a server has no training extras."""
+"""The command group `vinegrape data`.
+
+Commands import libraries when they run, because serving environments do not install the training extra.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import click
-
-T = TypeVar("T")
 
 _FOLDER = click.Path(path_type=Path)
 
 
 @click.group()
 def data() -> None:
-    """Get the leaf images, check them, or draw stand-ins for them.
+    """Download, check or draw leaf images.
 
-    A data set is a folder with one folder a class in it, named like the class:
+    A data set is a folder that holds one folder of images per class. The class has the folder's name:
 
     \b
         data/grapevine_leaves/Ak/Ak (1).png
@@ -29,12 +28,12 @@ def data() -> None:
 
 @data.command()
 @click.option("--to", "target", type=_FOLDER, default="data/grapevine_leaves", show_default=True,
-              help="Folder to make; it must not exist yet, or be empty.")  # fmt: skip
+              help="Folder to create; it must not exist yet or must be empty.")  # fmt: skip
 @click.pass_context
 def fetch(context: click.Context, target: Path) -> None:
     """Download the Grapevine Leaves Image Dataset from Kaggle, then check it.
 
-    It has 500 images of five varieties. If the download fails, the message says how to get it by hand.
+    It has 500 images of five varieties. If the download fails, the error message explains how to get it by hand.
 
     \b
     Example:
@@ -43,19 +42,19 @@ def fetch(context: click.Context, target: Path) -> None:
     from vinegrape_training.data.fetch import fetch as fetch_images
 
     copied = fetch_images(target)
-    click.echo(f"{copied} images are in {target}.")
+    click.echo(f"Copied {copied} images to {target}.")
     context.invoke(check, folder=target)
 
 
 @data.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--names", type=click.IntRange(min=0), default=10, show_default=True,
-              help="How many names to print of each list.")  # fmt: skip
+              help="Number of names to print per list.")  # fmt: skip
 def check(folder: Path, names: int = 10) -> None:
-    """Compare the images in FOLDER with the manifest of the known ones.
+    """Compare the images in FOLDER with the manifest of known images.
 
-    The manifest holds name, class, size and SHA-256 of 400 of the 500 published images. Images beyond it are listed
-    as new, which is no error. Exit code 1 if a known image is missing, changed or in another class's folder.
+    The manifest holds name, class, size and SHA-256 of 400 of the 500 published images. Other images are listed as
+    new; this is not an error. The exit code is 1 if a known image is missing, changed or in another class's folder.
 
     \b
     Example:
@@ -63,7 +62,7 @@ def check(folder: Path, names: int = 10) -> None:
     """
     from vinegrape_training.data.manifest import compare, load_manifest, report
 
-    comparison = compare(folder, load_manifest(), _bar("Reading images"))
+    comparison = compare(folder, load_manifest())
     click.echo(report(comparison, names))
     if not comparison.intact:
         raise SystemExit(1)
@@ -72,9 +71,9 @@ def check(folder: Path, names: int = 10) -> None:
 @data.command()
 @click.argument("folder", type=_FOLDER)
 def describe(folder: Path) -> None:
-    """Count, for each class in FOLDER, images, the leaf's part of them, transparent edges, and the leaf's colour.
+    """Print statistics of each class in FOLDER: number of images, area and colour of the leaf, transparency.
 
-    What differs between classes here is what a network could learn instead of the leaf's shape.
+    A network can learn such differences between classes instead of the shape of the leaf.
 
     \b
     Example:
@@ -83,23 +82,23 @@ def describe(folder: Path) -> None:
     from vinegrape_training.data.description import describe as describe_images
     from vinegrape_training.data.description import table
 
-    click.echo(table(describe_images(folder, _bar("Reading images"))))
+    click.echo(table(describe_images(folder)))
 
 
 @data.command()
 @click.argument("path", type=_FOLDER)
 @click.option("--images-per-class", type=click.IntRange(min=1), default=20, show_default=True,
-              help="Images of each of the five kinds.")  # fmt: skip
-@click.option("--single", "kind", metavar="KIND", help="Draw one picture of this kind into the file PATH instead.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same leaves."
-)
-@click.option("--side", type=click.IntRange(min=16), default=256, show_default=True, help="Pixels a side.")
+              help="Number of images of each of the five kinds.")  # fmt: skip
+@click.option("--single", "kind", metavar="KIND", help="Draw one image of this kind into the file PATH instead.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Random seed; the same seed gives the same images.")  # fmt: skip
+@click.option("--side", type=click.IntRange(min=16), default=256, show_default=True,
+              help="Width and height of the images, in pixels.")  # fmt: skip
 def draw(path: Path, images_per_class: int, kind: str | None, seed: int, side: int) -> None:
-    """Draw leaf-like images of five kinds into the folder PATH, to try things without the real data set.
+    """Draw synthetic leaves of five kinds into the folder PATH, to try the commands without the real data set.
 
-    The kinds carry the names of the five varieties and are not them: a model trained on these pictures knows nothing
-    about grapevines.
+    The kinds have the names of the five varieties but do not look like them. A model trained on these images cannot
+    recognise grapevines.
 
     \b
     Examples:
@@ -109,22 +108,22 @@ def draw(path: Path, images_per_class: int, kind: str | None, seed: int, side: i
     from vinegrape_training.data import drawn_leaves
 
     if kind is None:
-        drawn_leaves.draw_dataset(path, images_per_class, seed, side, _bar("Drawing leaves"))
-        click.echo(f"{images_per_class} images of each of {', '.join(drawn_leaves.KINDS)} are in {path}.")
+        drawn_leaves.draw_dataset(path, images_per_class, seed, side)
+        click.echo(f"Drew {images_per_class} images of each of {', '.join(drawn_leaves.KINDS)} into {path}.")
         return
     if kind not in drawn_leaves.KINDS:
         raise click.BadParameter(f"{kind!r} is not one of {', '.join(drawn_leaves.KINDS)}.", param_hint="--single")
     drawn_leaves.draw_leaf(kind, drawn_leaves.image_rng(seed, kind, 1), side).save(path, "PNG", optimize=True)
-    click.echo(f"One {kind} is in {path}.")
+    click.echo(f"Drew one image of {kind} into {path}.")
 
 
 @data.command()
 @click.argument("folder", type=_FOLDER)
 @click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
 def manifest(folder: Path, file: IO[str]) -> None:
-    """Write the manifest of the images in FOLDER to FILE, or to the standard output.
+    """Write the manifest of the images in FOLDER to FILE, or to standard output.
 
-    This is how the manifest that `check` reads was made; digests are committed, images never.
+    `vinegrape data check` compares images with such a manifest.
 
     \b
     Example:
@@ -132,15 +131,5 @@ def manifest(folder: Path, file: IO[str]) -> None:
     """
     from vinegrape_training.data.manifest import dumps, scan
 
-    text = dumps(scan(folder, _bar("Reading images")))
-    file.write(text)  # naming `write` opens the file, and so empties it: only once there is something to write
-
-
-def _bar(label: str) -> Callable[[Sequence[T]], Iterable[T]]:
-    """Make what goes through items behind a progress bar; where nobody looks at a terminal it says the label alone."""
-
-    def track(items: Sequence[T]) -> Iterable[T]:
-        with click.progressbar(items, label=label, file=sys.stderr) as bar:
-            yield from bar
-
-    return track
+    text = dumps(scan(folder))
+    file.write(text)  # Click empties the lazy file on the first access of `write`, so scan first

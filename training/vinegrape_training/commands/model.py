@@ -54,7 +54,9 @@ def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], f
     """
     from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate
     from vinegrape_training.fit.config import compose_config
+    from vinegrape_training.fit.process import prepare_process
 
+    prepare_process()
     report = cross_validate(compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8)
     click.echo(report.table())
     click.echo(f"Next: train on all images with the same overrides: vinegrape train evaluation={folder} ...")
@@ -75,7 +77,9 @@ def tune(folder: Path, overrides: tuple[str, ...], trials: int) -> None:
         vinegrape tune runs/tune --trials 30 data.dir=data/grapevine_leaves input_size=224 trainer.max_epochs=12
     """
     from vinegrape_training.experiments.tune import search
+    from vinegrape_training.fit.process import prepare_process
 
+    prepare_process()
     result = search(overrides, folder, trials)
     click.echo(f"Validation loss {result.value:.4f}, the best of {result.trials} trials: {' '.join(result.overrides)}")
     click.echo("Next: run vinegrape evaluate with these overrides to check that the improvement is not chance.")

@@ -1,1 +1,1 @@
-"""Leaf images: download, check, draw, read, augment."""
+"""Leaf images: download, check against the manifest, draw, decode, augment."""

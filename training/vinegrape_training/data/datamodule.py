@@ -1,4 +1,4 @@
-"""Images that lie decoded in memory, as batches: training's are shuffled, and augmented on the device."""
+"""Batches of decoded images for Lightning. Training batches are shuffled, and augmented on the device."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from vinegrape_training.data.dataset import Dataset, Split
 
 
 class LeavesDataModule(LightningDataModule):
-    """Batches of images, 0 to 255, [N, 3, S, S], and labels, int64 [N].
+    """Batches of images [N, 3, S, S], 0 to 255, and labels, int64 [N].
 
     Attributes:
-        train, validation, test: uint8 images and labels, in the order of the split; any but training's may be empty.
+        train, validation, test: uint8 images and labels in the order of the split; validation and test may be empty.
     """
 
     def __init__(
         self, dataset: Dataset, images: NDArray[np.uint8], split: Split, augmentation: Augmentation, batch_size: int
     ) -> None:
-        """Take the parts out of all images.
+        """Divide decoded images into training, validation and test images.
 
         Args:
-            dataset: its labels, and the order of its paths.
+            dataset: gives the labels and the order of `images`.
             images: uint8 [len(dataset.paths), S, S, 3].
-            split: which of them train, validate and test.
+            split: paths of the training, validation and test images.
             augmentation: of the training images.
-            batch_size: images a step; a last, smaller training batch is left out, for batch norm's sake.
+            batch_size: images per step. A last, smaller training batch is dropped, because batch norm needs
+                statistics of enough images.
         """
         super().__init__()
         self.augmentation = augmentation
@@ -44,15 +45,15 @@ class LeavesDataModule(LightningDataModule):
         self.train, self.validation, self.test = (part(paths) for paths in (split.train, split.validation, split.test))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Shuffled by torch's global generator."""
+        """Return training batches, shuffled by torch's global generator."""
         return DataLoader(self.train, self.batch_size, shuffle=True, drop_last=len(self.train) > self.batch_size)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """In the order of the split."""
+        """Return validation batches in the order of the split."""
         return DataLoader(self.validation, self.batch_size)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a training batch where it is: on a GPU, the processor has nothing to do."""
+        """Augment a training batch on its device, so that with a GPU the CPU does not augment."""
         images, labels = batch
         if self.trainer is not None and self.trainer.training:
             images = augment(images, self.augmentation)

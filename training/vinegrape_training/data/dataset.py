@@ -1,4 +1,4 @@
-"""A folder a class: what is in it, how it is split, and its pixels."""
+"""A folder with one folder of images per class: its images and labels, its splits, its pixels."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
-from vinegrape_training.data.manifest import IMAGE_SUFFIXES, is_image
+from vinegrape_training.data.image_folder import IMAGE_SUFFIXES, list_images
 from vinegrape_training.errors import DataError
+from vinegrape_training.progress import progress
 
-# One's own pictures may be larger than what a server takes from strangers.
+# Local training images may exceed the server's upload limits.
 LIMITS = Limits(max_bytes=256 * 2**20, max_pixels=PILLOW_MAX_PIXELS)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a folder a class.
+    """The images of a folder that holds one folder per class.
 
     Attributes:
-        folder: what the paths are relative to.
-        classes: names of its sub-folders, sorted; an image's label is an index into them.
-        paths: relative posix paths, sorted.
-        labels: of each path.
+        folder: the folder; paths are relative to it.
+        classes: names of the class folders, sorted. A label is an index into this tuple.
+        paths: relative POSIX paths of all images, sorted.
+        labels: label of each path.
     """
 
     folder: Path
@@ -43,7 +42,7 @@ class Dataset:
     labels: tuple[int, ...]
 
     def digest(self) -> str:
-        r"""Sha256 over the lines "PATH\0SHA256-OF-THE-FILE\n" of all images, in the order of their paths."""
+        r"""Compute the SHA-256 of the lines "PATH\0SHA256-OF-THE-FILE\n" of all images, in the order of `paths`."""
         total = hashlib.sha256()
         for path in self.paths:
             file_digest = hashlib.sha256((self.folder / path).read_bytes()).hexdigest()
@@ -51,20 +50,25 @@ class Dataset:
         return total.hexdigest()
 
     def indices_of(self, paths: Sequence[str]) -> list[int]:
-        """Where some of its paths stand among all."""
+        """Return the indices of some paths in `self.paths`."""
         position = {path: index for index, path in enumerate(self.paths)}
         return [position[path] for path in paths]
 
     def labels_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
-        """The labels of some of its paths, int64 [len(paths)]."""
+        """Return the labels of some paths, int64 [len(paths)]."""
         return np.array(self.labels, dtype=np.int64)[self.indices_of(paths)]
+
+    def paths_of_class(self, label: int) -> list[str]:
+        """Return the sorted paths of one class."""
+        return sorted(path for path, other in zip(self.paths, self.labels, strict=True) if other == label)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which images train, which choose the checkpoint and the temperature, and which only measure.
+    """The training, validation and test images, as paths of a `Dataset`.
 
-    The last two may be empty: then the last epoch stays, or nothing is measured.
+    Validation images choose the checkpoint and the temperature. Without any, training keeps the last epoch's weights.
+    Test images are only measured, and may also be empty.
     """
 
     train: tuple[str, ...]
@@ -73,60 +77,59 @@ class Split:
 
 
 def scan(folder: Path) -> Dataset:
-    """List the images of a folder a class; hidden files and files of other kinds are passed over.
+    """List the images of a folder that holds one folder per class. Hidden and other files are ignored.
 
     Raises:
-        DataError: no such folder, fewer than two classes, or a class without images.
+        DataError: `folder` is not a folder, holds fewer than two classes, or holds a class without images.
     """
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Give one that holds a folder of images for each class.")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
-        raise DataError(f"{folder} holds {len(classes)} folders; training needs one a class, and at least 2 classes.")
+    images = list_images(folder)
+    if len(images) < 2:
+        raise DataError(
+            f"{folder} holds {len(images)} folders. Training needs one folder per class and at least 2 classes."
+        )
     labelled: list[tuple[str, int]] = []
-    for label, name in enumerate(classes):
-        files = [path for path in (folder / name).iterdir() if is_image(path)]
+    for label, (name, files) in enumerate(images.items()):
         if not files:
             raise DataError(
                 f"{folder / name} holds no image ({', '.join(IMAGE_SUFFIXES)}); add some or remove the folder."
             )
         labelled += [(path.relative_to(folder).as_posix(), label) for path in files]
     paths, labels = zip(*sorted(labelled), strict=True)
-    return Dataset(folder, tuple(classes), paths, labels)
+    return Dataset(folder, tuple(images), paths, labels)
 
 
 def split(dataset: Dataset, seed: int, validation_fraction: float, test_fraction: float) -> Split:
-    """Deal each class's images to train, validation and test by the same fractions.
+    """Split each class into training, validation and test images by the same fractions (stratified).
 
-    The seed and the paths decide alone: not the file system's order, nor what the files contain.
+    The result depends only on the seed and the paths, not on the order of the file system or on file contents.
 
     Args:
         dataset: what to split.
-        seed: of numpy's default generator.
-        validation_fraction: of each class, above 0; rounded to whole images, at least one.
-        test_fraction: likewise; both together below 1.
+        seed: of NumPy's default generator.
+        validation_fraction: fraction of each class, above 0. It is rounded to whole images, at least one.
+        test_fraction: the same for the test images. Both together must be below 1.
 
     Raises:
-        DataError: fractions that cannot be, or a class too small to give each part an image.
+        DataError: invalid fractions, or a class with too few images for all three parts.
     """
     if min(validation_fraction, test_fraction) <= 0 or validation_fraction + test_fraction >= 1:
         raise DataError(
-            "data.validation_fraction and data.test_fraction must be above 0 and together below 1; "
-            f"they are {validation_fraction} and {test_fraction}."
+            f"data.validation_fraction is {validation_fraction} and data.test_fraction is {test_fraction}; "
+            "both must be above 0 and together below 1."
         )
     generator = np.random.default_rng(seed)
     train: list[str] = []
     validation: list[str] = []
     test: list[str] = []
     for label, name in enumerate(dataset.classes):
-        members = sorted(path for path, own in zip(dataset.paths, dataset.labels, strict=True) if own == label)
-        validation_count = max(1, round(len(members) * validation_fraction))
-        test_count = max(1, round(len(members) * test_fraction))
-        if validation_count + test_count >= len(members):
+        paths = dataset.paths_of_class(label)
+        validation_count = max(1, round(len(paths) * validation_fraction))
+        test_count = max(1, round(len(paths) * test_fraction))
+        if validation_count + test_count >= len(paths):
             raise DataError(
-                f"Class {name} has {len(members)} images, too few to give training, validation and test some each."
+                f"Class {name} has {len(paths)} images, too few for training, validation and test. Add images."
             )
-        shuffled = [members[index] for index in generator.permutation(len(members))]
+        shuffled = [paths[index] for index in generator.permutation(len(paths))]
         test += shuffled[:test_count]
         validation += shuffled[test_count : test_count + validation_count]
         train += shuffled[test_count + validation_count :]
@@ -134,35 +137,46 @@ def split(dataset: Dataset, seed: int, validation_fraction: float, test_fraction
 
 
 def folds(dataset: Dataset, seed: int, count: int) -> tuple[Split, ...]:
-    """Deal each class's images to `count` parts of the same size, and let each part test what the others train.
+    """Split the images into folds for cross-validation (stratified).
 
-    The seed and the paths decide alone. An image is in the test of exactly one of the splits.
+    Each image is a test image in exactly one split and a training image in all others. The result depends only on the
+    seed and the paths.
 
     Args:
         dataset: what to split.
-        seed: of numpy's default generator.
-        count: of splits, at least 2.
+        seed: of NumPy's default generator.
+        count: number of folds, at least 2.
+
+    Returns:
+        One split per fold, without validation images.
 
     Raises:
-        DataError: a class with fewer images than splits.
+        DataError: fewer than 2 folds, or a class with fewer images than folds.
     """
     generator = np.random.default_rng(seed)
-    dealt: list[list[str]] = [[] for _ in range(count)]
+    test_paths: list[list[str]] = [[] for _ in range(count)]
     for label, name in enumerate(dataset.classes):
-        members = sorted(path for path, own in zip(dataset.paths, dataset.labels, strict=True) if own == label)
-        if count < 2 or len(members) < count:
-            raise DataError(f"Class {name} has {len(members)} images; that is no cross-validation of {count} folds.")
-        for position, index in enumerate(generator.permutation(len(members))):
-            # starting with another part for each class, so that odd sizes do not add up
-            dealt[(position + label) % count].append(members[index])
+        paths = dataset.paths_of_class(label)
+        if count < 2 or len(paths) < count:
+            raise DataError(
+                f"Class {name} has {len(paths)} images; {count} folds are not possible. "
+                f"Choose from 2 to {len(paths)} folds."
+            )
+        for position, index in enumerate(generator.permutation(len(paths))):
+            # each class starts at another fold, so that the remainders of all classes do not go into the same folds
+            test_paths[(position + label) % count].append(paths[index])
     return tuple(
-        Split(tuple(path for path in dataset.paths if path not in set(test)), (), tuple(sorted(test))) for test in dealt
+        Split(tuple(path for path in dataset.paths if path not in set(test)), (), tuple(sorted(test)))
+        for test in test_paths
     )
 
 
 @lru_cache(maxsize=1)
 def load_dataset(dataset: Dataset, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """All images of a data set, as `load_images` gives them; the folds of one evaluation decode them once."""
+    """Decode all images of a data set as `load_images` does.
+
+    The result is cached, so that all folds of an evaluation decode the images once, and is therefore read-only.
+    """
     images = load_images(dataset.folder, dataset.paths, side, interpolation)
     images.setflags(write=False)
     return images
@@ -171,32 +185,30 @@ def load_dataset(dataset: Dataset, side: int, interpolation: Interpolation) -> N
 def load_images(
     folder: Path, paths: Sequence[str], side: int, interpolation: Interpolation, description: str = "Decoding"
 ) -> NDArray[np.uint8]:
-    """Read images as the server reads them: the same `decode`, the same `resize`.
+    """Read images with the same `decode` and `resize` as the server.
 
     Args:
-        folder: what the paths are relative to.
-        paths: of the images.
-        side: pixels a side.
+        folder: folder that the paths are relative to.
+        paths: paths of the images.
+        side: width and height of the result, in pixels.
         interpolation: "bilinear" or "bicubic".
-        description: stands before the progress bar.
+        description: text before the progress bar.
 
     Returns:
         uint8 [len(paths), side, side, 3], RGB, 0 to 255, in the order of the paths.
 
     Raises:
-        DataError: an image that cannot be decoded, by name.
+        DataError: an image cannot be decoded; the message names it.
     """
 
     def load(path: str) -> NDArray[np.uint8]:
         try:
             return resize(decode((folder / path).read_bytes(), LIMITS, side), side, interpolation)
         except (RequestError, OSError) as error:
-            raise DataError(f"{folder / path} cannot be trained on ({error}); repair or remove it.") from error
+            raise DataError(f"{folder / path} cannot be decoded ({error}); repair or remove it.") from error
 
     images = np.empty((len(paths), side, side, 3), dtype=np.uint8)
-    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter's lock while it decodes
-        console = Console(stderr=True)
-        decoded = track(pool.map(load, paths), description, total=len(paths), console=console, transient=True)
-        for index, image in enumerate(decoded):
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
+        for index, image in enumerate(progress(pool.map(load, paths), description, len(paths))):
             images[index] = image
     return images

@@ -1,8 +1,8 @@
-"""What can be counted about a data set before anything is trained: size, framing, transparency, colour."""
+"""Statistics of a data set before training: image size, framing, transparency, colour."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,23 +12,24 @@ from PIL import Image
 
 from vinegrape_training.data.dataset import scan
 from vinegrape_training.errors import DataError
+from vinegrape_training.progress import progress
 
-_OPAQUE = 128  # of 255: from here on a pixel counts as the leaf's
+_OPAQUE = 128  # alpha, 0 to 255, from which a pixel belongs to the leaf
 
 
 @dataclass(frozen=True)
 class ClassDescription:
-    """One class; of an image without transparency, every pixel counts as the leaf's.
+    """Statistics of one class. In an image without transparency, every pixel belongs to the leaf.
 
     Attributes:
-        name: of the class.
-        images: how many.
-        sizes: width and height of its images, each once.
-        leaf: the mean part of an image that is leaf, 0 to 1.
-        leaf_range: its least and its largest part in one image.
-        touching: part of the images whose leaf reaches the frame.
-        translucent: the mean part of an image that is neither transparent nor opaque.
-        colour: the mean RGB of the leaf's pixels, 0 to 255, each image counting alike; None without any.
+        name: name of the class.
+        images: number of images.
+        sizes: the distinct (width, height) of its images, in pixels.
+        leaf: mean fraction of an image that the leaf covers, 0 to 1.
+        leaf_range: smallest and largest such fraction.
+        touching: fraction of the images whose leaf touches the edge of the image.
+        translucent: mean fraction of an image that is neither transparent nor opaque.
+        colour: mean RGB of the leaf's pixels, 0 to 255, with equal weight per image; None if no pixel is leaf.
     """
 
     name: str
@@ -42,7 +43,9 @@ class ClassDescription:
 
 
 @dataclass(frozen=True)
-class _Counts:
+class _ImageDescription:
+    """The same statistics of one image."""
+
     size: tuple[int, int]
     leaf: float
     touching: bool
@@ -50,42 +53,37 @@ class _Counts:
     colour: NDArray[np.float64] | None  # [3]
 
 
-def describe(
-    folder: Path, progress: Callable[[Sequence[str]], Iterable[str]] = lambda paths: paths
-) -> list[ClassDescription]:
-    """Count the pixels of a folder a class.
-
-    Args:
-        folder: holds a folder of images for each class.
-        progress: what the paths go through while they are read.
+def describe(folder: Path) -> list[ClassDescription]:
+    """Compute the statistics of each class in a folder that holds one folder of images per class.
 
     Raises:
-        DataError: no such folder, or an image that cannot be opened.
+        DataError: `folder` is not such a folder, or an image cannot be opened.
     """
     dataset = scan(folder)
-    counts = [_count(folder / path) for path in progress(dataset.paths)]
-    described = []
-    for label, name in enumerate(dataset.classes):
-        own = [count for count, each in zip(counts, dataset.labels, strict=True) if each == label]
-        leaves = [count.leaf for count in own]
-        colours = [count.colour for count in own if count.colour is not None]
-        described.append(
-            ClassDescription(
-                name=name,
-                images=len(own),
-                sizes=tuple(sorted({count.size for count in own})),
-                leaf=float(np.mean(leaves)),
-                leaf_range=(min(leaves), max(leaves)),
-                touching=float(np.mean([count.touching for count in own])),
-                translucent=float(np.mean([count.translucent for count in own])),
-                colour=tuple(np.mean(colours, axis=0).tolist()) if colours else None,
-            )
-        )
-    return described
+    images = [_describe_image(folder / path) for path in progress(dataset.paths, "Reading images")]
+    return [
+        _describe_class(name, [images[index] for index in dataset.indices_of(dataset.paths_of_class(label))])
+        for label, name in enumerate(dataset.classes)
+    ]
 
 
-def _count(path: Path) -> _Counts:
-    # Not through the server's decode: that has laid on white what is to be counted here
+def _describe_class(name: str, images: Sequence[_ImageDescription]) -> ClassDescription:
+    leaves = [image.leaf for image in images]
+    colours = [image.colour for image in images if image.colour is not None]
+    return ClassDescription(
+        name=name,
+        images=len(images),
+        sizes=tuple(sorted({image.size for image in images})),
+        leaf=float(np.mean(leaves)),
+        leaf_range=(min(leaves), max(leaves)),
+        touching=float(np.mean([image.touching for image in images])),
+        translucent=float(np.mean([image.translucent for image in images])),
+        colour=tuple(np.mean(colours, axis=0).tolist()) if colours else None,
+    )
+
+
+def _describe_image(path: Path) -> _ImageDescription:
+    # not with the server's decode, which composites transparent pixels on white
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGBA"))  # uint8 [H, W, 4]
@@ -94,7 +92,7 @@ def _count(path: Path) -> _Counts:
     alpha = pixels[..., 3]
     leaf = alpha >= _OPAQUE
     edges = (leaf[0], leaf[-1], leaf[:, 0], leaf[:, -1])
-    return _Counts(
+    return _ImageDescription(
         size=(pixels.shape[1], pixels.shape[0]),
         leaf=float(leaf.mean()),
         touching=any(edge.any() for edge in edges),
@@ -103,18 +101,18 @@ def _count(path: Path) -> _Counts:
     )
 
 
-def table(described: Sequence[ClassDescription]) -> str:
-    """The classes for people to read, a line each."""
-    width = max(len("class"), *(len(each.name) for each in described))
-    columns = f"images  {'size':>9}  {'leaf, % (least to most)':>23}  at the frame  translucent  {'RGB':>11}"
+def table(classes: Sequence[ClassDescription]) -> str:
+    """Format the statistics as text, one line per class."""
+    width = max(len("class"), *(len(row.name) for row in classes))
+    columns = f"images  {'size':>9}  {'leaf, % (min to max)':>23}  touches edge  translucent  {'RGB':>11}"
     lines = [f"{'class':{width}}  {columns}"]
-    for each in described:
-        size = " x ".join(map(str, each.sizes[0])) if len(each.sizes) == 1 else f"{len(each.sizes)} sizes"
-        low, high = each.leaf_range
-        leaf = f"{each.leaf:.1%} ({low:.0%} to {high:.0%})"
-        colour = " ".join(f"{channel:3.0f}" for channel in each.colour or ())
+    for row in classes:
+        size = " x ".join(map(str, row.sizes[0])) if len(row.sizes) == 1 else f"{len(row.sizes)} sizes"
+        low, high = row.leaf_range
+        leaf = f"{row.leaf:.1%} ({low:.0%} to {high:.0%})"
+        colour = " ".join(f"{channel:3.0f}" for channel in row.colour or ())
         lines.append(
-            f"{each.name:{width}}  {each.images:6}  {size:>9}  {leaf:>23}  {each.touching:12.1%}  "
-            f"{each.translucent:11.1%}  {colour:>11}"
+            f"{row.name:{width}}  {row.images:6}  {size:>9}  {leaf:>23}  {row.touching:12.1%}  "
+            f"{row.translucent:11.1%}  {colour:>11}"
         )
     return "\n".join(lines)

@@ -1,12 +1,13 @@
-"""Leaves drawn by formula: five kinds that stand in for the five varieties, in tests and in the documentation.
+"""Synthetic leaves: five kinds that replace the five varieties in tests, self-checks and documentation.
 
-The kinds carry the varieties' names, so that the same class folders come out. They are NOT those varieties: nothing
-in them is traced or measured from a real leaf, and a model trained on them knows nothing about grapevines.
+The kinds have the varieties' names, so that the class folders are the same. They are NOT those varieties: no shape or
+colour is measured from a real leaf, and a model trained on them cannot recognise grapevines.
+
+The self-check images of archives are drawn here. Any change of a number or of the order of random draws changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from vinegrape_training.data.leaf_shape import Kind, Points, Shape, Vein, grow
+from vinegrape_training.progress import progress
 
 KINDS = {
     # three lobes, shallow bays, small, yellow-green
@@ -53,24 +55,23 @@ KINDS = {
     ),
 }  # fmt: skip
 
-_OVERSAMPLING = 3  # outlines and veins are drawn this much larger and averaged: Pillow's own lines are not antialiased
+_OVERSAMPLING = 3  # polygons are drawn 3 times larger and averaged, because Pillow does not antialias them
 _VEIN_RGB = (196, 200, 138)
 _STALK_RGB = (150, 132, 84)
 
 Plane = NDArray[np.float32]
-Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
 
 
 def draw_leaf(kind: str, rng: np.random.Generator, side: int = 511) -> Image.Image:
-    """Draw one leaf of a kind, tip down, on a transparent background.
+    """Draw one leaf of a kind, with its tip down, on a transparent background.
 
     Args:
         kind: a key of `KINDS`.
-        rng: decides the leaf; the same state gives the same leaf at any `side`.
-        side: pixels a side.
+        rng: generator of all random numbers; the same state gives the same leaf at any `side`.
+        side: width and height of the image, in pixels.
 
     Returns:
-        Mode RGBA, [side, side]; alpha is 0 outside the leaf, which covers 10 to 60 % of the frame.
+        Image of mode RGBA, [side, side]. Alpha is 0 outside the leaf, which covers 10 to 60 % of the image.
     """
     spec = KINDS[kind]
     shape = _place(grow(spec, rng), spec.coverage, rng)
@@ -84,33 +85,33 @@ def draw_leaf(kind: str, rng: np.random.Generator, side: int = 511) -> Image.Ima
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "RGBA")
 
 
-def draw_dataset(folder: Path, images_per_class: int, seed: int, side: int = 256, track: Track = iter) -> None:
-    """Draw a data set laid out like the real one: a folder a class, files named like "Ak (1).png".
+def draw_dataset(folder: Path, images_per_class: int, seed: int, side: int = 256) -> None:
+    """Draw a data set with the layout of the real one: one folder per class, files named like "Ak (1).png".
 
-    Every image has its own generator, made from seed, class and number: more images leave the first ones unchanged,
-    and the same seed gives the same bytes with the same Pillow and numpy.
+    Every image has its own generator, made from seed, class and number. So a larger data set begins with the images of
+    a smaller one, and a seed gives the same bytes with the same versions of Pillow and NumPy.
 
     Args:
-        folder: made if it does not exist; images of the same name are replaced.
-        images_per_class: images of each of the five kinds.
+        folder: created if it does not exist. Images of the same name are replaced.
+        images_per_class: number of images of each of the five kinds.
         seed: at least 0.
-        side: pixels a side.
-        track: goes through the kinds and numbers that it is given; a progress bar fits here.
+        side: width and height of the images, in pixels.
     """
     for kind in KINDS:
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for kind, number in track([(kind, number) for kind in KINDS for number in range(1, images_per_class + 1)]):
+    images = [(kind, number) for kind in KINDS for number in range(1, images_per_class + 1)]
+    for kind, number in progress(images, "Drawing leaves"):
         image = draw_leaf(kind, image_rng(seed, kind, number), side)
         image.save(folder / kind / f"{kind} ({number}).png")
 
 
 def image_rng(seed: int, kind: str, number: int) -> np.random.Generator:
-    """The generator of one image of `draw_dataset`."""
+    """Return the random generator of one image of `draw_dataset`."""
     return np.random.default_rng([seed, list(KINDS).index(kind), number])
 
 
 def _place(shape: Shape, coverage: float, rng: np.random.Generator) -> Shape:
-    """Turn a leaf tip down, give it its size and put it into a frame whose sides are 0..1."""
+    """Rotate a leaf so that its tip points down, scale it, and place it in a square with sides from 0 to 1."""
     turn = 1j * np.exp(1j * rng.normal(0, 0.16))
     area = abs(np.sum((shape.outline.conj() * np.roll(shape.outline, -1)).imag)) / 2  # shoelace formula
     everything = np.concatenate([shape.outline, shape.stalk.points]) * turn
@@ -131,14 +132,14 @@ def _place(shape: Shape, coverage: float, rng: np.random.Generator) -> Shape:
 
 
 def _ribbon(vein: Vein) -> Points:
-    """The closed outline of a line that gets thinner."""
+    """Return the closed outline of a line whose width decreases to a quarter."""
     ahead = np.gradient(vein.points)
     across = 1j * ahead / np.abs(ahead) * np.linspace(vein.width, vein.width / 4, len(ahead)) / 2
     return np.concatenate([vein.points + across, (vein.points - across)[::-1]])
 
 
 def _mask(polygons: list[Points], side: int) -> Plane:
-    """Fill polygons, antialiased: [side, side] in 0..1."""
+    """Fill polygons with antialiasing: [side, side], 0 to 1."""
     large = Image.new("L", (side * _OVERSAMPLING,) * 2)
     draw = ImageDraw.Draw(large)
     for points in polygons:
@@ -148,24 +149,24 @@ def _mask(polygons: list[Points], side: int) -> Plane:
 
 
 def _noise(rng: np.random.Generator, cells: int, side: int) -> Plane:
-    """Smooth noise with about `cells` bumps a side: [side, side], mean 0, standard deviation about 0.6."""
+    """Draw smooth noise with about `cells` maxima per side: [side, side], mean 0, standard deviation about 0.6."""
     grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _blur(plane: Plane, radius: float) -> Plane:
-    """Gaussian blur, radius in pixels."""
+    """Apply a Gaussian blur; the radius is in pixels."""
     image = Image.fromarray((np.clip(plane, 0, 1) * 255).astype(np.uint8))
     return _plane(image.filter(ImageFilter.GaussianBlur(radius)))
 
 
 def _plane(image: Image.Image) -> Plane:
-    """An 8-bit grey image as 0..1."""
+    """Convert an 8-bit grey image to values from 0 to 1."""
     return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
 def _paint(spec: Kind, blade: Plane, veins: Plane, stalk: Plane, rng: np.random.Generator) -> Plane:
-    """Colour the leaf, [side, side, 3] in 0..255: its own colour, light from the upper left, veins, stalk."""
+    """Colour the leaf, [side, side, 3], 0 to 255: base colour, light from the upper left, veins, stalk."""
     side = len(blade)
     tint = rng.normal(1, 0.025, 3) * rng.normal(1, 0.04)
     inner = np.clip(2.2 * _blur(blade, side * 0.05) - 1.15 + 0.12 * _noise(rng, 9, side), 0, 1)
@@ -178,17 +179,17 @@ def _paint(spec: Kind, blade: Plane, veins: Plane, stalk: Plane, rng: np.random.
 
 
 def _plain(rgb: ArrayLike, side: int) -> Plane:
-    """One colour everywhere, [side, side, 3]."""
+    """Return an image of one colour, [side, side, 3]."""
     return np.broadcast_to(np.asarray(rgb, dtype=np.float32), (side, side, 3))
 
 
 def _mix(under: Plane, over: Plane, share: Plane) -> Plane:
-    """Lay a share, [side, side] in 0..1, of one picture over another, [side, side, 3]."""
+    """Blend two images [side, side, 3]; `share` [side, side], 0 to 1, is the weight of `over`."""
     return np.asarray(under + (over - under) * share[..., None], dtype=np.float32)
 
 
 def _relief(blade: Plane, veins: Plane, side: int, rng: np.random.Generator) -> Plane:
-    """Light and shade of a blade that bulges between its veins, around 0."""
+    """Compute light and shadow of a surface that is curved between its veins: [side, side], around 0."""
     height = 0.9 * _blur(veins, side * 0.005) + 0.5 * _blur(veins, side * 0.014)
     height = height + 0.16 * _noise(rng, 34, side) + 0.35 * _noise(rng, 11, side)
     height = height + 0.5 * _blur(blade, side * 0.006)

@@ -1,4 +1,4 @@
-"""The data set from its public home into a folder a class."""
+"""Download of the data set from Kaggle into a folder with one folder per class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vinegrape_training.data.manifest import class_names, is_image
+from vinegrape_training.data.image_folder import is_image
+from vinegrape_training.data.manifest import class_names
 from vinegrape_training.errors import FetchError
 
 KAGGLE_NAME = "muratkokludataset/grapevine-leaves-image-dataset"
@@ -15,49 +16,56 @@ Download = Callable[[str], str]
 
 
 def fetch(target: Path, download: Download | None = None) -> int:
-    """Download the data set and copy the images of its five classes to `target`, a folder a class.
+    """Download the data set and copy its images to `target`, one folder per class.
 
-    Nothing is left at `target` unless all of it arrived.
+    If anything fails, `target` is left as it was.
 
     Args:
-        target: does not exist yet, or is empty.
-        download: takes the data set's name on Kaggle and returns the folder that it was unpacked to; kagglehub's
-            by default.
+        target: folder that does not exist yet or is empty.
+        download: takes the data set's name on Kaggle, returns the folder with the unpacked files. Default: kagglehub.
 
     Returns:
-        How many images were copied.
+        The number of copied images.
 
     Raises:
-        FetchError: `target` has something in it, or the download failed.
+        FetchError: `target` is not empty, or the download failed.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FetchError(
-            f"{target} exists and is not an empty folder. See what it holds with `vinegrape data check {target}`, "
-            "or name another with --to."
+            f"{target} exists and is not an empty folder. Compare its images with the data set: "
+            f"`vinegrape data check {target}`; or choose another folder with --to."
         )
     try:
         source = Path((download or _kagglehub_download())(KAGGLE_NAME))
-    except Exception as error:  # kagglehub lets the errors of everything below it through
+    except Exception as error:  # kagglehub passes on the exceptions of all its dependencies
         raise FetchError(f"The download failed: {_first_line(error)}\n{by_hand(target)}") from error
     return _copy(find_classes(source, target), target)
 
 
 def find_classes(source: Path, target: Path) -> list[Path]:
-    """The five class folders in an unpacked download, wherever they lie in it; `FetchError` if they do not."""
+    """Find the five class folders at any depth of an unpacked download.
+
+    Args:
+        source: folder with the unpacked download.
+        target: folder that the error message names.
+
+    Raises:
+        FetchError: no folder in `source` holds all five.
+    """
     names = class_names()
     for folder in [source, *sorted(path for path in source.rglob("*") if path.is_dir())]:
         if all((folder / name).is_dir() for name in names):
             return [folder / name for name in names]
-    raise FetchError(f"What came has no folder with {', '.join(names)} in it: {source}\n{by_hand(target)}")
+    raise FetchError(f"The download has no folder that holds {', '.join(names)}; see {source}.\n{by_hand(target)}")
 
 
 def by_hand(target: Path) -> str:
-    """What to do when the download does not work."""
+    """Explain how to get the data set without this command."""
     names = ", ".join(class_names())
     return (
         "By hand: download the data set from its page on Kaggle,\n"
         f"  https://www.kaggle.com/datasets/{KAGGLE_NAME}\n"
-        f"unzip it, put its five folders ({names}) into\n"
+        f"unzip it, copy its five folders ({names}) into\n"
         f"  {target}\n"
         f"and run: vinegrape data check {target}"
     )
@@ -81,7 +89,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _copy(classes: list[Path], target: Path) -> int:
-    """Copy the images beside the target and rename in the end, so that a broken copy is never taken for whole."""
+    """Copy the images to a temporary folder and rename it at the end, so that `target` is never incomplete."""
     target = target.resolve()
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

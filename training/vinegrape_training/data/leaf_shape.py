@@ -1,7 +1,10 @@
-"""The anatomy of a drawn leaf: its outline, its veins and its stalk, by formula.
+"""Geometry of a synthetic leaf: outline, veins and stalk.
 
-A shape lives in its own units: the stalk joins the blade at 0, the middle lobe points along +1 and is about 1 long.
-Points are complex numbers, so that turning and scaling are multiplications.
+Coordinates have no unit: the stalk meets the blade at 0, and the middle lobe points along +1 and is about 1 long.
+Points are complex numbers, so that rotation and scaling are multiplications.
+
+The self-check images of archives depend on this file. Any change of a number or of the order of random draws changes
+them.
 """
 
 from __future__ import annotations
@@ -15,23 +18,23 @@ from numpy.typing import NDArray
 Points = NDArray[np.complex128]
 Floats = NDArray[np.float64]
 
-_STEPS = 120  # points between a lobe's tip and the bottom of the next bay
+_STEPS = 120  # points between the tip of a lobe and the bottom of the next bay
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What tells one kind of leaf from another; lengths are in units of the middle lobe.
+    """Parameters of one kind of leaf. Lengths are relative to the middle lobe.
 
     Attributes:
-        lobes: angle from the middle lobe (degrees) and length of each lobe, from the middle to the base, one side.
-        bays: depth reached between a lobe and the next, the last being the bay around the stalk: distance from 0.
-        fullness: 0 for straight-sided lobes, 1 for lobes that bulge before the bay.
-        teeth: teeth for each unit of margin.
+        lobes: angle from the middle lobe (degrees) and length of each lobe of one side, from the middle to the base.
+        bays: distance from 0 to the bottom of the bay after each lobe; the last bay is the one around the stalk.
+        fullness: 0 for lobes with straight sides, 1 for lobes with convex sides.
+        teeth: number of teeth per unit of margin length.
         tooth: height of a tooth.
-        aspect: width by length, relative to what the lobes give.
-        coverage: share of the frame that the blade covers, before variation.
-        heart: RGB of the blade away from its margin, 0..255.
-        margin: RGB of the blade at its margin, 0..255.
+        aspect: width divided by length, relative to the shape that the lobes give.
+        coverage: fraction of the image that the blade covers, before random variation.
+        heart: RGB in the middle of the blade, 0 to 255.
+        margin: RGB at the margin of the blade, 0 to 255.
     """
 
     lobes: tuple[tuple[float, float], ...]
@@ -47,7 +50,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Vein:
-    """A line along `points` [P] whose width falls from `width` to a quarter of it."""
+    """A line along `points` [P] whose width decreases from `width` to a quarter of it."""
 
     points: Points
     width: float
@@ -55,7 +58,7 @@ class Vein:
 
 @dataclass(frozen=True)
 class Shape:
-    """One leaf: the closed outline [P] of its blade, its veins, thickest last, and its stalk."""
+    """One leaf: the closed outline [P] of its blade, its veins in ascending order of width, and its stalk."""
 
     outline: Points
     veins: tuple[Vein, ...]
@@ -64,7 +67,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Lobe:
-    """One lobe of a leaf that has its variation already; angles in radians, `before` and `after` end it."""
+    """One lobe after random variation. Angles are in radians; `before` and `after` are the limits of the lobe."""
 
     angle: float
     length: float
@@ -73,7 +76,7 @@ class _Lobe:
 
 
 def grow(kind: Kind, rng: np.random.Generator) -> Shape:
-    """Grow one leaf of a kind, with its own small variation."""
+    """Create one leaf of a kind with small random variation."""
     knots = _knots(kind, rng)
     base, outline = _outline(kind, knots, rng)
     lobes = [_Lobe(*knots[i], knots[i - 1][0], knots[i + 1][0]) for i in range(1, len(knots) - 1, 2)]
@@ -87,13 +90,13 @@ def grow(kind: Kind, rng: np.random.Generator) -> Shape:
 
 
 def _press(points: Points, aspect: float, bend: float) -> Points:
-    """Give the leaf its width, and bend its long axis a little."""
+    """Scale the width of the leaf and bend its long axis slightly."""
     pressed = points.real + 1j * points.imag * aspect
     return np.asarray(pressed * np.exp(1j * bend * points.real), dtype=np.complex128)
 
 
 def _knots(kind: Kind, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Angle (radians, -pi to pi) and radius of bays and tips in turn, from the stalk's bay around to it again."""
+    """Return angle (radians, -pi to pi) and radius of bays and tips in turn, from the stalk's bay around to itself."""
     stalk_bay = kind.bays[-1] * rng.uniform(0.7, 1.3)
     left, right = _side(kind, -1, rng), _side(kind, 1, rng)
     middle = (rng.normal(0, 0.03), kind.lobes[0][1] * rng.normal(1, 0.04))
@@ -101,7 +104,7 @@ def _knots(kind: Kind, rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def _side(kind: Kind, sign: int, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """The knots of one side, from beside the middle lobe to the last lobe."""
+    """Return the knots of one side, from the first bay after the middle lobe to the last lobe."""
     knots = []
     for ((before, _), (angle, length)), bay in zip(pairwise(kind.lobes), kind.bays[:-1], strict=True):
         between = (before + angle) / 2 + rng.normal(0, 2)
@@ -111,7 +114,7 @@ def _side(kind: Kind, sign: int, rng: np.random.Generator) -> list[tuple[float, 
 
 
 def _outline(kind: Kind, knots: list[tuple[float, float]], rng: np.random.Generator) -> tuple[Points, Points]:
-    """The margin without its teeth and with them, [P] each."""
+    """Return the margin without teeth and with teeth, [P] each."""
     base, toothed = [], []
     for i in range(len(knots) - 1):
         tip, bay = (knots[i], knots[i + 1]) if i % 2 else (knots[i + 1], knots[i])
@@ -125,9 +128,9 @@ def _outline(kind: Kind, knots: list[tuple[float, float]], rng: np.random.Genera
 
 
 def _margin(tip: tuple[float, float], bay: tuple[float, float], fullness: float) -> Points:
-    """The smooth margin from a lobe's tip to the bottom of a bay."""
+    """Return the smooth margin from the tip of a lobe to the bottom of a bay."""
     way = np.linspace(0, 1, _STEPS)
-    # rounded at the bottom of the bay: the angle slows down where the radius still falls
+    # near the bottom of the bay the angle changes more slowly than the radius, which makes the bay round
     angle = tip[0] + (bay[0] - tip[0]) * np.sin(way * np.pi / 2) ** 1.15
     fall = (1 - fullness) * np.sin(way * np.pi / 2) + fullness * way**2.6
     radius = tip[1] + (bay[1] - tip[1]) * fall
@@ -135,7 +138,7 @@ def _margin(tip: tuple[float, float], bay: tuple[float, float], fullness: float)
 
 
 def _teeth(margin: Points, lobe_angle: float, kind: Kind, at_stalk: bool, rng: np.random.Generator) -> Points:
-    """How far, and where to, the teeth stand out of a margin: highest at the tip, none in the bay."""
+    """Return the offset of each margin point that forms the teeth: largest at the tip, zero in the bay."""
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(margin)))])
     way = along / along[-1]
     count = max(1, round(along[-1] * kind.teeth))
@@ -149,14 +152,14 @@ def _teeth(margin: Points, lobe_angle: float, kind: Kind, at_stalk: bool, rng: n
     ahead = np.gradient(margin)
     ahead /= np.abs(ahead)
     counterclockwise = np.angle(margin[-1] / margin[0]) > 0
-    outward = ahead * (-1j if counterclockwise else 1j) - 0.6 * ahead  # teeth lean towards the tip
-    at_tip = np.exp(-((phase / 0.5) ** 2))  # where both sides of a lobe must agree
+    outward = ahead * (-1j if counterclockwise else 1j) - 0.6 * ahead  # teeth point towards the tip
+    at_tip = np.exp(-((phase / 0.5) ** 2))  # both sides of a lobe must meet at its tip
     outward = outward * (1 - at_tip) + np.exp(1j * lobe_angle) * at_tip
     return np.asarray(saw**1.2 * height[number] * fading * outward, dtype=np.complex128)
 
 
 def _veins(lobes: list[_Lobe], base: Points, rng: np.random.Generator) -> list[Vein]:
-    """One main vein a lobe, side veins from it, and finer ones from those; the finest first."""
+    """Return one main vein per lobe, its side veins, and finer veins of those, in ascending order of width."""
     main, side, fine = [], [], []
     edge = np.angle(base)
     edge[0] = -np.pi
@@ -177,14 +180,14 @@ def _veins(lobes: list[_Lobe], base: Points, rng: np.random.Generator) -> list[V
 
 
 def _trunk(lobe: _Lobe, rng: np.random.Generator) -> Points:
-    """A main vein [24] from the stalk to just short of a lobe's tip."""
+    """Return a main vein [24] from the stalk almost to the tip of a lobe."""
     way = np.linspace(0, 1, 24)
     sway = rng.normal(0, 0.05) * np.sin(way * np.pi)
     return np.asarray(way * lobe.length * 0.99 * np.exp(1j * (lobe.angle + sway)), dtype=np.complex128)
 
 
 def _branches(trunk: Points, count: int, angle: float, length: float, rng: np.random.Generator) -> list[Points]:
-    """Branches [16] to both sides of a trunk in turn, at an angle (degrees) that closes towards the tip."""
+    """Return branches [16] on alternating sides of a trunk. Their angle (degrees) decreases towards their end."""
     whole = np.abs(trunk[-1] - trunk[0])
     starts = (np.arange(count) + rng.uniform(0.6, 1.0)) / (count + 0.5)
     way = np.linspace(0, 1, 16)
@@ -202,14 +205,14 @@ def _branches(trunk: Points, count: int, angle: float, length: float, rng: np.ra
 
 
 def _inside(points: Points, lobe: _Lobe, edge: Floats, reach: Floats) -> Points:
-    """The part of a vein before it leaves its lobe."""
+    """Return the part of a vein that is inside its lobe."""
     angle = np.angle(points)
     out = (angle < lobe.before) | (angle > lobe.after) | (np.abs(points) > np.interp(angle, edge, reach))
     return points[: int(np.argmax(out))] if out.any() else points
 
 
 def _stalk(rng: np.random.Generator) -> Vein:
-    """The stalk, from the blade backwards, slightly curved."""
+    """Return the stalk: a slightly curved line from the blade backwards."""
     way = np.linspace(0, 1, 24)
     turn = np.pi + rng.normal(0, 0.16) + rng.normal(0, 0.35) * way
     points = way * rng.uniform(0.62, 0.8) * np.exp(1j * turn)

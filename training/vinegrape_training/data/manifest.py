@@ -1,19 +1,20 @@
-"""The known images of the data set, and how a folder compares with them: digests are committed, images never."""
+"""The manifest of the data set: name, class, size and SHA-256 of its known images, and comparison with a folder.
+
+The repository holds the manifest, not the images.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from vinegrape_training.errors import ManifestError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-Track = Callable[[Sequence[Path]], Iterable[Path]]
+from vinegrape_training.data.image_folder import list_images
+from vinegrape_training.errors import DataError, ManifestError
+from vinegrape_training.progress import progress
 
 
 @dataclass(frozen=True, order=True)
@@ -27,21 +28,21 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """The image's path in the data set, like "Ak/Ak (1).png"."""
+        """The image's path in the data set, such as "Ak/Ak (1).png"."""
         return f"{self.label}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the images of a folder relate to a manifest; every list is in the order of class and name.
+    """The differences between the images of a folder and a manifest. Every tuple is sorted by class and name.
 
     Attributes:
-        matching: in their place with the known content.
-        missing: known, and their content is nowhere in the folder.
-        changed: something else lies in their place, and their content is nowhere in the folder.
-        misplaced: known content in another class's folder, as (known, found): the label would be wrong.
-        renamed: known content in its own class's folder under another name, as (known, found).
-        new: found, and not known.
+        matching: same path and same content as in the manifest.
+        missing: in the manifest; neither the path nor the content is in the folder.
+        changed: the path is in the folder with other content, and the manifest's content is nowhere in the folder.
+        misplaced: the content is in another class's folder, so its label would be wrong; (manifest, folder) pairs.
+        renamed: the content is in its class's folder under another name; (manifest, folder) pairs.
+        new: in the folder and not in the manifest.
     """
 
     matching: tuple[Entry, ...]
@@ -53,22 +54,26 @@ class Comparison:
 
     @property
     def intact(self) -> bool:
-        """Whether every known image is there, unchanged and in its class."""
+        """Whether every image of the manifest is in the folder, unchanged and in its class."""
         return not (self.missing or self.changed or self.misplaced)
 
 
 def load_manifest() -> tuple[Entry, ...]:
-    """Read the committed manifest, which the package carries."""
+    """Read the manifest that is installed with this package."""
     return loads(resources.files("vinegrape_training.data").joinpath("manifest.json").read_text("utf-8"))
 
 
 def class_names() -> tuple[str, ...]:
-    """The classes of the committed manifest, sorted."""
+    """Return the classes of the installed manifest, sorted."""
     return tuple(sorted({entry.label for entry in load_manifest()}))
 
 
 def loads(text: str) -> tuple[Entry, ...]:
-    """Read a manifest that `dumps` wrote; `ManifestError` if it is anything else."""
+    """Parse a manifest that `dumps` wrote.
+
+    Raises:
+        ManifestError: the text is not such a manifest.
+    """
     try:
         images = json.loads(text)["images"]
         return tuple(Entry(image["class"], image["name"], image["bytes"], image["sha256"]) for image in images)
@@ -79,7 +84,7 @@ def loads(text: str) -> tuple[Entry, ...]:
 
 
 def dumps(entries: Iterable[Entry]) -> str:
-    """Write a manifest as JSON, one line an image, so that a change reads well in a diff."""
+    """Serialise a manifest as JSON with one line per image, so that diffs are readable."""
     images = (
         {"class": entry.label, "name": entry.name, "bytes": entry.size, "sha256": entry.sha256}
         for entry in sorted(entries)
@@ -88,41 +93,28 @@ def dumps(entries: Iterable[Entry]) -> str:
     return f'{{"images":[\n{lines}\n]}}\n'
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is an image, and not a hidden one such as an unpacker leaves behind."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def find_images(folder: Path) -> list[Path]:
-    """List the images of a folder a class, sorted by class and name.
+def scan(folder: Path) -> tuple[Entry, ...]:
+    """Read and hash every image of a folder that holds one folder per class.
 
     Raises:
-        ManifestError: `folder` is not a folder, or no folder in it holds an image.
+        DataError: `folder` is not a folder or holds no images.
     """
-    if not folder.is_dir():
-        raise ManifestError(f"{folder} is not a folder. Get the data set with `vinegrape data fetch --to {folder}`.")
-    images = sorted(path for path in folder.glob("[!.]*/*") if is_image(path))
+    images = [path for paths in list_images(folder).values() for path in paths]
     if not images:
-        raise ManifestError(
-            f"{folder} holds no images in folders. Give the folder that has one folder a class in it, "
-            f"like {folder / 'Ak' / 'Ak (1).png'}."
+        raise DataError(
+            f"{folder} holds no images in folders. Give a folder that holds one folder of images per class, "
+            f"such as {folder / 'Ak' / 'Ak (1).png'}."
         )
-    return images
+    return tuple(sorted(_entry(path) for path in progress(images, "Reading images")))
 
 
-def scan(folder: Path, track: Track = iter) -> tuple[Entry, ...]:
-    """Read and digest every image of a folder a class.
+def compare(folder: Path, manifest: Sequence[Entry]) -> Comparison:
+    """Compare the images of a folder with a manifest.
 
-    Args:
-        folder: see `find_images`, whose error it raises.
-        track: goes through the paths that it is given; a progress bar fits here.
+    Raises:
+        DataError: `folder` is not a folder or holds no images.
     """
-    return tuple(sorted(_entry(path) for path in track(find_images(folder))))
-
-
-def compare(folder: Path, manifest: Sequence[Entry], track: Track = iter) -> Comparison:
-    """Compare a folder a class with a manifest; arguments as of `scan`."""
-    found = scan(folder, track)
+    found = scan(folder)
     matching = set(found) & set(manifest)
     by_digest = {entry.sha256: entry for entry in found if entry not in matching}
     taken = {entry.place for entry in found}
@@ -152,7 +144,7 @@ def compare(folder: Path, manifest: Sequence[Entry], track: Track = iter) -> Com
 
 
 def report(comparison: Comparison, names: int = 10) -> str:
-    """Describe a comparison for a person: a table of counts a class, then at most `names` names of each list."""
+    """Format a comparison: a table of counts per class, then at most `names` names of each list."""
     lists = {
         "matching": comparison.matching,
         "missing": comparison.missing,
@@ -169,7 +161,7 @@ def report(comparison: Comparison, names: int = 10) -> str:
         lines.append("  ".join([f"{label:{width}}", *(f"{count:9}" for count in counts)]))
     for title, places in _places(comparison).items():
         lines += _listing(title, places, names)
-    return "\n".join([*lines, "", _verdict(comparison)])
+    return "\n".join([*lines, "", _summary(comparison)])
 
 
 def _entry(path: Path) -> Entry:
@@ -179,10 +171,10 @@ def _entry(path: Path) -> Entry:
 
 
 def _places(comparison: Comparison) -> dict[str, list[str]]:
-    """What the report lists by name, under its heading."""
+    """Map each heading of the report to the paths listed under it."""
     return {
         "Missing": [entry.place for entry in comparison.missing],
-        "Changed (not the known content)": [entry.place for entry in comparison.changed],
+        "Changed (other content than in the manifest)": [entry.place for entry in comparison.changed],
         "Misplaced (in another class's folder)": [
             f"{known.place} is {found.place}" for known, found in comparison.misplaced
         ],
@@ -198,10 +190,10 @@ def _listing(title: str, places: list[str], names: int) -> list[str]:
     return ["", f"{title}: {len(places)}", *(f"  {place}" for place in places[:names]), *rest]
 
 
-def _verdict(comparison: Comparison) -> str:
+def _summary(comparison: Comparison) -> str:
     present = len(comparison.matching) + len(comparison.renamed)
     total = present + len(comparison.missing) + len(comparison.changed) + len(comparison.misplaced)
-    new = f" {len(comparison.new)} more are new." if comparison.new else ""
+    new = f" {len(comparison.new)} images are new." if comparison.new else ""
     if comparison.intact:
-        return f"All {total} known images are there, unchanged.{new}"
-    return f"{present} of {total} known images are as they should be.{new}"
+        return f"All {total} known images are present and unchanged.{new}"
+    return f"{present} of {total} known images are present, unchanged and in their class.{new}"

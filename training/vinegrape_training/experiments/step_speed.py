@@ -34,6 +34,7 @@ from vinegrape_training.data.augmentation import BLUR_SIGMA, Augmentation, augme
 from vinegrape_training.data.dataset import LIMITS
 from vinegrape_training.fit.config import check, compose_config
 from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.fit.settings import OptimizerSettings
 from vinegrape_training.fit.trainer import precision
 from vinegrape_training.models.factory import create_model, preprocessing
 
@@ -238,9 +239,10 @@ class Stepper:
         self.images = self.decode()
         self.labels = torch.arange(len(self.images)) % 5
         model = create_model(setting.architecture, 5, "none")
-        self.classifier = ClassifierModule(
-            model, 5, preprocessing(model), 1e-4, 1e-3, 0.01, 0, 0.1, frozen_stages=variant.frozen_stages
-        ).to(self.device)
+        settings = OptimizerSettings(
+            backbone_lr=1e-4, head_lr=1e-3, weight_decay=0.01, warmup_epochs=0, label_smoothing=0.1, mixup=0
+        )
+        self.classifier = ClassifierModule(model, preprocessing(model), settings, variant.frozen_stages).to(self.device)
         if not variant.channels_last:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         trained = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
@@ -256,7 +258,7 @@ class Stepper:
         """Compute logits in the variant's memory format."""
         if self.variant.channels_last:
             return self.classifier(batch)  # type: ignore[no-any-return]
-        return self.classifier.model((batch - self.classifier.mean) / self.classifier.std)  # type: ignore[no-any-return]
+        return self.classifier.normalised(batch)  # type: ignore[no-any-return]
 
     def seconds(self) -> float:
         """Run one training step, and return its duration."""

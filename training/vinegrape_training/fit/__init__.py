@@ -1,1 +1,1 @@
-"""One training run: configuration, training, the run's folder."""
+"""One training run: configuration, training, and the run's folder."""

@@ -1,10 +1,10 @@
-"""The configuration of a training, for the commands that train more than once."""
+"""The configuration of a training: composition with Hydra, and checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -12,97 +12,109 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vinegrape_handler.errors import SettingError
+from vinegrape_training.checks import check_number, read_group
 from vinegrape_training.errors import DataError
+from vinegrape_training.fit.settings import OptimizerSettings, TrainerSettings
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "train"
 
-
-class _Number(NamedTuple):
-    """What a value of the configuration may be: from `least` to `most`, both included."""
-
-    kind: type[int] | type[float]
-    least: float
-    most: float
-
-
-_NUMBERS = {
-    "seed": _Number(int, 0, 2**32 - 1),
-    "input_size": _Number(int, 16, 4096),
-    "data.batch_size": _Number(int, 1, 65536),
-    "data.validation_fraction": _Number(float, 0, 1),
-    "data.test_fraction": _Number(float, 0, 1),
-    "model.frozen_stages": _Number(int, 0, 1000),
-    "optimizer.backbone_lr": _Number(float, 0, 1),
-    "optimizer.head_lr": _Number(float, 0, 1),
-    "optimizer.weight_decay": _Number(float, 0, 1),
-    "optimizer.warmup_epochs": _Number(float, 0, 1000),
-    "optimizer.label_smoothing": _Number(float, 0, 1),
-    "optimizer.mixup": _Number(float, 0, 100),
-    "trainer.max_epochs": _Number(int, 1, 100_000),
-    "trainer.patience": _Number(int, 0, 100_000),
+# Numbers outside the groups that have a settings class: type, smallest and largest value
+_RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
+    "seed": (int, 0, 2**32 - 1),
+    "input_size": (int, 16, 4096),
+    "data.batch_size": (int, 1, 65536),
+    "data.validation_fraction": (float, 0, 1),
+    "data.test_fraction": (float, 0, 1),
+    "model.frozen_stages": (int, 0, 1000),
 }
-_NUMBERS_OR_NULL = {"trainer.average_decay": _Number(float, 0, 1)}
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse numbers that no training can work with; augmentations check their own.
+    """Check the numbers of a configuration, except the augmentation's, which are checked in `Augmentation`.
 
     Raises:
-        SettingError: says which, and what it may be.
+        SettingError: a number outside its range; the message names it.
     """
-    for name, number in (_NUMBERS | _NUMBERS_OR_NULL).items():
-        value = OmegaConf.select(cfg, name)
-        if value is None and name in _NUMBERS_OR_NULL:
-            continue
-        fits = isinstance(value, (int, number.kind)) and not isinstance(value, bool)
-        if not fits or not number.least <= value <= number.most:
-            kind = "a whole number" if number.kind is int else "a number"
-            raise SettingError(f"{name} must be {kind} from {number.least} to {number.most}; it is {value!r}.")
+    for name, (kind, least, most) in _RANGES.items():
+        check_number(name, OmegaConf.select(cfg, name), kind, least, most)
+    optimizer_settings(cfg)
+    trainer_settings(cfg)
+
+
+def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
+    """Read the group `optimizer`.
+
+    Raises:
+        SettingError: an unknown setting, or a number outside its range.
+    """
+    return read_group(OptimizerSettings, "optimizer", group_values(cfg, "optimizer"))
+
+
+def trainer_settings(cfg: DictConfig) -> TrainerSettings:
+    """Read the group `trainer`.
+
+    Raises:
+        SettingError: a number outside its range.
+    """
+    return TrainerSettings.of(group_values(cfg, "trainer"))
+
+
+def group_values(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """Return a group of the configuration as plain values."""
+    values: dict[str, Any] = OmegaConf.to_container(cfg[name], resolve=True)  # type: ignore[assignment]
+    return values
 
 
 def data_dir(cfg: DictConfig) -> Path:
-    """Where the images lie, absolute.
+    """Return the absolute path of the folder of images.
 
     Raises:
-        DataError: nobody has said.
+        DataError: `data.dir` is not set.
     """
     if OmegaConf.is_missing(cfg.data, "dir"):
-        raise DataError("No images to train on: give data.dir=FOLDER, which holds a folder of images for each class.")
+        raise DataError(
+            "data.dir is not set; give data.dir=FOLDER, a folder that holds one folder of images per class."
+        )
     return Path(cfg.data.dir).absolute()
 
 
 def check_one_process(cfg: DictConfig) -> None:
-    """Refuse several processes, each of which would take `data.batch_size` images a step: that is another recipe.
+    """Check that training runs in one process.
+
+    With several processes, each takes `data.batch_size` images per step, which is another recipe.
 
     Raises:
-        SettingError: there is to be more than one.
+        SettingError: several devices or nodes are configured.
     """
     if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
         raise SettingError(
-            "What is evaluated, searched or shipped after an evaluation trains in one process: leave "
-            f"trainer.devices={cfg.trainer.devices} and trainer.num_nodes={cfg.trainer.num_nodes} at 1."
+            "Evaluation, search, and training with `evaluation` run in one process, because an evaluated recipe "
+            f"trains in one process: leave trainer.devices={cfg.trainer.devices} and "
+            f"trainer.num_nodes={cfg.trainer.num_nodes} at 1."
         )
 
 
 def check_repeated(cfg: DictConfig) -> None:
-    """Refuse what a command that trains again and again cannot work with; what folders hold is not looked at.
+    """Check a configuration for a command that trains several times. Images are not read.
 
     Raises:
-        VinegrapeError: says which setting, and what it may be.
+        VinegrapeError: a setting is invalid or cannot be used here; the message names it.
     """
     data_dir(cfg)
     check(cfg)
     check_one_process(cfg)
     if cfg.evaluation:
-        raise SettingError(f"evaluation={cfg.evaluation} is for the one training that follows it: leave it out here.")
+        raise SettingError(
+            f"evaluation={cfg.evaluation} is for the one training that follows it: remove it from this command."
+        )
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose `conf/train.yaml` with overrides, as Hydra does for `vinegrape train`.
 
     Raises:
-        SettingError: an override that the configuration does not know, or that is not written as Hydra wants it.
+        SettingError: an override with an unknown key or invalid syntax.
     """
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         try:

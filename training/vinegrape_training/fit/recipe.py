@@ -1,4 +1,4 @@
-"""The part of a configuration that decides what network a training gives, and its comparison with an evaluation's."""
+"""The recipe: the part of a configuration that determines the trained network. Recipes can be compared."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.fit.config import check_one_process
 
-# Of the configuration, what makes no other network: where things lie, and what only decides how fast it goes
+# Keys that do not change the trained network: locations, and settings that only change the speed
 _NOT_OF_THE_RECIPE = ("seed", "run_dir", "evaluation", "logger", "debug", "hydra")
 _HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "log_every_n_steps")
 
 
 def recipe(cfg: DictConfig) -> dict[str, Any]:
-    """What of a configuration makes the network, whatever the machine: for comparing, and for people to read."""
+    """Return the recipe of a configuration, without seed, paths and hardware."""
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for name in _NOT_OF_THE_RECIPE:
         values.pop(name, None)
@@ -32,27 +32,29 @@ def recipe(cfg: DictConfig) -> dict[str, Any]:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two recipes differ: `["optimizer.mixup is 0.2, now 0.0"]`."""
-    found = []
+    """List the differences between two recipes, such as `["optimizer.mixup is 0.2, now 0.0"]`."""
+    lines = []
     for name in sorted({*first, *second}):
-        one, other = first.get(name), second.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += differences(one, other, f"{prefix}{name}.")
-        elif one != other:
-            found.append(f"{prefix}{name} is {one}, now {other}")
-    return found
+        before, now = first.get(name), second.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            lines += differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            lines.append(f"{prefix}{name} is {before}, now {now}")
+    return lines
 
 
 def check_evaluated(report: Report, cfg: DictConfig, dataset: Dataset) -> None:
-    """Refuse a training that this report does not speak of.
+    """Check that a report evaluates this training: the same recipe and images, one process, and int8.
 
     Raises:
-        SettingError: another recipe, other images, several processes, or no figures of int8.
+        SettingError: the report does not; the message names the difference.
     """
     if dataset.digest() != report.data_digest:
         raise SettingError(f"The evaluation measured other images than those in {dataset.folder}: evaluate again.")
     if report.int8 is None:
-        raise SettingError("The evaluation left out int8, which an archive serves: evaluate again with --int8.")
+        raise SettingError(
+            "The evaluation has no metrics of int8, the weights that an archive serves: evaluate again with --int8."
+        )
     check_one_process(cfg)
     if differing := differences(report.recipe, recipe(cfg)):
         raise SettingError(

@@ -1,4 +1,4 @@
-"""What one training run leaves in its folder, and how to take it up again."""
+"""The folder of a training run: its facts (`run.json`) and its weights."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _LIBRARIES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "c
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run is, beside its weights: `run.json`.
+    """The facts of a run, which are written to `run.json`.
 
     Attributes:
-        folder: where it lies; not in the file.
+        folder: folder of the run; not in the file.
         architecture: timm's name.
-        classes: in the order of the network's outputs.
-        input_size: pixels a side.
-        interpolation: how images are resized.
-        mean, std: of each channel of RGB, on a scale of 0 to 1.
-        temperature: what logits are divided by: fitted on the validation images, or by an evaluation; else 1.
-        data_dir: the data set's folder, absolute.
-        data_digest: `dataset.Dataset.digest` of it.
-        split: paths relative to `data_dir`.
-        metrics: figures measured at the end, by name; shares lie in 0 to 1.
-        libraries: versions that made the weights.
-        git_commit: of the code, None where it is in no checkout.
-        git_dirty: whether that checkout held changes beyond the commit.
+        classes: class names in the order of the network's outputs.
+        input_size: width and height of the network's input, in pixels.
+        interpolation: method to resize images.
+        mean, std: of each RGB channel, for pixels from 0 to 1.
+        temperature: divisor of the logits, fitted on the validation images or by an evaluation; else 1.
+        data_dir: absolute path of the data set's folder.
+        data_digest: `dataset.Dataset.digest` of the data set.
+        split: training, validation and test images, as paths relative to `data_dir`.
+        metrics: metrics at the end of the training, by name; fractions are 0 to 1.
+        libraries: versions of the libraries that made the weights.
+        git_commit: commit of the code, None if the code is not in a git checkout.
+        git_dirty: whether that checkout had uncommitted changes.
         seed: of split, initialisation, shuffling and augmentation.
     """
 
@@ -78,10 +78,10 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Read a run's folder.
+        """Read the facts of a finished run from its folder.
 
         Raises:
-            RunError: it holds no finished run, or one of another version.
+            RunError: the folder holds no finished run, or `run.json` is not valid for this version.
         """
         path = folder / RUN_FILE
         if not path.is_file():
@@ -98,36 +98,36 @@ class Run:
 
     @property
     def initial_weights(self) -> InitialWeights:
-        """What training started from; the file's path, which means nothing elsewhere, stays in the configuration."""
+        """The kind of weights that training started from. A file's path is not part of it, as it is local."""
         weights = str(OmegaConf.load(self.folder / CONFIG_FILE).weights)
         return "none" if weights == "none" else "hub" if weights == "imagenet" else "file"
 
     def load_model(self) -> nn.Module:
-        """Rebuild the network with the best checkpoint's weights, in eval mode, on CPU.
+        """Load the network with the run's weights, in eval mode, on the CPU.
 
         Returns:
-            Normalised float32 [N, 3, S, S] to logits [N, classes], before the temperature.
+            Network: normalised float32 [N, 3, S, S] to logits [N, classes], not divided by the temperature.
 
         Raises:
-            ModelError: there are no weights, or not this network's.
+            ModelError: the weights are missing or do not fit the architecture.
         """
         weights = str(self.folder / WEIGHTS_FILE)
         return create_model(self.architecture, len(self.classes), weights, self.input_size).eval()
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
-    """Write a network's state dict, float32 on CPU, as `weights.safetensors`."""
+    """Write a network's state dict to `weights.safetensors` in a folder."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.torch.save_file(state, folder / WEIGHTS_FILE)
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the weights."""
+    """Return the versions of Python and of the libraries that influence the weights."""
     return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
 
 
 def git_state() -> tuple[str | None, bool]:
-    """The commit of the checkout that this code runs from, None without one, and whether files differ from it."""
+    """Return the commit of this code's git checkout (None without one), and whether it has uncommitted changes."""
     commit = _git("rev-parse", "HEAD")
     return commit, bool(commit and _git("status", "--porcelain"))
 
@@ -137,5 +137,5 @@ def _git(*arguments: str) -> str | None:
     if git is None:
         return None
     command = [git, "-C", str(Path(__file__).parent), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words alone
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - constant arguments
     return result.stdout.strip() if result.returncode == 0 else None

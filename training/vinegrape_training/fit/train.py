@@ -1,10 +1,11 @@
-"""Images to weights: `vinegrape train`. `main` is the command line, `train` does the work."""
+"""One training run, from images to weights: `vinegrape train`.
+
+`train` does the work and `main` is the command line. Lightning and torchrun start this file with `python -m`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vinegrape_handler.errors import SettingError, VinegrapeError
-from vinegrape_handler.memory import retain_freed_memory
+from vinegrape_training.checks import read_group
 from vinegrape_training.data.augmentation import Augmentation
 from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
@@ -24,8 +25,9 @@ from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
-from vinegrape_training.fit.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir
+from vinegrape_training.fit.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir, group_values, optimizer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
+from vinegrape_training.fit.process import prepare_process
 from vinegrape_training.fit.recipe import check_evaluated
 from vinegrape_training.fit.run import (
     CONFIG_FILE,
@@ -38,17 +40,18 @@ from vinegrape_training.fit.run import (
 )
 from vinegrape_training.fit.trainer import evaluate, fit
 from vinegrape_training.models.factory import create_model, preprocessing
+from vinegrape_training.models.normalised import Normalised
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training made.
+    """The result of a training.
 
     Attributes:
-        run: all facts on it, as in `run.json`; its folder and metrics among them.
-        model: the network with the weights that were kept, in eval mode.
-        history: each epoch's figures by name, such as "validation/accuracy".
-        test: the network's answers to the test images, None if there are none.
+        run: facts of the run as in `run.json`, including its folder and metrics.
+        model: network with the kept weights, in eval mode.
+        history: metrics of each epoch by name, such as "validation/accuracy".
+        test: predictions on the test images; None without test images.
     """
 
     run: Run
@@ -58,64 +61,56 @@ class TrainResult:
 
 
 def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
-    """Train, choose the best checkpoint, fit the temperature, measure the test images once, write the run's folder.
+    """Train a network, choose the best checkpoint, fit the temperature, test once, and write the run's folder.
 
-    Without validation images, the last epoch's weights stay, and the temperature is the evaluation's, or 1. Of several
-    processes that train together, the first alone writes; all need its folder to read the checkpoint.
+    Without validation images, the last epoch's weights are kept, and the temperature is the evaluation's, or 1. If
+    several processes train together, only the first writes, but all must be able to read its folder.
 
     Args:
         cfg: `conf/train.yaml`, composed.
-        parts: which images train, validate and test, instead of those that the configuration deals.
+        parts: training, validation and test images; default: a split by the configured fractions.
 
     Raises:
-        VinegrapeError: a folder, an image, weights or a setting that training cannot work with.
+        VinegrapeError: a folder, image, weights file or setting is invalid; the message names it.
     """
     folder_of_images = data_dir(cfg)
-    commit, dirty = git_state()  # now, while the files are what was imported
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else each fold prints what others sell
-    # Lightning's own use of torch, once a step, and stages that are frozen on purpose
-    for message in (r".*treespec, LeafSpec.*", r".*module\(s\) in eval mode at the start of training.*"):
-        warnings.filterwarnings("ignore", message=message)
+    commit, dirty = git_state()  # at the start, before files can differ from the imported code
     cfg = cfg.copy()
-    OmegaConf.resolve(cfg)  # the time in run_dir stands still from here
+    OmegaConf.resolve(cfg)  # fixes the time in run_dir
     check(cfg)
-    augmentation = Augmentation(**cfg.augmentation)
+    augmentation = read_group(Augmentation, "augmentation", group_values(cfg, "augmentation"))
     dataset = scan(folder_of_images)
     report = Report.read(Path(cfg.evaluation)) if cfg.evaluation else None
     parts = parts or _parts(cfg, dataset, report)
     folder = Path(cfg.run_dir)
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    retain_freed_memory("training")
-    # Determinism also fills new tensors, in case somebody reads them before they are written: a sixth of a step's time
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
-    weights = str(cfg.weights)
-    model = create_model(cfg.model.architecture, len(dataset.classes), weights, cfg.input_size)
-    wanted = preprocessing(model, cfg.model.interpolation)
-    images = load_dataset(dataset, cfg.input_size, wanted.interpolation)
+    model = create_model(cfg.model.architecture, len(dataset.classes), str(cfg.weights), cfg.input_size)
+    expected = preprocessing(model, cfg.model.interpolation)
+    images = load_dataset(dataset, cfg.input_size, expected.interpolation)
     data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
     teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
     classifier = ClassifierModule(
-        model, len(dataset.classes), wanted, **cfg.optimizer, frozen_stages=cfg.model.frozen_stages, teacher=teacher
+        model, expected, optimizer_settings(cfg), frozen_stages=cfg.model.frozen_stages, teacher=teacher
     )
     history = fit(cfg, folder, classifier, data)
 
-    temperature, test, figures = _measure(classifier, data, dataset, report)
+    temperature, test, metrics = _measure(classifier, data, dataset, report)
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
     run = Run(
         folder=folder,
         architecture=cfg.model.architecture,
         classes=dataset.classes,
         input_size=cfg.input_size,
-        interpolation=wanted.interpolation,
-        mean=wanted.mean,
-        std=wanted.std,
+        interpolation=expected.interpolation,
+        mean=expected.mean,
+        std=expected.std,
         temperature=temperature,
         data_dir=dataset.folder,
         data_digest=dataset.digest(),
         split=parts,
-        metrics={**counts, "images": float(len(dataset.paths)), "epochs": float(len(history)), **figures},
+        metrics={**counts, "images": float(len(dataset.paths)), "epochs": float(len(history)), **metrics},
         libraries=library_versions(),
         git_commit=commit,
         git_dirty=dirty,
@@ -129,23 +124,23 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
 def _measure(
     classifier: ClassifierModule, data: LeavesDataModule, dataset: Dataset, report: Report | None
 ) -> tuple[float, Evaluation | None, dict[str, float]]:
-    """The temperature, the answers to the test images, and the figures: of this training, or what the report found."""
-    temperature, test, figures = 1.0, None, {}
+    """Return the temperature, the predictions on the test images, and the metrics of this training or of the report."""
+    temperature, test, metrics = 1.0, None, {}
     if len(data.validation):
         validation = evaluate(classifier, data.validation)
         temperature = fit_temperature(validation.logits, validation.labels)
-        figures["validation_accuracy"] = validation.accuracy
+        metrics["validation_accuracy"] = validation.accuracy
     if len(data.test):
-        test = evaluate(classifier, data.test)  # for the first and only time
-        figures |= test.metrics(dataset.classes, temperature)
+        test = evaluate(classifier, data.test)  # the only use of the test images
+        metrics |= test.metrics(dataset.classes, temperature)
     if report:
         temperature = report.temperature
-        figures |= report.metrics()
-    return temperature, test, figures
+        metrics |= report.metrics()
+    return temperature, test, metrics
 
 
 def _parts(cfg: DictConfig, dataset: Dataset, report: Report | None) -> Split:
-    """Which images train: all that an evaluation has spoken for, or what the fractions leave."""
+    """Split by the configured fractions, or train on all images if there is an evaluation of this recipe."""
     if report is None:
         return split(dataset, cfg.seed, cfg.data.validation_fraction, cfg.data.test_fraction)
     check_evaluated(report, cfg, dataset)
@@ -153,17 +148,19 @@ def _parts(cfg: DictConfig, dataset: Dataset, report: Report | None) -> Split:
 
 
 def _teacher(folder: Path, parts: Split) -> Teacher:
-    """A finished run's network as the teacher of images that it may know."""
+    """Make the network of a finished run a teacher. It must not have been trained on validation or test images."""
     run = Run.read(folder)
     if leaked := set(run.split.train) & {*parts.validation, *parts.test}:
-        raise SettingError(f"teacher={folder} was trained on {len(leaked)} of the images that are to measure.")
-    network = run.load_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (run.mean, run.std))
+        raise SettingError(
+            f"teacher={folder} was trained on {len(leaked)} of the validation and test images. "
+            "Give a run that was trained on the same split."
+        )
+    model = run.load_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Normalised(model, run.mean, run.std)
 
     def teach(images: Tensor) -> Tensor:
         with torch.no_grad():
-            pixels = images.contiguous(memory_format=torch.channels_last)
-            logits = network.to(images.device)((pixels - mean.to(images)) / std.to(images))
+            logits = network.to(images.device)(images.contiguous(memory_format=torch.channels_last))
             return logits.float().softmax(dim=1)  # type: ignore[no-any-return]
 
     return teach
@@ -171,7 +168,7 @@ def _teacher(folder: Path, parts: Split) -> Teacher:
 
 @rank_zero_only
 def _begin(folder: Path, cfg: DictConfig) -> None:
-    """Make the run's folder, and say in it what is about to run."""
+    """Create the run's folder and write the configuration to it."""
     if (folder / RUN_FILE).exists():
         raise SettingError(f"{folder} already holds a finished run; give another folder, run_dir=FOLDER.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +177,7 @@ def _begin(folder: Path, cfg: DictConfig) -> None:
 
 @rank_zero_only
 def _write(result: TrainResult) -> None:
-    """Write what a finished run leaves; `run.json` last, as it says that the run is finished."""
+    """Write the files of a finished run. `run.json` is the last, because it marks the run as finished."""
     folder = result.run.folder
     write_weights(result.model, folder)
     draw_curves(result.history, folder / "curves.png")
@@ -192,7 +189,8 @@ def _write(result: TrainResult) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=CONFIG_NAME)
 def main(cfg: DictConfig) -> None:
-    """Train from the command line's overrides; one line says what is wrong, and the exit status is 1."""
+    """Train with the command line's overrides. An invalid setting is reported as one line, with exit code 1."""
+    prepare_process()
     try:
         result = train(cfg)
     except VinegrapeError as error:
@@ -203,13 +201,13 @@ def main(cfg: DictConfig) -> None:
 @rank_zero_only
 def _report(result: TrainResult) -> None:
     metrics = result.run.metrics
-    figures = [f"{result.run.folder}: {metrics['epochs']:.0f} epochs"]
+    parts = [f"{result.run.folder}: {metrics['epochs']:.0f} epochs"]
     if "validation_accuracy" in metrics:
-        figures.append(f"validation accuracy {metrics['validation_accuracy']:.1%}")
+        parts.append(f"validation accuracy {metrics['validation_accuracy']:.1%}")
     if "test_accuracy" in metrics:
         interval = f"{metrics['test_accuracy_low_95']:.1%} to {metrics['test_accuracy_high_95']:.1%}"
-        figures.append(f"test accuracy {metrics['test_accuracy']:.1%} ({interval})")
-    print(", ".join(figures))  # noqa: T201
+        parts.append(f"test accuracy {metrics['test_accuracy']:.1%} ({interval})")
+    print(", ".join(parts))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lightning's trainer, set up from a configuration, and the trained network on images."""
+"""Training with Lightning's trainer, and evaluation of the trained network on images."""
 
 from __future__ import annotations
 
@@ -15,50 +15,68 @@ from torch.utils.data import TensorDataset
 
 from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.evaluation.predictions import Evaluation
+from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
 
 _BATCH_SIZE = 32
 
 
 class History(Callback):
-    """Keeps each epoch's figures, whatever the logger."""
+    """Collects the metrics of each epoch, independent of the logger.
+
+    Attributes:
+        epochs: per epoch, metric name to value, such as "validation/accuracy" to 0.9.
+    """
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note them; validation has run by now."""
+        """Store the metrics. Lightning runs the validation before this."""
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def fit(cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: LeavesDataModule) -> list[dict[str, float]]:
-    """Train, and take the best checkpoint's weights, or the last; give each epoch's figures."""
-    settings = dict(cfg.trainer)
-    monitor, mode, patience, decay = (settings.pop(name) for name in ("monitor", "mode", "patience", "average_decay"))
-    if settings["precision"] == "auto":
-        settings["precision"] = precision(settings["accelerator"])
+    """Train a network, then load the weights of the best checkpoint into it.
+
+    Without validation images, it keeps the weights of the last epoch.
+
+    Args:
+        cfg: `conf/train.yaml`, composed; its groups `trainer` and `logger` are used.
+        folder: the run's folder; the checkpoint is written to its subfolder `checkpoints`.
+        classifier: the network, which is changed in place.
+        data: training and validation images.
+
+    Returns:
+        The metrics of each epoch by name.
+    """
+    settings = trainer_settings(cfg)
+    options = dict(settings.lightning)
+    if options["precision"] == "auto":
+        options["precision"] = precision(options["accelerator"])
     history = History()
     callbacks: list[Callback] = [RichProgressBar(leave=True), history]
-    if decay:
-        callbacks.append(EMAWeightAveraging(decay=decay))
-    # Not the weights alone: of those, Lightning would keep what is not averaged
-    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, mode=mode)
+    if settings.average_decay:
+        callbacks.append(EMAWeightAveraging(decay=settings.average_decay))
+    # with `save_weights_only`, Lightning would save the weights that are not averaged
+    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=settings.monitor, mode=settings.mode)
     validated = len(data.validation) > 0
     if validated:
-        callbacks += [checkpoint, EarlyStopping(monitor, patience=patience, mode=mode)]
+        callbacks += [checkpoint, EarlyStopping(settings.monitor, patience=settings.patience, mode=settings.mode)]
     else:
-        settings["limit_val_batches"] = 0
+        options["limit_val_batches"] = 0
     trainer = Trainer(
         default_root_dir=folder,
         logger=hydra.utils.instantiate(cfg.logger),
         callbacks=callbacks,
+        max_epochs=settings.max_epochs,
         enable_checkpointing=validated,
         enable_model_summary=False,
-        **settings,
+        **options,
     )
     trainer.fit(classifier, data)
     if isinstance(trainer.logger, WandbLogger):
-        trainer.logger.experiment.finish()  # else the next fold or trial would go on in the same run of W&B's
+        trainer.logger.experiment.finish()  # else the next fold or trial would log to the same run of W&B
     if validated:
         best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
         classifier.load_state_dict(best["state_dict"])
@@ -66,17 +84,21 @@ def fit(cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: Leave
 
 
 def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """bfloat16 where the hardware computes in it; elsewhere it would only be slower."""
+    """Return bfloat16 mixed precision if the hardware supports it. Emulated bfloat16 is slower than float32.
+
+    Args:
+        accelerator: Lightning's name, such as "auto", "cpu" or "gpu".
+    """
     if accelerator != "cpu" and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        here = torch.cpu.get_capabilities()
-        native = accelerator in ("cpu", "auto") and bool(here.get("avx512_bf16") or here.get("amx_bf16"))
-    return "bf16-mixed" if native else "32-true"
+        cpu = torch.cpu.get_capabilities()
+        supported = accelerator in ("cpu", "auto") and bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+    return "bf16-mixed" if supported else "32-true"
 
 
 def evaluate(classifier: ClassifierModule, images: TensorDataset) -> Evaluation:
-    """Run the network in eval mode, in float32, on the device where it is, on images that are not augmented."""
+    """Run the network on images without augmentation, in eval mode, in float32, on its current device."""
     pixels, labels = images.tensors
     classifier.eval()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""One factory for every network: any of timm's by name, and our own baseline."""
+"""One factory for every network: any timm model by name, and the small CNN baseline."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vinegrape_training.models.pretrained import load_from_file, load_from_hub, 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network wants to see.
+    """The preprocessing that a network expects.
 
     Attributes:
-        mean, std: of each channel of RGB, on a scale of 0 to 1.
-        interpolation: how images are resized.
+        mean, std: of each RGB channel, for pixels from 0 to 1.
+        interpolation: method to resize images.
     """
 
     mean: tuple[float, float, float]
@@ -37,16 +37,16 @@ def create_model(architecture: str, num_classes: int, weights: str, input_size: 
 
     Args:
         architecture: timm's name, with or without the tag of its weights.
-        num_classes: outputs; the weights' own classifier stays only if it has as many.
-        weights: "imagenet" (from timm's hub, or its cache), "none", or the path of a file: a state dict, by
-            torch.save or safetensors, of this architecture. Everything in it must fit, the classifier's size apart.
-        input_size: pixels a side, for the networks (most transformers) that are built for one size alone.
+        num_classes: number of outputs. If the weights have another number of classes, their classifier is replaced.
+        weights: "imagenet" (timm's hub or its cache), "none" (random), or the path of a state dict of this
+            architecture, saved by torch or safetensors. All tensors but the classifier must fit.
+        input_size: width and height in pixels, for networks that are built for one size (most transformers).
 
     Returns:
         The network: normalised float32 [N, 3, S, S] to logits [N, num_classes].
 
     Raises:
-        ModelError: an unknown architecture, weights that do not fit, a file or a hub that is not there.
+        ModelError: unknown architecture, weights that do not fit, a missing file, or the hub cannot be reached.
     """
     config = _config(architecture)
     options: dict[str, Any] = {}
@@ -60,66 +60,68 @@ def create_model(architecture: str, num_classes: int, weights: str, input_size: 
 
 
 def preprocessing(model: nn.Module, interpolation: str | None = None) -> Preprocessing:
-    """What timm says that a network wants to see.
+    """Return the preprocessing that timm's configuration gives for a network.
 
     Args:
-        model: made by `create_model`.
-        interpolation: instead of timm's.
+        model: network made by `create_model`.
+        interpolation: replaces timm's interpolation, if given.
 
     Raises:
-        ModelError: an interpolation that the server does not have.
+        ModelError: the server does not have this interpolation.
     """
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    wanted = interpolation or config["interpolation"]
-    for offered in INTERPOLATIONS:
-        if wanted == offered:
-            return Preprocessing(tuple(config["mean"]), tuple(config["std"]), offered)
+    name = interpolation or config["interpolation"]
+    for supported in INTERPOLATIONS:
+        if name == supported:
+            return Preprocessing(tuple(config["mean"]), tuple(config["std"]), supported)
     raise ModelError(
-        f"The model wants images resized by {wanted!r}, the server has {', '.join(INTERPOLATIONS)}; "
-        "choose one, for example model.interpolation=bicubic."
+        f"The model's interpolation is {name!r}; the server has {', '.join(INTERPOLATIONS)}. "
+        "Choose one, for example model.interpolation=bicubic."
     )
 
 
 def classifier_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the last layer, or of both where a network has two (distilled transformers)."""
+    """Return the parameters of the last layer, or of both last layers of a distilled transformer."""
     classifier: Any = model.get_classifier()  # type: ignore[operator]
     layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     return [parameter for layer in layers for parameter in layer.parameters()]
 
 
 def freeze_stages(model: nn.Module, count: int) -> None:
-    """Leave the first stages as they are: no gradients, and batch norm with the statistics that it came with.
+    """Freeze the first stages: no gradients, and batch norm keeps its pretrained statistics.
 
     Args:
-        model: in training mode.
-        count: of stages as timm's `group_matcher` counts them, from the stem on: MobileNetV2 has the stem, seven
-            stages, and the last convolution.
+        model: network in training mode.
+        count: number of stages as timm's `group_matcher` counts them, starting with the stem. MobileNetV2 has the
+            stem, seven stages, and the last convolution.
 
     Raises:
-        ModelError: a network without that many stages.
+        ModelError: the network has too few stages, or does not define any.
     """
     if not count:
         return
     if not hasattr(model, "group_matcher"):
-        raise ModelError("The network says nothing about its stages; none can be frozen: model.frozen_stages=0.")
+        raise ModelError(f"model.frozen_stages is {count}; the network defines no stages. Set model.frozen_stages=0.")
     stages = group_modules(model, model.group_matcher(coarse=True))  # type: ignore[operator]
     if count >= len(stages):
-        raise ModelError(f"model.frozen_stages is {count}; the network has {len(stages)}, and one must learn.")
+        raise ModelError(
+            f"model.frozen_stages is {count}; it must be below {len(stages)}, the network's number of stages."
+        )
     for stage in range(count):
         for name in stages[stage]:
             model.get_submodule(name).requires_grad_(False).eval()
 
 
 def _config(architecture: str) -> PretrainedCfg:
-    """What timm knows of an architecture."""
+    """Return timm's configuration of an architecture."""
     name = architecture.split(".")[0]
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() gives the names."
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists the names."
         raise ModelError(f"timm has no model {architecture!r}; {hint}")
     try:
         config = timm.get_pretrained_cfg(architecture, allow_unregistered=False)
     except RuntimeError as error:
         tags = ", ".join(tagged.partition(".")[2] for tagged in timm.list_pretrained(f"{name}.*"))
-        raise ModelError(f"{error} {name} has weights tagged {tags or 'nothing'}.") from error
-    return cast(PretrainedCfg, config)  # None only where unregistered is allowed
+        raise ModelError(f"{error} The tags of {name}'s weights: {tags or 'none'}.") from error
+    return cast(PretrainedCfg, config)  # None is possible only with allow_unregistered

@@ -1,4 +1,4 @@
-"""Networks with pretrained weights: from timm's hub or from a file."""
+"""Networks with pretrained weights, from timm's hub or from a file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def timm_model(architecture: str, **arguments: Any) -> nn.Module:
-    """Create one of timm's networks."""
+    """Create a timm model. This is `timm.create_model` with a type."""
     model: nn.Module = timm.create_model(architecture, **arguments)
     return model
 
 
 def load_from_hub(architecture: str, num_classes: int, config: PretrainedCfg, options: dict[str, Any]) -> nn.Module:
-    """Create a network with the weights of timm's hub, or of its cache.
+    """Create a network with weights from timm's hub or its cache.
+
+    Args:
+        architecture: timm's name.
+        num_classes: number of outputs.
+        config: timm's configuration of the architecture.
+        options: further arguments of `timm.create_model`.
 
     Raises:
         ModelError: there are no such weights, or the hub cannot be reached.
@@ -31,12 +37,12 @@ def load_from_hub(architecture: str, num_classes: int, config: PretrainedCfg, op
     _check_hub(architecture, config)
     try:
         return timm_model(architecture, pretrained=True, num_classes=num_classes, **options)
-    except Exception as error:  # the hub's client has a different error for each way to fail
+    except Exception as error:  # the hub's client has no common base class for its errors
         raise _hub_error(architecture, error) from error
 
 
 def _check_hub(architecture: str, config: PretrainedCfg) -> None:
-    """Ask the hub once: its downloader would try for most of a minute before it says that there is no network."""
+    """Send one request to the hub. Without a network, its downloader retries for almost a minute before it fails."""
     if not config.has_weights:
         raise ModelError(f"{architecture} has no pretrained weights; give weights=none, or a file: weights=PATH.")
     hub = config.hf_hub_id
@@ -51,18 +57,28 @@ def _check_hub(architecture: str, config: PretrainedCfg) -> None:
 
 def _hub_error(architecture: str, error: Exception) -> ModelError:
     return ModelError(
-        f"The pretrained weights of {architecture} cannot be fetched from timm's hub ({error}). "
-        "Give a file that holds them, weights=PATH, or start from random ones, weights=none."
+        f"The pretrained weights of {architecture} cannot be downloaded from timm's hub ({error}). "
+        "Give a file with the weights, weights=PATH, or start from random weights, weights=none."
     )
 
 
 def load_from_file(
     architecture: str, num_classes: int, path: Path, classifier: str | tuple[str, ...] | None, options: dict[str, Any]
 ) -> nn.Module:
-    """Fit the network to the file, load strictly, and only then replace the classifier.
+    """Create a network with the classes of the file, load the file strictly, then replace the classifier.
 
-    timm's own loading stops being strict when the number of classes differs: a foreign file would load nothing and
-    say nothing.
+    timm does not load strictly if the number of classes differs: it would silently ignore a file of another
+    architecture.
+
+    Args:
+        architecture: timm's name.
+        num_classes: number of outputs.
+        path: state dict, saved by torch or safetensors.
+        classifier: timm's name of the last layer.
+        options: further arguments of `timm.create_model`.
+
+    Raises:
+        ModelError: the file is missing, cannot be read, or does not fit the architecture.
     """
     state = _read_state(path)
     name = classifier[0] if isinstance(classifier, tuple) else classifier
@@ -73,10 +89,10 @@ def load_from_file(
         model = timm_model(
             architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=file_classes, **options
         )
-    except Exception as error:  # timm's filters and torch's loader each raise in their own way
+    except Exception as error:  # timm's filters and torch's loader raise different exceptions
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path} does not hold weights of {architecture}: {reason}") from error
-    model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]  # else the network keeps it for life
+    model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]  # frees the file's tensors
     if file_classes != num_classes:
         model.reset_classifier(num_classes)  # type: ignore[operator]
     return model
@@ -84,12 +100,12 @@ def load_from_file(
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ModelError(f'There is no weights file {path}. weights is "imagenet", "none" or the path of a file.')
+        raise ModelError(f'There is no weights file {path}. weights must be "imagenet", "none" or the path of a file.')
     try:
         state: dict[str, Tensor] = load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # from unpicklers and zip readers to safetensors: nearly anything
+    except Exception as error:  # unpickler, zip reader and safetensors raise many kinds of exceptions
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path} cannot be read as weights: {reason}") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} is not a state dict: it must map names to tensors and nothing else.")
+        raise ModelError(f"{path} is not a state dict; it must map names to tensors only.")
     return state

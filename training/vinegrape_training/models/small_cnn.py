@@ -1,4 +1,4 @@
-"""A small CNN from scratch: the baseline a pretrained network has to beat. Importing this registers it with timm."""
+"""A small CNN without pretraining, the baseline for pretrained networks. The import registers it with timm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ default_cfgs = generate_default_cfgs(
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions, then half the resolution: [N, in, H, W] to [N, out, H/2, W/2]."""
+    """Two 3 x 3 convolutions and max pooling: [N, in, H, W] to [N, out, H/2, W/2]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Block(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block."""
+        """Compute features [N, out, H/2, W/2] of features [N, in, H, W]."""
         y: Tensor = self.pool(self.conv2(self.conv1(x)))
         return y
 
@@ -59,31 +59,31 @@ class SmallCnn(nn.Module):
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
+        """Return the last linear layer."""
         return self.head.fc  # type: ignore[no-any-return]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer by a fresh one; 0 classes: by none."""
+        """Replace the last layer by a new one with random weights, or remove it if `num_classes` is 0."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images [N, 3, H, W], normalised, to features [N, 256, H/16, W/16]."""
+        """Compute features [N, 256, H/16, W/16] of normalised images [N, 3, H, W]."""
         y: Tensor = self.blocks(x)
         return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features [N, 256, H/16, W/16] to logits [N, classes], or to what goes into the last layer, [N, 256]."""
+        """Compute logits [N, classes] of features [N, 256, H/16, W/16]; with `pre_logits`, pooled ones [N, 256]."""
         y: Tensor = self.head(x, pre_logits=pre_logits)
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [N, 3, H, W], normalised, to logits [N, classes]."""
+        """Compute logits [N, classes] of normalised images [N, 3, H, W]."""
         return self.forward_head(self.forward_features(x))
 
 
 @register_model
 def small_cnn(pretrained: bool = False, **kwargs: Any) -> SmallCnn:
-    """The baseline; it has no pretrained weights."""
+    """Create the baseline. It has no pretrained weights."""
     model: SmallCnn = build_model_with_cfg(SmallCnn, "small_cnn", pretrained, **kwargs)
     return model

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vinegrape_training.fit.trainer import precision
+
+NEW_CPU, OLD_CPU = {"avx512_bf16": True}, {"avx512_f": True}
+NEW_GPU, OLD_GPU, NO_GPU = True, False, None
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "cpu", "expected"),
+    [
+        ("auto", NEW_GPU, OLD_CPU, "bf16-mixed"),
+        ("auto", OLD_GPU, NEW_CPU, "32-true"),
+        ("auto", NO_GPU, NEW_CPU, "bf16-mixed"),
+        ("auto", NO_GPU, {"amx_bf16": True}, "bf16-mixed"),
+        ("auto", NO_GPU, OLD_CPU, "32-true"),
+        ("cpu", NEW_GPU, OLD_CPU, "32-true"),
+        ("cpu", NEW_GPU, NEW_CPU, "bf16-mixed"),
+        ("mps", NO_GPU, NEW_CPU, "32-true"),
+    ],
+)
+def test_bfloat16_is_used_if_the_device_that_trains_supports_it(
+    accelerator: str, gpu: bool | None, cpu: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu or including_emulation)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert precision(accelerator) == expected
