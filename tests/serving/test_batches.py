@@ -95,6 +95,8 @@ def test_a_single_request_is_answered_after_the_batch_delay(batching_server):
     assert_answer(send_rest(batching_server)(FIRST), FIRST)
 
 
+@pytest.mark.live
+@pytest.mark.xdist_group("tiny_server")
 @pytest.mark.parametrize("name", ["tiny_server", "batching_server"])
 def test_many_clients_at_once(name, request):
     """200 requests from 16 threads, valid and broken, PNG and JPEG, over REST and gRPC."""
