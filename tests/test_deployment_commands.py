@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.k8s.manifests import Manifests, kubectl, render
 from tests.k8s.policies import POLICIES
 from tests.k8s.schemas import NEWEST_KUBERNETES, WITHOUT_SCHEMA, validate_cloud_run
-from tests.support.shell_page import DIGEST, blocks, run
+from tests.support.shell_page import DIGEST, run, scripts
 from vinegrape_server.settings import ServeSettings
 
 PAGES = ("docker.md", "gke.md", "cloud-run.md")
@@ -35,14 +35,14 @@ def commands(tmp_path_factory) -> list[list[str]]:
     """Every command of the pages, as program and arguments."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(ROOT / "k8s", folder / "k8s")
-    return run([block for page in PAGES for block in blocks(page)], folder)
+    return run([block for page in PAGES for block in scripts(page)], folder)
 
 
-def of(program: str, commands: list[list[str]]) -> list[list[str]]:
+def commands_of(program: str, commands: list[list[str]]) -> list[list[str]]:
     """The different commands of one program."""
-    found = [list(command) for command in dict.fromkeys(map(tuple, commands)) if command[0] == program]
-    assert found, f"The pages have no command of {program}."
-    return found
+    matching = [list(command) for command in dict.fromkeys(map(tuple, commands)) if command[0] == program]
+    assert matching, f"The pages have no command of {program}."
+    return matching
 
 
 # Names in the pages
@@ -65,7 +65,7 @@ def test_links_lead_to_files_and_headings(page):
 
 def test_make_targets_exist(commands):
     makefile = (ROOT / "Makefile").read_text()
-    for _, target, *_ in of("make", commands):
+    for _, target, *_ in commands_of("make", commands):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
@@ -120,7 +120,7 @@ def kubectl_faults(commands: list[list[str]]) -> dict[str, str]:
 
 @pytest.mark.tools
 def test_gcloud_commands_are_valid(commands, tmp_path):
-    assert gcloud_faults(of("gcloud", commands), tmp_path) == {}
+    assert gcloud_faults(commands_of("gcloud", commands), tmp_path) == {}
 
 
 @pytest.mark.tools
@@ -132,7 +132,7 @@ def test_a_wrong_gcloud_option_is_found(tmp_path):
 
 @pytest.mark.tools
 def test_kubectl_commands_are_valid(commands):
-    assert kubectl_faults(of("kubectl", commands)) == {}
+    assert kubectl_faults(commands_of("kubectl", commands)) == {}
 
 
 @pytest.mark.tools
@@ -157,15 +157,15 @@ def check(manifests: Manifests) -> None:
 @pytest.mark.tools
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
 def test_the_written_kustomization_is_valid(overlay, folder):
-    run(blocks("docker.md") + blocks("gke.md", until="Open it to addresses outside the cluster"), folder)
+    run(scripts("docker.md") + scripts("gke.md", until="Open it to addresses outside the cluster"), folder)
     file = folder / "deploy" / "kustomization.yaml"
     file.write_text(file.read_text().replace("../k8s/overlays/cpu", f"../k8s/overlays/{overlay}"))
     check(render(folder / "deploy"))
 
 
 @pytest.mark.tools
-def test_the_load_balancer_admits_the_given_address_to_the_public_ports(folder):
-    run(blocks("docker.md") + blocks("gke.md"), folder)
+def test_the_load_balancer_admits_one_address_to_the_public_ports(folder):
+    run(scripts("docker.md") + scripts("gke.md"), folder)
     manifests = render(folder / "deploy")
     check(manifests)
     service = manifests.one("Service")["spec"]
@@ -176,7 +176,7 @@ def test_the_load_balancer_admits_the_given_address_to_the_public_ports(folder):
 
 
 def test_the_written_cloud_run_service_is_valid(folder):
-    commands = run(blocks("docker.md") + blocks("cloud-run.md"), folder)
+    commands = run(scripts("docker.md") + scripts("cloud-run.md"), folder)
     service = yaml.safe_load((folder / "deploy" / "cloudrun.yaml").read_text())
     validate_cloud_run(service)
     spec = service["spec"]["template"]["spec"]

@@ -6,7 +6,7 @@ from vinegrape_loadtests.pace import ClosedLoop, OpenLoop
 from vinegrape_loadtests.response_checks import ResponseChecker
 from vinegrape_loadtests.settings import LoadSettings
 
-# Locust message to every process: its users must send no more requests
+# Name of the Locust message after which the users of a process send no more requests
 END_MESSAGE = "vinegrape_end"
 
 

@@ -12,7 +12,7 @@ from vinegrape_training.data import drawn_leaves
 WHITE = (255, 255, 255)
 
 _PHOTO_SIZE = (4032, 3024)  # 12 megapixels
-_GRAIN = 24  # of 255, in both directions; the JPEG file then has about 3 MB
+_GRAIN = 24  # of 255, in both directions; the JPEG file then has 2.6 MB
 _ROTATED_LEFT = 6  # EXIF orientation of a photo taken with an upright phone
 
 

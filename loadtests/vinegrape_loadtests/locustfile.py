@@ -58,7 +58,7 @@ def add_options(parser: ArgumentParser) -> None:
 def prepare(environment: Environment, **_: Any) -> None:
     """Check the settings. In processes that run users, make gRPC work with gevent.
 
-    Locust has forked its processes before: gRPC's threads do not survive a fork.
+    This must happen after Locust has forked its processes, because gRPC's threads do not survive a fork.
     """
     try:
         CurrentRun.settings = LoadSettings.from_options(environment.parsed_options)
@@ -107,7 +107,7 @@ def end(environment: Environment, **_: Any) -> None:
 
 @events.quitting.add_listener
 def set_exit_code(environment: Environment, **_: Any) -> None:
-    """Let the thresholds decide the exit code; Locust's own code counts any failure, also an allowed one."""
+    """Let the thresholds decide the exit code. Locust's own exit code is 1 after any failure, also an allowed one."""
     if not isinstance(environment.runner, WorkerRunner):
         thresholds = check_thresholds(
             environment.stats.total,

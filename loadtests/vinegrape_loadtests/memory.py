@@ -1,4 +1,4 @@
-"""Memory of a server under load: what a container's limit must allow."""
+"""Peak memory of a server under load. A container's memory limit must be higher."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def format_row(row: MemoryRow) -> str:
 
 def make_requests(image: bytes, settings: WorkerSettings) -> dict[str, bytes]:
     """Build request bodies by name, from a usual image to the largest that the settings allow."""
-    side = int((settings.max_image_bytes / 3) ** 0.5) - 10
+    side = int((settings.max_image_bytes / 3) ** 0.5) - 10  # 10 less, for the BMP's header and padding
     largest = encode(Image.frombytes("RGB", (side, side), os.urandom(side * side * 3)), "BMP")
     width = settings.max_image_pixels // 5000
     return {

@@ -22,6 +22,9 @@ class LoadSettings:
     The default limits are for `vinegrape loadtest`, where Locust and the server share one machine, perhaps with other
     programs. They detect a server that fails or is slower by an order of magnitude. Set your own limits for a machine
     that you know.
+
+    Raises:
+        SettingError: a value is out of its range, or two values contradict each other.
     """
 
     grpc_host: str = setting("", "HOST:PORT of gRPC; empty: the host of --host, port 7070")
@@ -29,7 +32,7 @@ class LoadSettings:
         0.0, "requests per second, sent independently of responses (open loop); 0: each user waits for its response"
     )
     timeout_s: float = setting(10.0, "seconds after which a sent request fails")
-    max_requests: int = setting(100_000, "requests after which a run ends early; it may overshoot by three seconds")
+    max_requests: int = setting(100_000, "requests after which a run ends early, up to three seconds late")
     p95_ms: float = setting(2000.0, "limit for the 95th percentile of latency, in milliseconds")
     p99_ms: float = setting(5000.0, "limit for the 99th percentile of latency, in milliseconds")
     max_failure_ratio: float = setting(0.0, "share of requests, 0 to 1, that may fail, be wrong or stay unsent")

@@ -1,4 +1,4 @@
-"""Thresholds of a run: which were met."""
+"""Comparison of a run with its thresholds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_thresholds(total: StatsEntry, errors: int, settings: LoadSettings, run
 
     Args:
         total: Locust's statistics of all requests; its percentiles have two significant digits.
-        errors: exceptions in the load test itself.
+        errors: number of exceptions in the load test itself, and of Locust processes that died.
         settings: the limits.
         run_time_s: seconds for which requests were sent.
     """

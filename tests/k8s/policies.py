@@ -15,7 +15,7 @@ PUBLIC_PORTS = {"rest": DEFAULTS.rest_port, "grpc": DEFAULTS.grpc_port}
 PORTS = {**PUBLIC_PORTS, "operations": DEFAULTS.operations_port}
 PRIVATE_PORTS = {DEFAULTS.management_port, DEFAULTS.grpc_management_port, DEFAULTS.metrics_port}
 
-# Time that TorchServe gets to end after draining, before it is killed
+# Seconds that TorchServe has to stop after draining, before it is killed
 STOP_S = 10
 # The most memory that a worker used, and that Java used beside its heap and direct buffers, in MiB: measured with
 # `vinegrape bench memory` and the settings of k8s/base
@@ -56,8 +56,8 @@ def the_service_account_has_no_rights(manifests: Manifests) -> Iterator[str]:
     account = manifests.one("ServiceAccount")
     if manifests.pod.get("serviceAccountName") != account["metadata"]["name"]:
         yield "the pod uses another service account"
-    for where in (account, manifests.pod):
-        if where.get("automountServiceAccountToken") is not False:
+    for owner in (account, manifests.pod):
+        if owner.get("automountServiceAccountToken") is not False:
             yield "a token is mounted"
     if manifests.of_kind("RoleBinding") or manifests.of_kind("ClusterRoleBinding"):
         yield "a role is bound"
@@ -104,9 +104,9 @@ def probes_use_the_operations_port(manifests: Manifests) -> Iterator[str]:
 
 
 def the_grace_period_covers_the_drain(manifests: Manifests) -> Iterator[str]:
-    before = manifests.server.get("lifecycle", {}).get("preStop", {})
-    sleep_s = before.get("sleep", {}).get("seconds", 0)
-    if before.keys() != {"sleep"} or sleep_s < 5:
+    hook = manifests.server.get("lifecycle", {}).get("preStop", {})
+    sleep_s = hook.get("sleep", {}).get("seconds", 0)
+    if hook.keys() != {"sleep"} or sleep_s < 5:
         yield "preStop does not wait for the update of the endpoints; use its own sleep, not a program of the image"
     drain_s = int(environment(manifests.server).get("VINEGRAPE_DRAIN_TIMEOUT_S", DEFAULTS.drain_timeout_s))
     needed_s, grace_s = sleep_s + drain_s + STOP_S, manifests.pod.get("terminationGracePeriodSeconds", 30)

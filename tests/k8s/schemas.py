@@ -12,7 +12,7 @@ from tests.k8s.manifests import MINIMUM_VERSION, Manifest
 
 OLDEST_KUBERNETES = ".".join(map(str, MINIMUM_VERSION))
 NEWEST_KUBERNETES = kubernetes_validate.latest_version()
-# Kinds of Google's that no installed schema describes; policies.prometheus_finds_the_pods checks them
+# Google's kinds that no installed schema describes; policies.prometheus_scrapes_the_pods checks them
 WITHOUT_SCHEMA = {"PodMonitoring"}
 
 # google-api-python-client contains the description
@@ -42,7 +42,7 @@ def validate_cloud_run(service: Manifest) -> None:
 
 
 def _strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of Google's format as JSON Schema that allows no other fields."""
+    """Convert a schema in Google's format to JSON Schema that allows no other fields."""
     if "$ref" in schema:
         return {"$ref": f"#/$defs/{schema['$ref']}"}
     strict = {key: schema[key] for key in ("type", "enum") if schema.get(key, "any") != "any"}

@@ -42,9 +42,9 @@ def test_the_manifests_keep_the_entry_point_of_the_image(folder, rendered):
 def test_the_gpu_overlay_keeps_the_path_of_the_image(rendered):
     """The overlay adds GKE's driver to PATH and must repeat what the image and its base have there."""
     path = environment(rendered["overlays/gpu"].server)["PATH"].split(":")
-    *own, inherited = IMAGE.environment["PATH"].split(":")
+    *folders, inherited = IMAGE.environment["PATH"].split(":")
     assert inherited == "$PATH"
-    assert path[: len(own)] == own
+    assert path[: len(folders)] == folders
     assert {"/usr/local/bin", "/usr/bin", "/bin"} <= set(path)
 
 

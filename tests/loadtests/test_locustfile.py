@@ -36,7 +36,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, tuple[LocustRun, int]]:
-    """Each run by name, with the number of requests that its stand-in received; all at once, as they mostly wait."""
+    """Each run by name, with the number of requests that its stand-in received. They run at once: they mostly wait."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(RUNS)) as pool:
         servers = {name: stack.enter_context(stand_in.stand_in(respond)) for name, (respond, _) in RUNS.items()}
         started = {

@@ -89,7 +89,7 @@ class StandIn:
 
 @contextlib.contextmanager
 def stand_in(respond: Responder) -> Iterator[StandIn]:
-    """Respond to every POST until the end of the block."""
+    """Start a server that responds to every POST; stop it at the end of the block."""
     server_state = StandIn()
 
     class Handler(BaseHTTPRequestHandler):

@@ -24,7 +24,7 @@ from vinegrape_handler.weights import available_backends, choose_backend
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """What one process did.
+    """The result of one process.
 
     Attributes:
         latencies_s: seconds of each request.
@@ -38,7 +38,7 @@ class ProcessResult:
 def make_predictor(folder: Path) -> Callable[[bytes], bytes]:
     """Return a function that decodes, resizes and classifies an encoded image and returns the JSON response.
 
-    It has a worker's default settings, and raises the RequestError of an invalid image.
+    The function has a worker's default settings. For an invalid image it raises a RequestError.
 
     Args:
         folder: an unpacked archive.
@@ -69,7 +69,10 @@ class Ceiling:
         Args:
             bodies: encoded images.
             seconds: duration.
-            processes: how many processes work; all if None.
+            processes: number of processes that work; all if None.
+
+        Returns:
+            One result per process.
         """
         connections = self._connections[:processes]
         for connection in connections:
@@ -83,7 +86,7 @@ def start_ceiling(folder: Path, processes: int) -> Iterator[Ceiling]:
 
     Args:
         folder: an unpacked archive.
-        processes: how many.
+        processes: number of processes.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:

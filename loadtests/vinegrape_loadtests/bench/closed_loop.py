@@ -1,7 +1,7 @@
 """Closed loops: each connection sends its next request when it has its response. wrk for REST, h2load for gRPC.
 
-Both programs are compiled and need little CPU time on the cores that they share with the server. The results contain
-how much.
+Both programs are compiled and need little CPU time on the cores that they share with the server. Each result contains
+this CPU time.
 """
 
 from __future__ import annotations
@@ -83,13 +83,25 @@ def check_programs() -> None:
     Raises:
         ClickException: one is missing.
     """
-    missing = [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
+    missing = {program: package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
     if missing:
-        raise click.ClickException(f"Install the load generators first; on Debian: apt-get install {' '.join(missing)}")
+        raise click.ClickException(
+            f"Not installed: {', '.join(missing)}. On Debian: apt-get install {' '.join(missing.values())}"
+        )
 
 
 def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) -> LoadResult:
-    """Send images in turn with wrk."""
+    """Send images in turn with wrk, one request at a time on each connection.
+
+    Args:
+        url: to post to.
+        bodies: encoded images.
+        connections: number of connections.
+        seconds: duration, rounded to whole seconds.
+
+    Raises:
+        ClickException: wrk fails.
+    """
     with _files(bodies) as (paths, folder):
         names = "{" + ", ".join(json.dumps(str(path)) for path in paths) + "}"
         script = folder / "bodies.lua"
@@ -102,7 +114,17 @@ def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) ->
 
 
 def grpc(address: str, body: bytes, connections: int, seconds: float) -> LoadResult:
-    """Call Predictions with h2load, one call at a time on each connection."""
+    """Call Predictions with h2load, one call at a time on each connection.
+
+    Args:
+        address: host and port.
+        body: an encoded image.
+        connections: number of connections.
+        seconds: duration, rounded to whole seconds.
+
+    Raises:
+        ClickException: h2load fails.
+    """
     with _files([_message(body)]) as ((path,), folder):
         log = folder / "latencies"
         output, cpu_s = _run(
@@ -113,13 +135,13 @@ def grpc(address: str, body: bytes, connections: int, seconds: float) -> LoadRes
         rows = np.array([line.split() for line in log.read_text().splitlines()], np.int64).reshape(-1, 3)
     failed = sum(int(count) for count in re.findall(r"(\d+) (?:failed|errored)", output))
     successes = rows[rows[:, 1] == 200, 2] / 1e3
-    # h2load counts for exactly its duration, from when its connections are open
     failed += len(rows) - len(successes)
+    # h2load counts for exactly its duration, from when its connections are open
     return LoadResult(len(successes), round(seconds), failed, percentiles(successes), cpu_s)
 
 
 def percentiles(latencies_ms: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    """Return percentiles of latencies, by "50" and so on; an empty dictionary if there are none."""
+    """Return percentiles of latencies in ms, by "50" and so on; an empty dictionary if there are no latencies."""
     if not len(latencies_ms):
         return {}
     return {
@@ -145,7 +167,7 @@ def _files(bodies: Sequence[bytes]) -> Iterator[tuple[list[Path], Path]]:
 
 
 def _run(*command: str) -> tuple[str, float]:
-    """Run a program; return its output and its CPU seconds."""
+    """Run a program; return its output and its CPU seconds. Raise a ClickException if it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -18,7 +18,7 @@ def describe_machine(cores: int) -> str:
     """Describe the processor, its vector units, the memory and the kernel.
 
     Args:
-        cores: that this process may use.
+        cores: number of cores that this process may use.
     """
     names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
@@ -32,7 +32,7 @@ def software_versions(archive: Path) -> dict[str, str]:
     """Return the versions of the packages, the archive and Java, by name.
 
     Args:
-        archive: folder of the unpacked archive.
+        archive: the folder of the unpacked archive.
     """
     packages = {name: version(name) for name in _PACKAGES}
     return packages | {"archive": Metadata.read(archive).version, "java": str(java_version(find_java()))}

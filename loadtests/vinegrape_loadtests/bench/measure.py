@@ -91,9 +91,9 @@ def measure_open_loop(session: Session, round_: int, arrivals: str, part: float)
 
     Args:
         session: receives the measurement and its latencies.
-        round_: in which the closed loops have been measured already.
+        round_: a round whose closed loops have been measured already.
         arrivals: "even" or "poisson".
-        part: rate, as a part of the highest closed-loop rate of this round.
+        part: the rate as a part of the highest closed-loop rate of this round.
     """
     server, workload = session.servers["vinegrape"], session.workloads["png"]
     closed = [m for m in session.measurements if (m.server, m.workload, m.transport) == ("vinegrape", "png", "rest")]
@@ -110,7 +110,7 @@ def measure_open_loop(session: Session, round_: int, arrivals: str, part: float)
 
 @dataclass(frozen=True)
 class _Labels:
-    """What a measurement is of; the fields are those of `Measurement`."""
+    """What is measured, and under which load; `Measurement` documents the fields."""
 
     round: int
     server: BenchServer

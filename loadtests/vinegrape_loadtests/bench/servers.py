@@ -35,8 +35,8 @@ class BenchServer:
     """A running server.
 
     Attributes:
-        name: in tables.
-        pid: of the process that started all others.
+        name: shown in tables.
+        pid: process id of the process that started all others.
         url: to post images to.
         grpc: host and port of gRPC; empty if there is none.
         operations_port: of the Prometheus metrics; 0 if there are none.
@@ -78,8 +78,8 @@ def fastapi(name: str, workers: int, folder: Path, image: bytes) -> Iterator[Ben
     Args:
         name: of the server in tables, and of its module in `vinegrape_loadtests.bench.peers`.
         workers: number of uvicorn processes.
-        folder: an unpacked archive, and what the app needs besides.
-        image: to which the app must respond before it counts as started.
+        folder: an unpacked archive, with further files that the app needs.
+        image: the app has started when it responds to this image with success.
     """
     port = free_port()
     command = [
@@ -100,7 +100,7 @@ def torchserve_stock(folder: Path, torchscript: Path, image: bytes) -> Iterator[
     Args:
         folder: a new folder for its files.
         torchscript: file of the traced network.
-        image: to which it must respond before it counts as started; without transparency, on which it fails.
+        image: TorchServe has started when it responds to this image with success. Transparency would make it fail.
     """
     (folder / "extra" / "captum").mkdir(parents=True)
     (folder / "extra" / "captum" / "__init__.py").touch()

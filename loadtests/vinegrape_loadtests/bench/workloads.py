@@ -10,7 +10,7 @@ from PIL import Image
 from vinegrape_loadtests.images import draw_photo, encode, encode_jpeg_within, flatten_on_white
 
 _JPEG_BYTES = 40_000
-# Two of each leaf per photo
+# Two PNGs and two JPEGs per photo
 _MIX = ("png", "jpeg", "png", "jpeg", "photo")
 
 
@@ -19,7 +19,7 @@ class Workload:
     """Request bodies that are sent in turn.
 
     Attributes:
-        name: on the command line and in tables.
+        name: used on the command line and in tables.
         bodies: encoded images.
         opaque: the same images without transparency.
     """

@@ -11,7 +11,7 @@ import psutil
 
 from vinegrape_server.host.processes import find_workers
 
-# A family is idle if it uses less than this share of one core for so many seconds
+# Processes are idle if together they use at most this share of one core for this time
 _IDLE_S, _IDLE_SHARE = 0.3, 0.1
 
 
@@ -49,7 +49,7 @@ def pss_mib(pid: int) -> list[tuple[str, float]]:
 
 
 def _family(pid: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The kind of a process and of each descendant, and the process."""
+    """Yield a process and each of its descendants, with its kind first."""
     process = psutil.Process(pid)
     family = [process, *process.children(recursive=True)]
     java = [member for member in family if _name(member) == "java"]

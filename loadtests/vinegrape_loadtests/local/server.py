@@ -78,7 +78,6 @@ def starting(
     environment: Mapping[str, str] | None = None,
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
-    text: bool = False,
 ) -> Iterator[Server]:
     """Start `vinegrape serve`, and stop it at the end of the block, also after an error.
 
@@ -88,18 +87,21 @@ def starting(
         environment: of the server; this process's if None.
         stdout: as for `subprocess.Popen`.
         stderr: as for `subprocess.Popen`.
-        text: whether the process's pipes are text.
     """
     ports = dict(ports or free_ports())
     port_options = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
     command = [str(Path(sys.executable).with_name("vinegrape")), "serve", *port_options, *options]
-    with running(command, env=environment, stdout=stdout, stderr=stderr, text=text) as process:
+    with running(command, env=environment, stdout=stdout, stderr=stderr) as process:
         yield Server(process, ports)
 
 
 @contextlib.contextmanager
 def serving(*options: str, **more: Any) -> Iterator[Server]:
-    """Start `vinegrape serve` as `starting` does, and wait until it is ready."""
+    """Start `vinegrape serve` as `starting` does, and wait until it is ready.
+
+    Raises:
+        ClickException: the server exits, or is not ready in time.
+    """
     with starting(*options, **more) as server:
         server.wait_until_ready()
         yield server
@@ -109,7 +111,7 @@ def serving(*options: str, **more: Any) -> Iterator[Server]:
 def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Run a command; at the end of the block, stop it and every process that it started, also after an error.
 
-    The command gets SIGTERM and up to 60 s. Then it is killed, and so is each of its descendants that is still running.
+    The command gets SIGTERM and up to 60 s. Then the command and its descendants that still run are killed.
 
     Args:
         command: program and arguments.
@@ -159,7 +161,7 @@ def free_port() -> int:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ports that the kernel gives: each socket stays open until all are bound."""
+    """Return different free ports: each socket stays open until all are bound."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for free in sockets:

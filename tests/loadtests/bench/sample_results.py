@@ -4,7 +4,7 @@ from vinegrape_loadtests.bench.results import Measurement, Results
 
 
 def measurement(round_, server, rate, **fields) -> Measurement:
-    """Ten seconds; the median latency is 40 ms, and a request takes 4 ms of CPU in Java and 16 ms in a worker."""
+    """A load of ten seconds. The median latency is 40 ms; a request takes 4 ms of CPU in Java and 16 ms in a worker."""
     values = {
         "workload": "png",
         "transport": "process" if server == "ceiling" else "rest",

@@ -71,7 +71,7 @@ def test_no_request_fails_and_the_cpu_time_is_known(results):
 @pytest.mark.nightly
 def test_the_command_measures_every_server(load_generators, archive, tmp_path):
     command = [str(Path(sys.executable).with_name("vinegrape")), "bench", str(tmp_path), "--archive", str(archive)]
-    # long enough for a response on each of 64 connections, and for the first gRPC call
+    # 2 s are long enough for a response on each of 64 connections, and for the first gRPC call
     options = ["--rounds", "1", "--seconds", "2", "--warm-up", "2", "--starts", "1", "--workload", "png"]
     result = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ def workloads():
     return make_workloads(LEAF)
 
 
-def opened(data) -> Image.Image:
+def open_image(data) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
@@ -25,18 +25,18 @@ def test_the_png_is_the_leaf_itself(workloads):
 
 def test_the_jpeg_is_the_same_leaf_in_about_40_kb(workloads):
     (body,) = workloads["jpeg"].bodies
-    assert opened(body).format == "JPEG"
-    assert opened(body).size == opened(LEAF.read_bytes()).size
+    assert open_image(body).format == "JPEG"
+    assert open_image(body).size == open_image(LEAF.read_bytes()).size
     assert 25_000 < len(body) <= 40_000
 
 
 def test_the_photo_has_12_megapixels(workloads):
-    width, height = opened(workloads["photo"].bodies[0]).size
+    width, height = open_image(workloads["photo"].bodies[0]).size
     assert width * height >= 12e6
 
 
 def test_servers_that_need_opaque_images_get_the_leaf_on_white(workloads):
-    leaf, white = opened(workloads["png"].bodies[0]), opened(workloads["png"].opaque[0])
+    leaf, white = open_image(workloads["png"].bodies[0]), open_image(workloads["png"].opaque[0])
     assert (leaf.mode, white.mode, white.format) == ("RGBA", "RGB", "PNG")
     pixels, solid = np.asarray(white), np.asarray(leaf.getchannel("A")) == 255
     assert np.array_equal(pixels[solid], np.asarray(leaf.convert("RGB"))[solid])

@@ -2,12 +2,12 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 
 import click
 import psutil
 import pytest
 
+from tests.support.server import wait_until
 from vinegrape_loadtests.local import server as local_server
 from vinegrape_loadtests.local.server import free_port, free_ports, running, serving, starting
 from vinegrape_server.settings import ServeSettings
@@ -43,10 +43,7 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_an_err
         assert is_running(child)
         raise KeyError
     assert process.returncode == -9
-    deadline = time.monotonic() + 30
-    while is_running(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not is_running(child))
 
 
 def test_children_of_a_command_that_has_exited_by_itself_do_not_fail_the_end():
