@@ -1,7 +1,7 @@
 """Write the generated parts of README.md and docs/: `make docs`.
 
 A page marks a part with the lines `<!-- generated: NAME -->` and `<!-- end -->`. `PARTS` maps each NAME to the function
-that makes its text from the code, the committed archive, or the measurements in docs/model/ and docs/performance/.
+that returns its text, from the code, the committed archive, or the measurements in docs/model/ and docs/performance/.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Part:
     """A generated part of a page.
 
     Attributes:
-        text: makes the part's Markdown.
-        is_current: whether a text that a page holds is as good as the new one. Arguments: the old text, the new text.
+        text: returns the part's Markdown.
+        is_current: returns whether a page may keep its text. Arguments: the text in the page, the new text.
     """
 
     text: Callable[[], str]
@@ -65,17 +65,17 @@ class Part:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """README.md and every page of docs/."""
+    """List README.md and every page of docs/."""
     return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def outdated(page: str) -> list[str]:
-    """The names of a page's parts that are out of date."""
+    """Return the names of the parts in a page's text that are out of date."""
     return [name for name, old in _PART.findall(page) if not PARTS[name].is_current(old, _text(name))]
 
 
 def update(page: str) -> str:
-    """Write a page's parts again where they are out of date."""
+    """Return a page's text with its outdated parts replaced."""
 
     def replace(match: re.Match[str]) -> str:
         name, old = match.groups()
@@ -107,7 +107,7 @@ def _metadata() -> Metadata:
 
 
 class _Context:
-    """What TorchServe passes to a handler with a batch of one request."""
+    """The context that TorchServe passes to a handler, for a batch of one request."""
 
     def __init__(self, folder: Path) -> None:
         self.system_properties: dict[str, Any] = {"model_dir": str(folder), "gpu_id": None}
@@ -124,7 +124,7 @@ class _Context:
 
 @cache
 def _response(file: str) -> dict[str, Any]:
-    """The response to a file of the repository, by the committed weights and this code's handler, without a server."""
+    """The response to a file of the repository: by the committed weights and the present handler, without a server."""
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(ARCHIVE) as archive:
             archive.extractall(folder)
@@ -136,7 +136,7 @@ def _response(file: str) -> dict[str, Any]:
 
 
 def _json_block(value: dict[str, Any]) -> str:
-    """A JSON block with one line per key, whose inner objects stay on one line unless they hold the message."""
+    """A Markdown block of JSON with one line per key; an error's keys also get one line each."""
     if "error" in value:
         return f"```json\n{json.dumps(value, indent=2)}\n```"
     lines = [f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()]
@@ -149,16 +149,16 @@ def answer() -> str:
 
 
 def same_answer(old: str, new: str) -> bool:
-    """Compare label, model and version, and the probabilities within a tolerance."""
+    """Return whether two responses have the same label and model, and probabilities that differ by at most 0.02."""
     try:
         first, second = (
             json.loads(text.strip("\n").removeprefix("```json").removesuffix("```")) for text in (old, new)
         )
-        classes = second["probabilities"]
+        before, after = first["probabilities"], second["probabilities"]
         return (
             all(first[key] == second[key] for key in ("label", "model"))
-            and first["probabilities"].keys() == classes.keys()
-            and all(abs(first["probabilities"][name] - classes[name]) <= PROBABILITY_TOLERANCE for name in classes)
+            and before.keys() == after.keys()
+            and all(abs(before[name] - after[name]) <= PROBABILITY_TOLERANCE for name in after)
         )
     except (ValueError, LookupError, TypeError):
         return False
@@ -173,7 +173,7 @@ def invalid_image() -> str:
 
 
 def errors() -> str:
-    """Every error that a request or an image can get."""
+    """The table of all errors that a request or an image can get."""
     kinds = sorted(RequestError.__subclasses__(), key=lambda error: (error.status, error.type))
     return _table(
         ["status", "`type`", "meaning"],
@@ -186,7 +186,7 @@ def _first_line(documented: type) -> str:
 
 
 def settings() -> str:
-    """Every setting of `vinegrape serve`."""
+    """The table of all settings of `vinegrape serve`."""
     rows = []
     for name, (owner, field) in server_settings.fields().items():
         allowed = ", ".join(f"`{value}`" for value in choices(owner, name))
@@ -197,7 +197,7 @@ def settings() -> str:
 
 
 def limits() -> str:
-    """The settings that limit a request."""
+    """The table of the settings that limit a request."""
     fields = {name: field for name, (_, field) in server_settings.fields().items() if name.startswith("max_image")}
     fields["max_instances"] = server_settings.fields()["max_instances"][1]
     rows = [[_option(name), f"{field.default:,}", field.metadata["meaning"]] for name, field in fields.items()]
@@ -209,7 +209,7 @@ def _option(setting: str) -> str:
 
 
 def metrics() -> str:
-    """Every metric of the operations port."""
+    """The table of all metrics of the operations port."""
     return _table(["metric", "type", "labels", "meaning"], (_metric_row(metric) for metric in _metrics()))
 
 
@@ -220,7 +220,7 @@ def _metric_row(metric: Metric) -> list[str]:
 
 
 def _metrics() -> Iterator[Metric]:
-    """The metrics of the workers, of the supervisor, and of TorchServe, in this order; their values mean nothing."""
+    """The metrics of the workers, of the supervisor, and of TorchServe, in this order; their values are not real."""
     workers = {metric.name: metric for metric in Metrics(_metadata().classes).registry.collect()}
     plan: Any = SimpleNamespace(
         archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
@@ -256,7 +256,7 @@ def _evaluation() -> dict[str, Any]:
 
 
 def model_facts() -> str:
-    """What the archive holds."""
+    """The main facts of the archive's metadata."""
     metadata, evaluation = _metadata(), _evaluation()
     return _table(
         ["", ""],
@@ -283,12 +283,12 @@ def model_figures() -> str:
             ["images, folds, seeds", f"{values['images']}, {values['folds']}, {len(values['seeds'])}"],
             ["accuracy", f"{values['accuracy']:.2%}: {seeds}"],
             ["its 95 % Wilson interval", f"{low:.1%} to {high:.1%}"],
-            ["accuracy of the int8 files", f"{values['int8']['accuracy']:.2%}; wrong images more or fewer: {changes}"],
+            ["accuracy of the int8 files", f"{values['int8']['accuracy']:.2%}; more errors than float32: {changes}"],
             *([f"recall of {name}", f"{recall:.1%}"] for name, recall in values["recall"].items()),
             ["log loss", f"{values['log_loss']:.3f}"],
             ["expected calibration error, 15 bins", f"{values['calibration_error']:.3f}"],
-            ["the same without the temperature", f"{values['calibration_error_before']:.3f}"],
-            ["the same of the int8 files", f"{values['int8']['calibration_error']:.3f}"],
+            ["calibration error without the temperature", f"{values['calibration_error_before']:.3f}"],
+            ["calibration error of the int8 files", f"{values['int8']['calibration_error']:.3f}"],
         ],
     )
 
@@ -307,7 +307,7 @@ def wrong_images() -> str:
 
 
 def parity() -> str:
-    """How far the exported files are from the trained model."""
+    """The differences between the exported files and the trained model."""
     figures = _metadata().metrics
     rows = [
         [
@@ -323,19 +323,19 @@ def parity() -> str:
 def comparison() -> str:
     """Accuracy and cost of several networks, the fastest first."""
     rows = []
-    for c in sorted(json.loads(COMPARISON.read_text()), key=lambda candidate: candidate["relative_latency"]):
-        low, high = c["accuracy_95"]
+    for row in sorted(json.loads(COMPARISON.read_text()), key=lambda row: row["relative_latency"]):
+        low, high = row["accuracy_95"]
         rows.append(
             [
-                f"`{c['architecture']}`",
-                "ImageNet" if c["pretrained"] else "random",
-                c["input_size"],
-                f"{c['accuracy']:.2%}",
+                f"`{row['architecture']}`",
+                "ImageNet" if row["pretrained"] else "random",
+                row["input_size"],
+                f"{row['accuracy']:.2%}",
                 f"{low:.1%} to {high:.1%}",
-                f"{c['int8_accuracy']:.2%}",
-                f"{c['int8_latency_ms']:.1f}",
-                f"{c['relative_latency']:.2f}",
-                f"{c['weights_mb']:.1f}",
+                f"{row['int8_accuracy']:.2%}",
+                f"{row['int8_latency_ms']:.1f}",
+                f"{row['relative_latency']:.2f}",
+                f"{row['weights_mb']:.1f}",
             ]
         )
     columns = ["input, px", "accuracy", "95 % interval", "int8 accuracy", "ms per image", "relative time", "MB"]
@@ -407,7 +407,7 @@ def performance() -> str:
 
 
 def machine() -> str:
-    """What the benchmark ran on."""
+    """The machine and the versions of the benchmark."""
     results = _benchmark()
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return f"Machine: {results.machine}. Versions: {versions}."
@@ -440,23 +440,23 @@ FILES = {BENCHMARK.with_suffix(".md"): benchmark}  # generated as a whole
 
 
 def outdated_everywhere() -> dict[Path, list[str]]:
-    """The pages that are out of date, each with the names of its parts, or its own name if it is generated whole."""
-    found = {page: outdated(page.read_text(encoding="utf-8")) for page in pages()}
-    found |= {file: [file.name] for file, text in FILES.items() if file.read_text(encoding="utf-8") != text()}
-    return {page: names for page, names in found.items() if names}
+    """Map each outdated page to the names of its outdated parts; a page that is generated whole, to its own name."""
+    names = {page: outdated(page.read_text(encoding="utf-8")) for page in pages()}
+    names |= {file: [file.name] for file, text in FILES.items() if file.read_text(encoding="utf-8") != text()}
+    return {page: parts for page, parts in names.items() if parts}
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a part is out of date.")
 def main(check: bool) -> None:
     """Write the generated parts of README.md and docs/, and print the names of those that changed."""
-    found = outdated_everywhere()
-    for page, names in found.items():
+    outdated_pages = outdated_everywhere()
+    for page, names in outdated_pages.items():
         click.echo(f"{page.relative_to(ROOT)}: {', '.join(names)}")
         if not check:
             text = FILES[page]() if page in FILES else update(page.read_text(encoding="utf-8"))
             page.write_text(text, encoding="utf-8")
-    if check and found:
+    if check and outdated_pages:
         click.echo("These parts are out of date. Run: make docs", err=True)
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""README.md and docs/: the generated parts are up to date, and what the pages name exists."""
+"""README.md and docs/: generated parts are up to date; links, commands and options exist."""
 
 import re
 import shlex
@@ -73,14 +73,14 @@ def test_every_vinegrape_command_and_option_exists(page):
 
 
 def unknown(line: str) -> str:
-    """The first word of a command line that its command does not know; empty if it knows all."""
+    """The first subcommand or option of a command line that does not exist, with the line; empty if all exist."""
     words = shlex.split(line.replace("...", ""))
     command: click.Command = vinegrape
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(click.Context(command), words.pop(0))
-        if found is None:
+        subcommand = command.get_command(click.Context(command), words.pop(0))
+        if subcommand is None:
             return line
-        command = found
+        command = subcommand
     if command.context_settings.get("ignore_unknown_options"):
         return ""
     parameters = command.get_params(click.Context(command))

@@ -1,4 +1,4 @@
-"""The committed figures and the committed archive belong together, and are good enough to publish."""
+"""The committed figures are those of the committed archive, and they are good enough to publish."""
 
 import dataclasses
 import zipfile
@@ -54,8 +54,7 @@ def test_the_archive_holds_the_figures_of_the_evaluation(report: Report) -> None
     assert metadata.architecture == report.recipe["model"]["architecture"]
 
 
-def test_the_model_is_good_enough(report: Report) -> None:
-    """What a model must reach to be published."""
+def test_the_model_is_good_enough_to_publish(report: Report) -> None:
     assert report.accuracy >= 0.98
     assert report.calibration_error <= 0.03
     assert report.int8 is not None

@@ -1,6 +1,6 @@
 """Train and test on a split that was made after augmentation, to show how misleading its accuracy is.
 
-Not part of the service; docs/notes/model-log.md has the result.
+It is not part of the service. docs/notes/model-log.md has the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ FOLDS = 5
 
 
 def write_copies(source: Path, target: Path, augmentation: Augmentation, side: int) -> None:
-    """Write each image and its augmented copies as PNG files, one folder per class."""
+    """Write each image of a data set and its augmented copies as PNG files, one folder per class.
+
+    Args:
+        source: folder of the data set.
+        target: folder to create.
+        augmentation: strength of the augmentation.
+        side: width and height of the written images, in pixels.
+    """
     torch.manual_seed(0)
     dataset = scan(source)
     for path, image in zip(dataset.paths, load_dataset(dataset, side, "bicubic"), strict=True):
@@ -38,7 +45,10 @@ def write_copies(source: Path, target: Path, augmentation: Augmentation, side: i
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 def main(folder: Path, overrides: tuple[str, ...]) -> None:
-    """Write the copies and the run to FOLDER, and print the misleading accuracy; OVERRIDES are those of train."""
+    """Write the copies and a training run to FOLDER, and print the misleading accuracy.
+
+    OVERRIDES are those of `vinegrape train`.
+    """
     cfg = compose_config(overrides)
     write_copies(Path(cfg.data.dir), folder / "images", Augmentation(**cfg.augmentation), cfg.input_size)
     cfg.data.dir, cfg.run_dir, cfg.seed = str(folder / "images"), str(folder / "run"), SEED

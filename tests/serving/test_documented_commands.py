@@ -83,7 +83,7 @@ def test_the_python_example_prints_the_same_as_rest(block, server, leaf):
 
 
 def test_each_page_that_shows_requests_has_live_blocks():
-    """Tags that nothing reads would make the tests above pass without a test."""
+    """Without this test, a misspelt tag would remove a block from the tests above without a failure."""
     live = {page.name for page, block in BLOCKS if block.tag == "live"}
     assert {"README.md", "api.md", "operations.md"} <= live
     assert {block.tag for _, block in BLOCKS} == {"", "live", "steps"}
@@ -92,7 +92,7 @@ def test_each_page_that_shows_requests_has_live_blocks():
 @pytest.mark.trains
 @pytest.mark.xdist_group("trained")
 def test_the_steps_of_training_your_own_make_an_archive(tmp_path, monkeypatch):
-    """README's steps, with fewer images and epochs, in this process: each would import torch again in its own."""
+    """README's steps, with fewer images and epochs. They run in this process, so that torch is imported only once."""
     monkeypatch.setattr(sys, "argv", sys.argv)  # `vinegrape train` sets it for Hydra
     ((_, block),) = [(page, block) for page, block in BLOCKS if block.tag == "steps"]
     smaller = block.text.replace("--images-per-class 40", "--images-per-class 10").replace("/tmp/", f"{tmp_path}/")

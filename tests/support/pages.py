@@ -1,4 +1,4 @@
-"""README.md and the pages of docs/: their code blocks, links, and the commands in them."""
+"""Read README.md and the pages of docs/: their code blocks, links and commands."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ class Block(NamedTuple):
         language: the first word after the fence, such as "sh".
         tag: the second word, if any. "live": run against a server. "steps": run in order.
         text: the lines between the fences.
-        shown: the text of the JSON block that follows, which is what the block prints; empty if there is none.
+        shown: the text of the JSON block that follows a shell block and shows its output; empty if there is none.
     """
 
     language: str
@@ -26,18 +26,22 @@ class Block(NamedTuple):
     shown: str = ""
 
 
-def blocks(page: Path) -> list[Block]:
-    """The code blocks of a page, in order."""
-    matches = list(_BLOCK.finditer(page.read_text()))
-    found = []
+def blocks(page: Path, until: str | None = None) -> list[Block]:
+    """The code blocks of a page, in order, up to the heading `until`."""
+    text = page.read_text()
+    if until is not None:
+        text, heading, _ = text.partition(f"\n## {until}\n")
+        assert heading, f"{page} has no heading {until!r}"
+    matches = list(_BLOCK.finditer(text))
+    result = []
     for match, following in zip(matches, [*matches[1:], None], strict=False):
         shown = following[3] if following and following[1] == "json" else ""
-        found.append(Block(*match.groups(), shown if match[1] == "sh" else ""))
-    return found
+        result.append(Block(*match.groups(), shown if match[1] == "sh" else ""))
+    return result
 
 
 def commands(page: Path, program: str) -> list[str]:
-    """The command lines of a page that call a program: in sh blocks, and in code spans of its text."""
+    """The arguments of each call of a program on a page: in sh blocks, and in code spans of the text."""
     text = page.read_text()
     lines = [line for block in blocks(page) if block.language == "sh" for line in _joined(block.text)]
     lines += re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))

@@ -1,11 +1,11 @@
 """Run the shell blocks of a documentation page with stand-ins for the programs that act outside the machine."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.pages import ROOT, blocks
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 # Records its name and arguments, each followed by NUL, and then a line feed. Prints the digest that the pages read.
@@ -18,16 +18,12 @@ STAND_INS = ("curl", "docker", "gcloud", "git", "kubectl", "make")
 PROGRAMS = ("bash", "cat", "id", "mkdir", "sed")
 
 
-def blocks(page: str, until: str | None = None) -> list[str]:
-    """The `sh` blocks of a page of docs/, up to a heading."""
-    text = (ROOT / "docs" / page).read_text()
-    if until is not None:
-        text, heading, _ = text.partition(f"\n## {until}\n")
-        assert heading, f"docs/{page} has no heading {until!r}"
-    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def scripts(page: str, until: str | None = None) -> list[str]:
+    """The shell blocks of a page of docs/, up to the heading `until`."""
+    return [block.text for block in blocks(ROOT / "docs" / page, until) if (block.language, block.tag) == ("sh", "")]
 
 
-def run(scripts: list[str], folder: Path) -> list[list[str]]:
+def run(shell_blocks: list[str], folder: Path) -> list[list[str]]:
     """Run shell blocks in a folder, as one script.
 
     A program that is neither a stand-in nor in PROGRAMS is not found, so no block can change anything outside `folder`.
@@ -43,7 +39,7 @@ def run(scripts: list[str], folder: Path) -> list[list[str]]:
         (programs / name).chmod(0o755)
     for name in PROGRAMS:
         (programs / name).symlink_to(shutil.which(name))
-    script = "set -euo pipefail\n" + "\n".join(scripts)
+    script = "set -euo pipefail\n" + "\n".join(shell_blocks)
     environment = {"PATH": str(programs), "RECORD": str(record)}
     result = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -27,8 +27,8 @@ def render(metadata: Metadata, archive_bytes: int) -> str:
     """Render the card as Markdown.
 
     Args:
-        metadata: of the archive, with the figures of a test.
-        archive_bytes: size of the archive.
+        metadata: the archive's metadata, with the figures of a test.
+        archive_bytes: size of the archive file.
 
     Raises:
         ExportError: the model was never tested.
