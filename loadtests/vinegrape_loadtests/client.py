@@ -30,9 +30,9 @@ def post(url: str, body: bytes, content_type: str = "application/octet-stream", 
     """Send one POST request on a new connection, without a proxy.
 
     Args:
-        url: of the form http://host:port/path.
+        url: a URL of the form http://host:port/path.
         body: the request's body.
-        content_type: its media type.
+        content_type: the body's media type.
         timeout_s: seconds to wait for the connection and for each read.
 
     Raises:

@@ -22,7 +22,7 @@ def encode(image: Image.Image, format_: str, **options: object) -> bytes:
     Args:
         image: the image.
         format_: Pillow's name of the format, such as "PNG".
-        options: of Pillow's encoder.
+        options: options of Pillow's encoder.
     """
     out = io.BytesIO()
     image.save(out, format_, **options)

@@ -31,7 +31,7 @@ class MemoryRow:
     """The memory that a server needed for one kind of request.
 
     Attributes:
-        name: of the request.
+        name: name of the request.
         peak_mib: the highest PSS while the load ran, by column, in MiB.
         responses: how often each HTTP status, or each kind of error, was returned.
     """

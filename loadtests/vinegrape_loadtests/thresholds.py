@@ -21,8 +21,8 @@ class Threshold:
 
     Attributes:
         name: shown in the table.
-        limit: in words.
-        measured: in words.
+        limit: text of the limit.
+        measured: text of the measured value.
         passed: whether the limit was met.
     """
 

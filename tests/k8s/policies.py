@@ -17,10 +17,10 @@ PRIVATE_PORTS = {DEFAULTS.management_port, DEFAULTS.grpc_management_port, DEFAUL
 
 # Seconds that TorchServe has to stop after draining, before it is killed
 STOP_S = 10
-# The most memory that a worker used, and that Java used beside its heap and direct buffers, in MiB: measured with
-# `vinegrape bench memory` and the settings of k8s/base
+# MiB: the most that a worker used, and that Java used in addition to its heap and direct buffers. Measured with
+# `vinegrape bench memory` and the settings of k8s/base.
 WORKER_MIB, JAVA_OTHER_MIB = 800, 350
-# Memory per further decoding thread of a worker, measured in the same way; and an estimate for CUDA, not measured
+# MiB: per further decoding thread of a worker, measured in the same way; for CUDA, an estimate
 DECODE_MIB, CUDA_MIB = 680, 2048
 # Twice the size of the temporary folder of a server that has started
 STARTED_MIB = 50

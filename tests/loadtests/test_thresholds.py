@@ -7,7 +7,7 @@ SETTINGS = LoadSettings(p95_ms=100, p99_ms=200, max_failure_ratio=0.01, min_righ
 
 
 class Total:
-    """Has what is used of Locust's statistics. Importing Locust would patch this whole process for gevent."""
+    """The used part of Locust's statistics. Importing Locust would patch this whole process for gevent."""
 
     def __init__(self, latencies_ms=(50,) * 100, failures=0):
         self.latencies_ms = sorted(latencies_ms)
@@ -38,7 +38,7 @@ def test_only_thresholds_that_are_not_met_fail(total, errors, failed):
 
 @pytest.mark.parametrize(("requests", "passed"), [(94, False), (95, True), (101, True)])
 def test_an_open_loop_must_send_nearly_all_due_requests(requests, passed):
-    """10 per second for 10 s. A Locust process that died sends none, and nothing else reports that."""
+    """10 per second for 10 s. A Locust process that died sends none and reports no failure."""
     settings = LoadSettings(arrival_rate=10, min_right_answers=1)
     thresholds = check_thresholds(Total([50] * requests), 0, settings, 10)
     assert [t.passed for t in thresholds if t.name == "arrivals"] == [passed]

@@ -94,7 +94,7 @@ def rest(url: str, bodies: Sequence[bytes], connections: int, seconds: float) ->
     """Send images in turn with wrk, one request at a time on each connection.
 
     Args:
-        url: to post to.
+        url: URL to post to.
         bodies: encoded images.
         connections: number of connections.
         seconds: duration, rounded to whole seconds.

@@ -27,7 +27,7 @@ def due_times(rate: float, seconds: float, *, poisson: bool, seed: int = 0) -> l
         rate: requests per second.
         seconds: duration.
         poisson: whether intervals are exponentially distributed, as from many independent clients; else they are equal.
-        seed: of the intervals.
+        seed: seed of the random intervals.
     """
     count = max(1, round(rate * seconds))
     gaps = np.random.default_rng(seed).exponential(1 / rate, count) if poisson else np.full(count, 1 / rate)
@@ -38,7 +38,7 @@ def run(url: str, bodies: Sequence[bytes], due: Sequence[float]) -> tuple[LoadRe
     """Send bodies in turn, each when it is due, on an idle connection; if all are busy, on a new one.
 
     Args:
-        url: to post to.
+        url: URL to post to.
         bodies: encoded images.
         due: seconds from the start at which each request is due.
 

@@ -14,8 +14,8 @@ class Target:
     """A target for one figure of the benchmark.
 
     Attributes:
-        name: of the figure, in words.
-        unit: of the figure; empty for a ratio.
+        name: name of the figure, as shown in the report.
+        unit: unit of the figure; empty for a ratio.
         limit: the value to reach.
         at_least: whether the figure must be at least the limit; else at most.
         figure: computes the figure from results; None if it was not measured.

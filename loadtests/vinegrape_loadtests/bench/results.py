@@ -61,11 +61,11 @@ class Results:
 
     Attributes:
         machine: description of the machine.
-        versions: of the software, by name.
-        options: of the run.
+        versions: versions of the software, by name.
+        options: options of the run.
         start_s: seconds from `vinegrape serve` to the first correct response, for each start.
         memory_mib: PSS by kind of process, after the warm-up.
-        measurements: of all rounds.
+        measurements: measurements of all rounds.
         open_loop_ms: percentiles of all rounds, by arrivals and part of the peak, such as "even 0.7".
     """
 

@@ -1,4 +1,4 @@
-"""Rounds: everything is measured once per round, so that a slower or faster machine affects all servers alike."""
+"""Rounds: everything is measured once per round, so that a slower or faster machine affects all servers equally."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measure_rounds(session: Session) -> None:
 
 
 def _steps(session: Session, round_: int) -> Iterator[Callable[[], None]]:
-    """The measurements of one round: closed loops in random order, then open loops at parts of their peak."""
+    """Yield the measurements of one round: closed loops in random order, then open loops at parts of their peak."""
     png = session.workloads["png"]
     steps: list[Callable[[], None]] = [partial(measure.measure_ceiling, session, round_, png, 1)]
     for workload in session.workloads.values():

@@ -37,9 +37,9 @@ class BenchServer:
     Attributes:
         name: shown in tables.
         pid: process id of the process that started all others.
-        url: to post images to.
+        url: URL to post images to.
         grpc: host and port of gRPC; empty if there is none.
-        operations_port: of the Prometheus metrics; 0 if there are none.
+        operations_port: port of the Prometheus metrics; 0 if there are none.
         opaque: whether it fails on an image with transparency.
     """
 
@@ -76,7 +76,7 @@ def fastapi(name: str, workers: int, folder: Path, image: bytes) -> Iterator[Ben
     """Run a FastAPI app with uvicorn.
 
     Args:
-        name: of the server in tables, and of its module in `vinegrape_loadtests.bench.peers`.
+        name: name of the server in tables, and of its module in `vinegrape_loadtests.bench.peers`.
         workers: number of uvicorn processes.
         folder: an unpacked archive, with further files that the app needs.
         image: the app has started when it responds to this image with success.

@@ -30,7 +30,7 @@ class BenchOptions:
     Attributes:
         archive: the archive to serve.
         leaf: the PNG that requests contain.
-        workloads: names; figures other than requests per second are measured with the PNG alone.
+        workloads: names of workloads. Figures other than requests per second are measured with the PNG alone.
         rounds: how often everything is measured.
         seconds: duration of each measurement.
         warm_up_s: duration of each server's load before the first measurement.

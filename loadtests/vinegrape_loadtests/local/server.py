@@ -33,7 +33,7 @@ class Server:
 
     Attributes:
         process: `vinegrape serve`.
-        ports: by the names of their settings, such as `rest_port`.
+        ports: ports by the names of their settings, such as `rest_port`.
     """
 
     process: subprocess.Popen[Any]
@@ -82,9 +82,9 @@ def starting(
     """Start `vinegrape serve`, and stop it at the end of the block, also after an error.
 
     Args:
-        options: of `vinegrape serve`.
-        ports: by the names of their settings; free ones if None.
-        environment: of the server; this process's if None.
+        options: options of `vinegrape serve`.
+        ports: ports by the names of their settings; free ones if None.
+        environment: environment variables of the server; those of this process if None.
         stdout: as for `subprocess.Popen`.
         stderr: as for `subprocess.Popen`.
     """
@@ -115,7 +115,7 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any
 
     Args:
         command: program and arguments.
-        options: of `subprocess.Popen`.
+        options: options of `subprocess.Popen`.
     """
     process = subprocess.Popen(command, **options)  # noqa: S603
     try:

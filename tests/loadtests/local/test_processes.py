@@ -8,7 +8,7 @@ from vinegrape_loadtests.local.processes import cpu_seconds, pss_mib, wait_until
 from vinegrape_loadtests.local.server import running, serving
 
 
-def test_the_family_of_an_ordinary_process_is_its_supervisor():
+def test_an_ordinary_process_counts_as_supervisor():
     with running([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         assert {kind for kind, _ in pss_mib(process.pid)} == {"supervisor"}
         wait_until_idle(process.pid)

@@ -46,7 +46,7 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_children_after_an_err
     wait_until(lambda: not is_running(child))
 
 
-def test_children_of_a_command_that_has_exited_by_itself_do_not_fail_the_end():
+def test_a_command_that_has_exited_by_itself_is_no_error():
     with running([sys.executable, "-c", "pass"]) as process:
         process.wait()
     assert process.returncode == 0
