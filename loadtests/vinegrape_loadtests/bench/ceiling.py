@@ -95,6 +95,7 @@ def start_ceiling(folder: Path, processes: int) -> Iterator[Ceiling]:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
             process.start()
+            theirs.close()  # so that the end of the process ends a receive, too
             stack.callback(process.join)
             stack.callback(process.terminate)
             connections.append(stack.enter_context(ours))
