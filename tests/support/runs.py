@@ -41,7 +41,7 @@ def write_run(folder: Path, dataset: Dataset, parts: Split, seed: int = 0) -> Ru
 
 
 def logits_of(predictions: Tensor, classes: int) -> Tensor:
-    """Logits [N, classes] that predict these classes, int64 [N], each with the same confidence."""
+    """Return logits, float32 [N, classes], that predict these classes, int64 [N], each with the same confidence."""
     return 4.0 * torch.nn.functional.one_hot(predictions, classes).float()
 
 

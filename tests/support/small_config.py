@@ -24,8 +24,8 @@ SMALL = (
 def compose_config(*overrides: str) -> DictConfig:
     """Compose the real configuration with the overrides for quick trainings, and then with `overrides`.
 
-    Hydra takes 0.2 s per composition. So it composes each selection of groups, such as augmentation=light, once; plain
-    values are then set in a copy. Hydra itself handles everything else, such as an unknown key.
+    Hydra takes 0.2 s per composition. So each selection of groups, such as augmentation=light, is composed once, and
+    plain values are set in a copy. Hydra itself handles everything else, such as an unknown key.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))

@@ -1,4 +1,4 @@
-"""Training: from images to weights to an archive.
+"""Train a classifier on images, evaluate it, and pack it into an archive.
 
 Commands import libraries when they run, because serving environments do not install the training extra.
 """

@@ -1,4 +1,4 @@
-"""Checks of settings: every message states the value, the allowed range and the setting's full name."""
+"""Checks of settings. Every message states the value, the allowed range and the setting's full name."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def read_group(settings: type[Settings], group: str, values: Mapping[str, Any]) 
     """Make a settings dataclass from a group of the configuration.
 
     Args:
-        settings: dataclass that checks its fields. A missing value becomes None.
+        settings: dataclass that checks its fields.
         group: name of the group, such as "optimizer", for error messages.
-        values: keys and values of the group.
+        values: keys and values of the group. The field of a missing key becomes None.
 
     Raises:
         SettingError: a key that the dataclass does not have, or a value that it rejects.

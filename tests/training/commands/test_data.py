@@ -55,12 +55,14 @@ def test_manifest_of_a_missing_folder_does_not_change_the_file(tmp_path: Path) -
     assert (tmp_path / "manifest.json").read_text() == "old"
 
 
-def test_check_of_other_images_lists_all_known_ones_as_missing_and_fails(tmp_path: Path) -> None:
+def test_check_of_other_images_lists_the_known_ones_as_missing_or_changed_and_fails(tmp_path: Path) -> None:
     draw_dataset(tmp_path, images_per_class=1, seed=0, side=16)
     result = run("check", tmp_path, "--names", 2)
     assert result.exit_code == 1
     assert "0 of 400 known images" in result.stdout
-    assert "and " in result.stdout
+    assert "Missing: 395\n" in result.stdout
+    assert "Changed (other content than in the manifest): 5\n" in result.stdout
+    assert "  and 393 more\n" in result.stdout
 
 
 def test_check_of_the_real_data_set_passes(leaves: Path) -> None:

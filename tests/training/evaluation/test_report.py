@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.runs import logits_of
 from tests.support.small_config import compose_config
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.data.dataset import scan
@@ -17,7 +18,7 @@ from vinegrape_training.fit.recipe import check_evaluated, differences, recipe
 
 def logits(*classes: int) -> torch.Tensor:
     """Logits that predict these classes, of two, with a probability of 0.982: [N, 2]."""
-    return 4.0 * torch.nn.functional.one_hot(torch.tensor(classes), 2).float()
+    return logits_of(torch.tensor(classes), 2)
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from tests.support.colours import draw_colours
 from tests.support.runs import FoldTraining
 from tests.support.small_config import SMALL, compose_config
 from vinegrape_cli.main import vinegrape
@@ -33,17 +31,13 @@ from vinegrape_training.experiments.tune import search
 from vinegrape_training.fit.run import Run
 from vinegrape_training.fit.train import train
 
+pytestmark = pytest.mark.usefixtures("plots_are_not_rendered")
+
 PLAN = CrossValidationPlan(seeds=(1, 2), folds=2)
 FOLDS = ["seed-1/fold-0", "seed-1/fold-1", "seed-2/fold-0", "seed-2/fold-1"]
 PLOTS = ("confusion.png", "reliability.png", "risk_coverage.png")
 
 WRONG = "blue/00.png"  # with seed 1, and in int8 also with seed 2
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten red and ten blue images."""
-    return draw_colours(tmp_path_factory.mktemp("images") / "colours", 10)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +59,6 @@ def finished(cfg: DictConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluation(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished evaluation, which a test may change."""
     return shutil.copytree(finished, tmp_path / "evaluation")
-
-
-@pytest.fixture(autouse=True)
-def plots_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes most of the time of an evaluation that trains nothing. `finished` renders its plots."""
-    if not request.node.get_closest_marker("trains"):
-        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def runs(folder: Path) -> list[Run]:
@@ -170,7 +157,7 @@ def test_settings_that_do_not_suit_repeated_training_are_refused_before_it(
         cross_validate(compose_config(*overrides), tmp_path / "evaluation", PLAN, train_fold=not_called)
     with pytest.raises(VinegrapeError, match=message):
         search([*SMALL, *overrides], tmp_path / "tune", 1, train_trial=not_called)
-    assert [path.name for path in tmp_path.iterdir()] == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_finished_int8_files_are_reported_without_the_option(evaluation: Path, cfg: DictConfig) -> None:

@@ -33,13 +33,13 @@ def test_the_table_shows_one_row_per_file() -> None:
 
 def test_each_file_is_compared_with_the_float_file(run: Path) -> None:
     result = measure_int8(run, shares=(0.0, 0.5))
-    everything, nothing, half = result.rows
+    float32, all_int8, half_int8 = result.rows
     assert (result.images, result.architecture, result.input_size) == (10, "small_cnn", 32)
-    assert (everything.float_share, everything.changed, everything.largest_difference) == (1.0, 0, 0.0)
-    assert everything.relative_time == 1.0
-    assert (nothing.float_share, half.float_share) == (0.0, 0.5)
-    assert half.mean_difference > 0
-    assert 0 < nothing.mean_difference < nothing.largest_difference
+    assert (float32.float_share, float32.changed, float32.largest_difference) == (1.0, 0, 0.0)
+    assert float32.relative_time == 1.0
+    assert (all_int8.float_share, half_int8.float_share) == (0.0, 0.5)
+    assert half_int8.mean_difference > 0
+    assert 0 < all_int8.mean_difference < all_int8.largest_difference
 
 
 def test_a_folder_without_a_run_is_reported(tmp_path: Path) -> None:

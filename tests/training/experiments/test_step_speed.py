@@ -45,7 +45,7 @@ def test_each_variant_adds_one_change_to_the_one_before() -> None:
 
 
 @pytest.mark.trains
-def test_two_variants_are_measured_in_processes_of_their_own() -> None:
+def test_two_variants_are_measured_in_separate_processes() -> None:
     cfg = compose_config([])
     leaves = tuple(step_speed.draw_leaf_png(number) for number in range(2))
     setting = Setting("small_cnn", leaves, 32, Augmentation(**cfg.augmentation))

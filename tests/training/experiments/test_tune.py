@@ -14,11 +14,9 @@ from types import SimpleNamespace
 import optuna
 import pytest
 from click.testing import CliRunner
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from tests.support.colours import draw_colours
 from tests.support.small_config import SMALL
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError
@@ -27,6 +25,8 @@ from vinegrape_training.experiments.search_space import SWEEP_FILE, load_space
 from vinegrape_training.experiments.tune import search
 from vinegrape_training.fit.config import compose_config
 from vinegrape_training.fit.run import Run
+
+pytestmark = pytest.mark.usefixtures("plots_are_not_rendered")
 
 # small_cnn has no stages to freeze; the decay of the average is searched
 NETWORK = tuple(override for override in SMALL if not override.startswith("trainer.average_decay"))
@@ -50,12 +50,6 @@ def study(folder: Path) -> optuna.Study:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten red and ten blue images."""
-    return draw_colours(tmp_path_factory.mktemp("images") / "colours", 10)
-
-
-@pytest.fixture(scope="module")
 def overrides(images: Path) -> list[str]:
     return [f"data.dir={images}", *SETTINGS]
 
@@ -72,13 +66,6 @@ def finished(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 def searched(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished search, which a test may change."""
     return shutil.copytree(finished, tmp_path / "tune")
-
-
-@pytest.fixture(autouse=True)
-def plots_are_not_rendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering takes most of the time of a search that trains nothing. `finished` renders its plot."""
-    if not request.node.get_closest_marker("trains"):
-        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: path.touch())
 
 
 def test_trials_are_trained_with_parameters_from_the_space(overrides: list[str], tmp_path: Path) -> None:

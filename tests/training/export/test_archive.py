@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.support.tiny_archive import BLACK, RED, probabilities
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE, Metadata, SelfCheck
+from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.export import archive as archive_module
 from vinegrape_training.export.archive import build
 
@@ -42,9 +43,9 @@ def test_the_same_export_gives_the_same_bytes(tiny_export, built, tmp_path):
 
 def test_an_archive_holds_code_weights_metadata_and_self_check_images(built):
     files = names(built)
-    assert {"vinegrape_entry.py", "vinegrape_handler/handler.py", "model.int8.onnx", METADATA_FILE} <= files
+    assert {"vinegrape_entry.py", "vinegrape_handler/handler.py", METADATA_FILE} <= files
     assert "self_check/0.png" in files
-    assert not {"model.onnx", "model.torchscript.pt"} & files
+    assert files & set(WEIGHTS_FILES.values()) == {WEIGHTS_FILES["onnx_int8"]}
     assert not any("__pycache__" in name for name in files)
 
 

@@ -56,12 +56,12 @@ def test_a_relative_data_dir_becomes_absolute() -> None:
 
 @pytest.mark.parametrize("override", ["trainer.devices=2", "trainer.num_nodes=2"])
 def test_several_processes_are_rejected(override: str) -> None:
-    with pytest.raises(SettingError, match=f"leave .*{override}.* at 1"):
+    with pytest.raises(SettingError, match=f"{override}.*; both must be 1"):
         check_one_process(compose_config(override))
 
 
 def test_a_command_that_trains_repeatedly_rejects_an_evaluation() -> None:
-    with pytest.raises(SettingError, match="evaluation=runs/x is for the one training that follows it"):
+    with pytest.raises(SettingError, match="evaluation=runs/x is only for the final `vinegrape train`"):
         check_repeated(compose_config("data.dir=leaves", "evaluation=runs/x"))
 
 

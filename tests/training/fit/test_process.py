@@ -14,7 +14,7 @@ print(torch.utils.deterministic.fill_uninitialized_memory)
 
 
 def test_a_program_gets_no_irrelevant_messages_and_no_filled_tensors() -> None:
-    """In a process of its own, because the settings are those of the whole process."""
+    """In a separate process, because the settings apply to the whole process."""
     result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "False"]
     assert "eval mode" not in result.stderr

@@ -1,4 +1,7 @@
-"""The commands from images to an archive. Each imports its module when it runs, because a server lacks torch."""
+"""The commands that turn images into an archive.
+
+Commands import libraries when they run, because serving environments do not install the training extra.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +111,7 @@ def compare(folder: Path, evaluations: tuple[Path, ...]) -> None:
 @click.argument("folder", type=_PATH)
 @click.option("--data", "data_dir", type=_PATH, help="Folder of the run's images, if they have moved.")
 @click.option("--min-int8-agreement", type=click.FloatRange(0, 1), default=0.98, show_default=True,
-              help="Smallest share of images whose top-1 class is the same in int8 and in the trained model."
-              )  # fmt: skip
+              help="Smallest share of images with the same top-1 class in int8 and in the trained model.")  # fmt: skip
 def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: float) -> None:
     """Export the model of the training run RUN to FOLDER: TorchScript, ONNX fp32, ONNX int8 and metadata.
 

@@ -25,8 +25,8 @@ from vinegrape_training.checks import check_number
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 BLUR_SIGMA = (0.3, 1.2)  # pixels
-_ERASED_AREA = (0.02, 0.15)
-_ERASED_ASPECT = (0.3, 3.3)
+_ERASED_AREA = (0.02, 0.15)  # fraction of the image
+_ERASED_ASPECT = (0.3, 3.3)  # height / width
 
 
 @dataclass(frozen=True)

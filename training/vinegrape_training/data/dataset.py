@@ -67,8 +67,8 @@ class Dataset:
 class Split:
     """The training, validation and test images, as paths of a `Dataset`.
 
-    Validation images choose the checkpoint and the temperature. Without any, training keeps the last epoch's weights.
-    Test images are only measured, and may also be empty.
+    The checkpoint is chosen, and the temperature fitted, on the validation images. Without any, training keeps the last
+    epoch's weights. Test images are used only to measure the network. Both may be empty.
     """
 
     train: tuple[str, ...]

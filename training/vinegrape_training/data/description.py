@@ -14,7 +14,7 @@ from vinegrape_training.data.dataset import scan
 from vinegrape_training.errors import DataError
 from vinegrape_training.progress import progress
 
-_OPAQUE = 128  # alpha, 0 to 255, from which a pixel belongs to the leaf
+_OPAQUE = 128  # smallest alpha, 0 to 255, of a pixel that belongs to the leaf
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ _OVERSAMPLING = 3  # polygons are drawn 3 times larger and averaged, because Pil
 _VEIN_RGB = (196, 200, 138)
 _STALK_RGB = (150, 132, 84)
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.float32]  # [side, side], or [side, side, 3] for colours
 
 
 def draw_leaf(kind: str, rng: np.random.Generator, side: int = 511) -> Image.Image:

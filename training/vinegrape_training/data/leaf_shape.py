@@ -67,7 +67,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Lobe:
-    """One lobe after random variation. Angles are in radians; `before` and `after` are the limits of the lobe."""
+    """One lobe after random variation. Angles are in radians; `before` and `after` are those of the bays beside it."""
 
     angle: float
     length: float
@@ -83,20 +83,23 @@ def grow(kind: Kind, rng: np.random.Generator) -> Shape:
     veins = _veins(lobes, base, rng)
     bend = rng.normal(0, 0.10)
     return Shape(
-        outline=_press(outline, kind.aspect, bend),
-        veins=tuple(Vein(_press(vein.points, kind.aspect, bend), vein.width) for vein in veins),
+        outline=_deform(outline, kind.aspect, bend),
+        veins=tuple(Vein(_deform(vein.points, kind.aspect, bend), vein.width) for vein in veins),
         stalk=_stalk(rng),
     )
 
 
-def _press(points: Points, aspect: float, bend: float) -> Points:
+def _deform(points: Points, aspect: float, bend: float) -> Points:
     """Scale the width of the leaf and bend its long axis slightly."""
-    pressed = points.real + 1j * points.imag * aspect
-    return np.asarray(pressed * np.exp(1j * bend * points.real), dtype=np.complex128)
+    scaled = points.real + 1j * points.imag * aspect
+    return np.asarray(scaled * np.exp(1j * bend * points.real), dtype=np.complex128)
 
 
 def _knots(kind: Kind, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Return angle (radians, -pi to pi) and radius of bays and tips in turn, from the stalk's bay around to itself."""
+    """Return (angle, radius) of bays and tips, alternating; the stalk's bay is the first and the last.
+
+    Angles are in radians, -pi to pi.
+    """
     stalk_bay = kind.bays[-1] * rng.uniform(0.7, 1.3)
     left, right = _side(kind, -1, rng), _side(kind, 1, rng)
     middle = (rng.normal(0, 0.03), kind.lobes[0][1] * rng.normal(1, 0.04))
@@ -129,10 +132,10 @@ def _outline(kind: Kind, knots: list[tuple[float, float]], rng: np.random.Genera
 
 def _margin(tip: tuple[float, float], bay: tuple[float, float], fullness: float) -> Points:
     """Return the smooth margin from the tip of a lobe to the bottom of a bay."""
-    way = np.linspace(0, 1, _STEPS)
+    fraction = np.linspace(0, 1, _STEPS)
     # near the bottom of the bay the angle changes more slowly than the radius, which makes the bay round
-    angle = tip[0] + (bay[0] - tip[0]) * np.sin(way * np.pi / 2) ** 1.15
-    fall = (1 - fullness) * np.sin(way * np.pi / 2) + fullness * way**2.6
+    angle = tip[0] + (bay[0] - tip[0]) * np.sin(fraction * np.pi / 2) ** 1.15
+    fall = (1 - fullness) * np.sin(fraction * np.pi / 2) + fullness * fraction**2.6
     radius = tip[1] + (bay[1] - tip[1]) * fall
     return np.asarray(radius * np.exp(1j * angle), dtype=np.complex128)
 
@@ -140,15 +143,15 @@ def _margin(tip: tuple[float, float], bay: tuple[float, float], fullness: float)
 def _teeth(margin: Points, lobe_angle: float, kind: Kind, at_stalk: bool, rng: np.random.Generator) -> Points:
     """Return the offset of each margin point that forms the teeth: largest at the tip, zero in the bay."""
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(margin)))])
-    way = along / along[-1]
+    fraction = along / along[-1]
     count = max(1, round(along[-1] * kind.teeth))
-    phase = way * (count + 0.5)
+    phase = fraction * (count + 0.5)
     number = np.rint(phase).astype(int)
     saw = 1 - 2 * np.abs(phase - number)  # 1 on a tooth, 0 between two
     height = kind.tooth * rng.uniform(0.65, 1.2, count + 2)
     height[1::2] *= 0.7
     height[0] = kind.tooth * 1.2
-    fading = np.clip((1 - way) / (0.45 if at_stalk else 0.3), 0, 1)
+    fading = np.clip((1 - fraction) / (0.45 if at_stalk else 0.3), 0, 1)
     ahead = np.gradient(margin)
     ahead /= np.abs(ahead)
     counterclockwise = np.angle(margin[-1] / margin[0]) > 0
@@ -181,16 +184,16 @@ def _veins(lobes: list[_Lobe], base: Points, rng: np.random.Generator) -> list[V
 
 def _trunk(lobe: _Lobe, rng: np.random.Generator) -> Points:
     """Return a main vein [24] from the stalk almost to the tip of a lobe."""
-    way = np.linspace(0, 1, 24)
-    sway = rng.normal(0, 0.05) * np.sin(way * np.pi)
-    return np.asarray(way * lobe.length * 0.99 * np.exp(1j * (lobe.angle + sway)), dtype=np.complex128)
+    fraction = np.linspace(0, 1, 24)
+    sway = rng.normal(0, 0.05) * np.sin(fraction * np.pi)
+    return np.asarray(fraction * lobe.length * 0.99 * np.exp(1j * (lobe.angle + sway)), dtype=np.complex128)
 
 
 def _branches(trunk: Points, count: int, angle: float, length: float, rng: np.random.Generator) -> list[Points]:
     """Return branches [16] on alternating sides of a trunk. Their angle (degrees) decreases towards their end."""
     whole = np.abs(trunk[-1] - trunk[0])
     starts = (np.arange(count) + rng.uniform(0.6, 1.0)) / (count + 0.5)
-    way = np.linspace(0, 1, 16)
+    fraction = np.linspace(0, 1, 16)
     branches = []
     for i, start in enumerate(starts):
         position = start * (len(trunk) - 1)
@@ -198,7 +201,7 @@ def _branches(trunk: Points, count: int, angle: float, length: float, rng: np.ra
         ahead = trunk[index + 1] - trunk[index]
         root = trunk[index] + ahead * (position - index)
         turn = np.radians(angle + rng.normal(0, 3)) * (1 if i % 2 else -1)
-        bow = turn * (1 - 0.45 * way)
+        bow = turn * (1 - 0.45 * fraction)
         step = ahead / np.abs(ahead) * np.exp(1j * bow) * whole * length * (1.05 - 0.5 * start) / 15
         branches.append(np.concatenate([[root], root + np.cumsum(step[:-1])]))
     return branches
@@ -213,7 +216,7 @@ def _inside(points: Points, lobe: _Lobe, edge: Floats, reach: Floats) -> Points:
 
 def _stalk(rng: np.random.Generator) -> Vein:
     """Return the stalk: a slightly curved line from the blade backwards."""
-    way = np.linspace(0, 1, 24)
-    turn = np.pi + rng.normal(0, 0.16) + rng.normal(0, 0.35) * way
-    points = way * rng.uniform(0.62, 0.8) * np.exp(1j * turn)
+    fraction = np.linspace(0, 1, 24)
+    turn = np.pi + rng.normal(0, 0.16) + rng.normal(0, 0.35) * fraction
+    points = fraction * rng.uniform(0.62, 0.8) * np.exp(1j * turn)
     return Vein(np.asarray(points, dtype=np.complex128), 0.042)

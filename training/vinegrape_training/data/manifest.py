@@ -114,10 +114,10 @@ def compare(folder: Path, manifest: Sequence[Entry]) -> Comparison:
     Raises:
         DataError: `folder` is not a folder or holds no images.
     """
-    found = scan(folder)
-    matching = set(found) & set(manifest)
-    by_digest = {entry.sha256: entry for entry in found if entry not in matching}
-    taken = {entry.place for entry in found}
+    entries = scan(folder)
+    matching = set(entries) & set(manifest)
+    by_digest = {entry.sha256: entry for entry in entries if entry not in matching}
+    places = {entry.place for entry in entries}
     missing: list[Entry] = []
     changed: list[Entry] = []
     misplaced: list[tuple[Entry, Entry]] = []
@@ -128,7 +128,7 @@ def compare(folder: Path, manifest: Sequence[Entry]) -> Comparison:
         if moved:
             (renamed if moved.label == known.label else misplaced).append((known, moved))
             explained.add(moved.place)
-        elif known.place in taken:
+        elif known.place in places:
             changed.append(known)
             explained.add(known.place)
         else:
@@ -139,7 +139,7 @@ def compare(folder: Path, manifest: Sequence[Entry]) -> Comparison:
         changed=tuple(changed),
         misplaced=tuple(misplaced),
         renamed=tuple(renamed),
-        new=tuple(entry for entry in found if entry.place not in explained),
+        new=tuple(entry for entry in entries if entry.place not in explained),
     )
 
 
@@ -176,9 +176,9 @@ def _places(comparison: Comparison) -> dict[str, list[str]]:
         "Missing": [entry.place for entry in comparison.missing],
         "Changed (other content than in the manifest)": [entry.place for entry in comparison.changed],
         "Misplaced (in another class's folder)": [
-            f"{known.place} is {found.place}" for known, found in comparison.misplaced
+            f"{known.place} is {moved.place}" for known, moved in comparison.misplaced
         ],
-        "Renamed": [f"{known.place} is {found.place}" for known, found in comparison.renamed],
+        "Renamed": [f"{known.place} is {moved.place}" for known, moved in comparison.renamed],
         "New (not in the manifest)": [entry.place for entry in comparison.new],
     }
 

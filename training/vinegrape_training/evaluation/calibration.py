@@ -63,8 +63,8 @@ def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.in
     correct = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [
-        abs(float(confidence[bin_of == b].mean()) - float(correct[bin_of == b].mean())) * np.mean(bin_of == b)
-        for b in np.unique(bin_of)
+        abs(float(confidence[inside].mean()) - float(correct[inside].mean())) * np.mean(inside)
+        for inside in (bin_of == index for index in np.unique(bin_of))
     ]
     return float(sum(gaps))
 

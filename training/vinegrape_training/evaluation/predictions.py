@@ -67,7 +67,7 @@ class Evaluation:
         )
 
     def metrics(self, classes: Sequence[str], temperature: float) -> dict[str, float]:
-        """The figures of a test under their names in `run.json`; arguments as for `figures`."""
+        """Return the figures of a test under their names in `run.json`; arguments as for `figures`."""
         return self.figures(classes, temperature).to_metrics()
 
     def _confusion(self) -> Tensor:

@@ -129,7 +129,7 @@ class Report:
             ) from error
 
     def figures(self) -> TestFigures:
-        """The figures that a run and a model card quote."""
+        """Return the figures that a run and a model card quote."""
         int8 = self.int8 or {}
         return TestFigures(
             images=self.images,
@@ -145,7 +145,7 @@ class Report:
         )
 
     def metrics(self) -> dict[str, float]:
-        """The figures under their names in `run.json`."""
+        """Return the figures under their names in `run.json`."""
         return self.figures().to_metrics()
 
     def table(self) -> str:
@@ -174,7 +174,7 @@ class Report:
 
 
 def _int8_figures(predictions: OutOfFold, correct: Tensor) -> dict[str, Any] | None:
-    """Compare the int8 files with the trained networks; `correct` [seeds, N] is 1 where the trained network is."""
+    """Compare the int8 files with the trained networks; `correct`, [seeds, N], is 1 where those are correct."""
     if predictions.int8 is None:
         return None
     int8_correct = (predictions.int8.argmax(dim=2) == predictions.labels).double()

@@ -52,8 +52,8 @@ class CrossValidationPlan:
     def __post_init__(self) -> None:
         if self.folds < 2 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingError(
-                f"Cross-validation needs at least 2 folds and different seeds; this is folds={self.folds}, "
-                f"seeds={self.seeds}."
+                f"folds is {self.folds} and seeds is {self.seeds}. "
+                "Cross-validation needs at least 2 folds and different seeds."
             )
 
 
@@ -154,26 +154,26 @@ def _test_int8(run: Run, dataset: Dataset) -> None:
     write_weights(graph, run, dataset, images, weights)
     network = load_network(weights, "onnx_int8", WorkerSettings(), "cpu")
     probabilities = parity.run(network, images[dataset.indices_of(run.split.test)], 1)
-    logs = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
-    Evaluation(logs, torch.from_numpy(dataset.labels_of(run.split.test))).write(run.folder / INT8_FILE)
+    log_probabilities = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
+    Evaluation(log_probabilities, torch.from_numpy(dataset.labels_of(run.split.test))).write(run.folder / INT8_FILE)
 
 
 def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> OutOfFold:
     """Collect the predictions of all folds; int8 predictions only if every fold has them."""
     shape = (len(splits), len(dataset.paths))
-    numbers = torch.empty(shape, dtype=torch.int64)
+    fold_numbers = torch.empty(shape, dtype=torch.int64)
     logits, int8 = (torch.empty(*shape, len(dataset.classes)) for _ in range(2))
     quantised = True
     for row, (seed, folds_of_seed) in enumerate(splits.items()):
         for number, parts in enumerate(folds_of_seed):
             fold, tested = _fold_folder(folder, seed, number), dataset.indices_of(parts.test)
-            numbers[row, tested] = number
+            fold_numbers[row, tested] = number
             logits[row, tested] = Evaluation.read(fold / TEST_FILE).logits
             quantised = quantised and _has_files(fold, INT8_FILE)
             if quantised:
                 int8[row, tested] = Evaluation.read(fold / INT8_FILE).logits
     labels = torch.tensor(dataset.labels)
-    return OutOfFold(tuple(splits), dataset.paths, labels, numbers, logits, int8 if quantised else None)
+    return OutOfFold(tuple(splits), dataset.paths, labels, fold_numbers, logits, int8 if quantised else None)
 
 
 def _draw(report: Report, predictions: OutOfFold, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What int8 changes in predictions and saves in time: `vinegrape bench int8 RUN`."""
+"""The effect of int8 on predictions and latency: `vinegrape bench int8 RUN`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
@@ -21,6 +19,7 @@ from vinegrape_training.experiments.timing import time_in_turns
 from vinegrape_training.export import parity, weights
 from vinegrape_training.export.graph import ServingGraph
 from vinegrape_training.fit.run import Run
+from vinegrape_training.progress import progress
 
 SHARES = (0.0, 0.05, weights.FLOAT_SHARE, 0.5)
 
@@ -106,7 +105,7 @@ def measure_int8(run_folder: Path, shares: Sequence[float] = SHARES) -> Int8Comp
         float_file = folder / WEIGHTS_FILES["onnx_fp32"]
         weights.write_onnx(graph, run.input_size, float_file)
         networks = [load_network(folder, "onnx_fp32", settings, "cpu")]
-        for share in track(shares, "Quantising", console=Console(stderr=True), transient=True):
+        for share in progress(shares, "Quantising"):
             target = folder / str(share)
             target.mkdir()
             weights.write_int8(float_file, calibration, target / WEIGHTS_FILES["onnx_int8"], share)
@@ -134,7 +133,7 @@ def compare_with_float(
         probabilities: float32 [N, classes], of the file.
         reference: float32 [N, classes], of the float32 file.
         labels: int64 [N].
-        relative_times: [rounds], the file's time over that of the float32 file.
+        relative_times: float64 [rounds], the file's time over that of the float32 file.
     """
     difference = np.abs(probabilities - reference)
     return Int8Row(

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2  # type: ignore[import-untyped]
@@ -37,6 +35,7 @@ from vinegrape_training.fit.lightning_module import ClassifierModule
 from vinegrape_training.fit.settings import OptimizerSettings
 from vinegrape_training.fit.trainer import precision
 from vinegrape_training.models.factory import create_model, preprocessing
+from vinegrape_training.progress import progress
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -106,7 +105,7 @@ class StepSpeed:
         device: name of the GPU, or of the CPU with its number of threads.
         images: per batch.
         side: width and height of the network's input in pixels.
-        rows: one per variant, the slowest configuration first.
+        rows: one per variant, from no optimisation to all of them.
     """
 
     device: str
@@ -182,7 +181,7 @@ def step_seconds(before: Variant, after: Variant, setting: Setting, rounds: int)
             stack.enter_context(ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(variant, setting)))
             for variant in (before, after)
         ]
-        steps = track(range(rounds + 1), after.name, console=Console(stderr=True), transient=True)
+        steps = progress(range(rounds + 1), after.name)
         rows = [[pool.submit(_step).result() for pool in pools] for _ in steps]
     return torch.tensor(rows[1:], dtype=torch.float64)
 
@@ -203,7 +202,7 @@ def speed_rows(steps: Sequence[Variant], seconds: Sequence[Tensor], images: int)
 
 
 def augment_one_by_one(augmentation: Augmentation) -> Augment:
-    """Build the same kinds of change from torchvision's transforms, for one image at a time."""
+    """Build the augmentation, without erasing, from torchvision's transforms, for one image at a time."""
     changes = v2.Compose(
         [
             v2.RandomHorizontalFlip(augmentation.flip),

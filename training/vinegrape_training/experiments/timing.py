@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from vinegrape_handler.networks import Network
+from vinegrape_training.progress import progress
 
 _ROUNDS = 40
 
@@ -32,7 +31,7 @@ def time_in_turns(networks: Sequence[Network], sides: Sequence[int]) -> NDArray[
     for network, image in zip(networks, images, strict=True):
         network(image)  # warm-up
     times = np.empty((_ROUNDS, len(networks)))
-    for row in track(range(_ROUNDS), "Measuring latency", console=Console(stderr=True), transient=True):
+    for row in progress(range(_ROUNDS), "Measuring latency"):
         for column, (network, image) in enumerate(zip(networks, images, strict=True)):
             start = time.perf_counter()
             network(image)

@@ -49,8 +49,8 @@ def build(
         The archive's metadata. Its version is a digest of the archive's content.
 
     Raises:
-        ArchiveError: the source lacks the weights, the code cannot be imported, or the archive is larger than
-            `MAX_BYTES`.
+        ArchiveError: the source is neither an export nor an archive, or lacks the weights; or the code cannot be
+            imported; or the archive is larger than `MAX_BYTES`.
     """
     with tempfile.TemporaryDirectory(prefix="vinegrape-archive-") as temporary:
         content, output = Path(temporary) / "content", Path(temporary) / "output"
@@ -72,7 +72,11 @@ def build(
 
 @contextmanager
 def opened(source: Path) -> Iterator[Path]:
-    """Yield the folder of an export; an archive is unpacked into a temporary folder."""
+    """Yield the folder of an export; an archive is unpacked into a temporary folder.
+
+    Raises:
+        ArchiveError: `source` is neither.
+    """
     if source.is_dir():
         yield source
         return
@@ -132,7 +136,9 @@ def _import_entry(content: Path) -> None:
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.'); import {_ENTRY_MODULE}"]
     result = subprocess.run(command, cwd=content, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
-        raise ArchiveError(f"The entry file of the archive cannot be imported:\n{result.stderr.strip()}")
+        raise ArchiveError(
+            f"{_ENTRY_MODULE}.py, the entry file, cannot be imported. Repair the code:\n{result.stderr.strip()}"
+        )
     for cache in content.rglob("__pycache__"):
         shutil.rmtree(cache)
 

@@ -58,8 +58,9 @@ def export_run(
         limits: of the parity check.
 
     Raises:
+        RunError: `run_folder` holds no finished run.
         DataError: the images are not those of the run.
-        ExportError: `folder` exists and is not an export.
+        ExportError: `folder` exists and is neither an export nor empty.
         ParityError: a file differs from the trained model by more than the limits.
     """
     _check_replaceable(folder)
@@ -92,11 +93,9 @@ def export_run(
 
 
 def _check_replaceable(folder: Path) -> None:
-    if (
-        folder.exists()
-        and not (folder / METADATA_FILE).is_file()
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
+    is_export = (folder / METADATA_FILE).is_file()
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_export and not is_empty:
         raise ExportError(f"{folder} exists and is not an export. Give the name of a new folder.")
 
 

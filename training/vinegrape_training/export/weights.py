@@ -131,8 +131,8 @@ def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, floa
 def _first_blocks(model: onnx.ModelProto, share: float) -> list[str]:
     """Return the names of the nodes that stay float.
 
-    These are all nodes up to the last convolution without an activation in the first share of the convolutions. Such a
-    convolution ends a block, and has few channels to convert between float and int8.
+    Among the first `share` of the convolutions, the last one without an activation is the end: all nodes up to it stay
+    float. Such a convolution ends a block, and has few channels to convert between float and int8.
 
     The images have a white background. Over white, the sums of the first filters must cancel exactly, and the
     depthwise convolutions after them amplify any rounding error. Most of MobileNetV2's int8 error arises here
@@ -177,6 +177,6 @@ def _remove_origin(model: onnx.ModelProto) -> None:
         item.ClearField("doc_string")
 
 
-def _spread(paths: Sequence[str], most: int) -> list[str]:
-    """Choose at most `most` paths at equal distances; sorted paths cover all classes evenly."""
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)]
+def _spread(paths: Sequence[str], count: int) -> list[str]:
+    """Choose at most `count` paths at equal distances; sorted paths cover all classes evenly."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]

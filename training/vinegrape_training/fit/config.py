@@ -89,9 +89,8 @@ def check_one_process(cfg: DictConfig) -> None:
     """
     if (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
         raise SettingError(
-            "Evaluation, search, and training with `evaluation` run in one process, because an evaluated recipe "
-            f"trains in one process: leave trainer.devices={cfg.trainer.devices} and "
-            f"trainer.num_nodes={cfg.trainer.num_nodes} at 1."
+            f"trainer.devices={cfg.trainer.devices} and trainer.num_nodes={cfg.trainer.num_nodes}; both must be 1 in "
+            "evaluation, search, and training with `evaluation`, because an evaluated recipe trains in one process."
         )
 
 
@@ -106,7 +105,7 @@ def check_repeated(cfg: DictConfig) -> None:
     check_one_process(cfg)
     if cfg.evaluation:
         raise SettingError(
-            f"evaluation={cfg.evaluation} is for the one training that follows it: remove it from this command."
+            f"evaluation={cfg.evaluation} is only for the final `vinegrape train`; remove it from this command."
         )
 
 

@@ -25,5 +25,6 @@ def prepare_process() -> None:
     for message in _IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     retain_freed_memory("training")
-    # Deterministic algorithms also fill new tensors, in case they are read before they are written: a sixth of a step
+    # Deterministic algorithms also fill new tensors, in case they are read before they are written.
+    # This takes a sixth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

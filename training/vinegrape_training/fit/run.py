@@ -85,7 +85,7 @@ class Run:
         """
         path = folder / RUN_FILE
         if not path.is_file():
-            raise RunError(f"{folder} has no {RUN_FILE}: it is not the folder of a finished training run.")
+            raise RunError(f"{folder} has no {RUN_FILE}. Give the folder of a finished training run.")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             for name in ("classes", "mean", "std"):
@@ -94,11 +94,13 @@ class Run:
             values["split"] = Split(**{part: tuple(paths) for part, paths in values["split"].items()})
             return cls(folder=folder, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is not a run that this version of vinegrape wrote: {error!r}.") from error
+            raise RunError(
+                f"{path} is not a run that this version of vinegrape can read: {error!r}. Train again."
+            ) from error
 
     @property
     def initial_weights(self) -> InitialWeights:
-        """The kind of weights that training started from. A file's path is not part of it, as it is local."""
+        """The kind of weights that training started from. The path of a file is left out, because it is local."""
         weights = str(OmegaConf.load(self.folder / CONFIG_FILE).weights)
         return "none" if weights == "none" else "hub" if weights == "imagenet" else "file"
 

@@ -1,6 +1,7 @@
 """One training run, from images to weights: `vinegrape train`.
 
-`train` does the work and `main` is the command line. Lightning and torchrun start this file with `python -m`.
+`train` does the work and `main` is the command line. In a distributed run, Lightning and torchrun run this file as a
+script in further processes.
 """
 
 from __future__ import annotations
@@ -87,12 +88,12 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     model = create_model(cfg.model.architecture, len(dataset.classes), str(cfg.weights), cfg.input_size)
-    expected = preprocessing(model, cfg.model.interpolation)
-    images = load_dataset(dataset, cfg.input_size, expected.interpolation)
+    model_preprocessing = preprocessing(model, cfg.model.interpolation)
+    images = load_dataset(dataset, cfg.input_size, model_preprocessing.interpolation)
     data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
     teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
     classifier = ClassifierModule(
-        model, expected, optimizer_settings(cfg), frozen_stages=cfg.model.frozen_stages, teacher=teacher
+        model, model_preprocessing, optimizer_settings(cfg), frozen_stages=cfg.model.frozen_stages, teacher=teacher
     )
     history = fit(cfg, folder, classifier, data)
 
@@ -103,9 +104,9 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
         architecture=cfg.model.architecture,
         classes=dataset.classes,
         input_size=cfg.input_size,
-        interpolation=expected.interpolation,
-        mean=expected.mean,
-        std=expected.std,
+        interpolation=model_preprocessing.interpolation,
+        mean=model_preprocessing.mean,
+        std=model_preprocessing.std,
         temperature=temperature,
         data_dir=dataset.folder,
         data_digest=dataset.digest(),
@@ -158,12 +159,12 @@ def _teacher(folder: Path, parts: Split) -> Teacher:
     model = run.load_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = Normalised(model, run.mean, run.std)
 
-    def teach(images: Tensor) -> Tensor:
+    def predict(images: Tensor) -> Tensor:
         with torch.no_grad():
             logits = network.to(images.device)(images.contiguous(memory_format=torch.channels_last))
             return logits.float().softmax(dim=1)  # type: ignore[no-any-return]
 
-    return teach
+    return predict
 
 
 @rank_zero_only

@@ -98,7 +98,12 @@ def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
 
 
 def evaluate(classifier: ClassifierModule, images: TensorDataset) -> Evaluation:
-    """Run the network on images without augmentation, in eval mode, in float32, on its current device."""
+    """Run the network on images without augmentation, in eval mode, in float32, on its current device.
+
+    Args:
+        classifier: is left in eval mode.
+        images: uint8 [N, 3, S, S] and labels, int64 [N].
+    """
     pixels, labels = images.tensors
     classifier.eval()
     with torch.inference_mode():

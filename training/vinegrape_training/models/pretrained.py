@@ -51,7 +51,7 @@ def _check_hub(architecture: str, config: PretrainedCfg) -> None:
         return
     try:
         HfApi().model_info(hub, timeout=_HUB_TIMEOUT_SECONDS)
-    except Exception as error:  # as above
+    except Exception as error:  # as in load_from_hub
         raise _hub_error(architecture, error) from error
 
 
