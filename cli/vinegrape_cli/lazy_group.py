@@ -14,11 +14,11 @@ import click
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is defined.
+    """The location and the summary of a command.
 
     Attributes:
         target: `module:attribute` of the Click command.
-        summary: its line in the group's help; given here, so that the help imports no command.
+        summary: its line in the group's help. It stands here so that the help does not import the command.
         extra: the extra of pyproject.toml that installs what the command imports; empty if none is needed.
     """
 
@@ -50,10 +50,10 @@ class LazyGroup(click.Group):
         return [name for name, command in self.lazy_commands.items() if find_spec(command.package)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is no command of this name.
+        """Import a command and return it; None if the group has no command of this name.
 
         Raises:
-            ClickException: the command's package is not installed.
+            ClickException: the command's package or a library that its module imports is not installed.
         """
         lazy = self.lazy_commands.get(cmd_name)
         if lazy is None:
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
             raise _missing_library(self.lazy_commands[str(ctx.invoked_subcommand)], error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
+        """Write the list of commands, without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self.lazy_commands[name].summary) for name in self.list_commands(ctx)])
 

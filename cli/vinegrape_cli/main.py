@@ -1,4 +1,4 @@
-"""The command `vinegrape`: its table of commands, and its errors."""
+"""The command `vinegrape`: the table of its subcommands, and how errors are printed."""
 
 from __future__ import annotations
 

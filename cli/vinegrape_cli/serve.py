@@ -30,7 +30,7 @@ def serve(config: Path | None, **values: Any) -> None:
         vinegrape serve --archive other.mar --backend torchscript
     """
     settings = ServeSettings.from_values(values)
-    # Before the imports, which take time: the kernel ignores a signal that process 1 of a container does not handle
+    # Handle signals before the slow imports: the kernel drops a signal that process 1 of a container does not handle
     with stop_signals() as stop:
         from vinegrape_server.serve import serve_archive
 

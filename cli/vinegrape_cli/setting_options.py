@@ -25,7 +25,7 @@ from vinegrape_server.settings import fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Cloud Run configures a container's port with a variable of this name
+# Cloud Run sets PORT to the port that the container must listen on
 _FURTHER_VARIABLES = {"rest_port": ["PORT"]}
 
 
@@ -33,7 +33,7 @@ class SettingOption(click.Option):
     """An option whose error messages name the source of the value: the option, the variable or the file."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return the source of the value."""
+        """Return the source of the value, such as `workers in vinegrape.toml` or `VINEGRAPE_WORKERS`."""
         source = ctx.get_parameter_source(self.name) if ctx and self.name else None
         if ctx and source is ParameterSource.DEFAULT_MAP:
             return f"{self.name} in {ctx.params['config']}"
@@ -66,7 +66,10 @@ def setting_options(*names: str) -> Callable[[Command], Command]:
 
 
 def read_settings_file(path: Path) -> dict[str, str]:
-    """Read a TOML file of settings. Click then parses the values, as it does those of environment variables.
+    """Read a TOML file of settings.
+
+    Returns:
+        Values by name, as text: Click parses them like those of environment variables.
 
     Raises:
         SettingError: the file cannot be read, or it has a key that is not the name of a setting.

@@ -31,7 +31,7 @@ class ArchiveInfo:
         """Read an archive without unpacking it.
 
         Raises:
-            ArchiveError: the file does not exist, or it is not an archive of `vinegrape archive`.
+            ArchiveError: the file is missing, is not made by `vinegrape archive`, or has no self-check images.
         """
         if not path.is_file():
             raise ArchiveError(

@@ -1,4 +1,4 @@
-"""Requests in flight: whether any request has arrived and has no response yet. TorchServe does not report this."""
+"""Finds out whether requests are in flight: received and without a response. TorchServe does not report this."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vinegrape_server.host.processes import find_workers
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.torchserve.client import TorchServeClient
 
-# TorchServe does not count a request that is still being received or copied to a worker. Large ones show only as CPU
-# time, so the CPU must be idle too: less than a fifth of a core for half a second. An idle Java and the requests of
-# this module take less.
+# TorchServe does not count a request that is still being received or copied to a worker. Only its CPU time shows it, so
+# the CPU must be idle too: less than 0.1 s of CPU time in half a second. An idle Java and the requests of this module
+# use less.
 _QUIET_S = 0.5
 _QUIET_CPU_S = 0.1
 
@@ -26,7 +26,7 @@ class InFlight:
         client: sends requests to TorchServe.
         worker_metrics: the workers' metrics.
         java_pid: process id of TorchServe's Java process.
-        max_batch_delay_ms: the longest time that a batch waits to fill.
+        max_batch_delay_ms: the longest time that a batch waits for more requests.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class InFlight:
         self._start_quiet_time()
 
     def none(self) -> bool:
-        """Return whether no request was seen for long enough. Call it repeatedly."""
+        """Return whether no request has been seen for half a second plus the batch delay. Call it repeatedly."""
         if self._is_busy() or self._cpu_s() - self._quiet_cpu_s > _QUIET_CPU_S:
             self._start_quiet_time()
         return time.monotonic() - self._quiet_since > self._quiet_s
@@ -50,7 +50,7 @@ class InFlight:
     def _is_busy(self) -> bool:
         """Return whether a request is queued or in a worker; True if TorchServe does not respond.
 
-        The queue is read first: a request moves from the queue to a worker and would be missed in the other order.
+        It reads the queue first. In the other order it would miss a request that moves from the queue to a worker.
         """
         try:
             return bool(self._client.queued_requests() or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name))
@@ -58,10 +58,10 @@ class InFlight:
             return True
 
     def _cpu_s(self) -> float:
-        """CPU seconds that Java and the workers have used; infinity if one of them has just ended."""
+        """Return the CPU seconds that Java and the workers have used; infinity if one of them has just ended."""
         try:
             java = psutil.Process(self._java_pid)
             times = [process.cpu_times() for process in (java, *find_workers(java))]
-        except psutil.Error:  # a sum without this process would be lower, which would look like an idle CPU
+        except psutil.Error:  # without this process the sum would be lower, and the CPU would look idle
             return math.inf
         return float(sum(used.user + used.system for used in times))

@@ -51,7 +51,7 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
         settings.worker,
         backend=backend,
         device="cuda" if gpus else "cpu",
-        # As the handler chooses: one worker per core needs no more, one worker per GPU waits for decoded images
+        # The same defaults as in the handler: a GPU's only worker would wait for decoded images with 1 thread
         decode_threads=settings.worker.decode_threads or (8 if gpus else 1),
     )
     fitted = dataclasses.replace(
@@ -65,7 +65,7 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
 
 def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> bool:
     if worker.device == "cuda" and gpus == 0:
-        raise SettingError("device is cuda, but neither nvidia-smi nor torch finds a GPU. Set device to cpu.")
+        raise SettingError("device is cuda, but nvidia-smi and torch find no GPU that can be used. Set device to cpu.")
     if worker.device != "auto":
         return worker.device == "cuda"
     runs_torch = worker.backend == "torchscript" or (worker.backend == "auto" and "torchscript" in archive.backends)

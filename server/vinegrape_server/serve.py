@@ -1,4 +1,4 @@
-"""Serve an archive in the foreground: check, start, wait until ready, watch, stop."""
+"""Serve an archive in the foreground: check the settings, then start, watch and stop TorchServe."""
 
 from __future__ import annotations
 
@@ -67,16 +67,17 @@ def check_ports(settings: ServeSettings) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
         except OSError as error:
-            what = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
-            option = name if what == "PORT" else "operations_host" if name == "operations_port" else "host"
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                option = f"--{name.replace('_', '-')} PORT"
+            else:
+                option = "--operations-host HOST" if name == "operations_port" else "--host HOST"
             raise SettingError(
-                f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). "
-                f"Choose another: --{option.replace('_', '-')} {what}"
+                f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). Choose another: {option}"
             ) from error
 
 
 def banner(plan: Plan) -> str:
-    """The text that a started server prints: what it serves, its addresses, and commands to try."""
+    """Return the text that a started server prints: its model, its addresses, and commands to try."""
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
     url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"

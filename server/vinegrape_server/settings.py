@@ -13,15 +13,16 @@ from vinegrape_handler.settings import MAX_BATCH_SIZE, WorkerSettings
 
 LOOPBACK = "127.0.0.1"
 
-# TorchServe keeps a request's size in a Java int, and several copies of the request in memory. Its own limit is set a
-# little above ours, because our error explains more than its empty 413: enough for the largest image in base64.
+# TorchServe's limit for a request is higher than our limit for an image: an image in base64 must fit, and our handler's
+# error for a larger image has a message, while TorchServe's own 413 has no body. TorchServe keeps the size of a request
+# in a Java int, which limits both.
 _REQUEST_BYTES_PER_IMAGE_BYTE = 1.5
 _MAX_IMAGE_BYTES = int(2**31 / _REQUEST_BYTES_PER_IMAGE_BYTE) - 1
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Where the server listens and how it distributes the requests. `worker` holds the settings of each worker.
+    """The server's addresses, limits and batching. `worker` holds the settings of each worker.
 
     Raises:
         SettingError: a setting is out of its range, or two ports are the same.
@@ -50,7 +51,7 @@ class ServeSettings:
             self,
             workers=0,
             batch_size=0,
-            max_batch_delay_ms=1,  # TorchServe silently takes 0 for 100 ms
+            max_batch_delay_ms=1,  # TorchServe uses 100 ms for 0, without a warning
             queue_size=1,
             response_timeout_s=1,
             startup_timeout_s=1,
@@ -76,7 +77,11 @@ class ServeSettings:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> ServeSettings:
-        """Create the settings from values by name, those of `WorkerSettings` included."""
+        """Create the settings from values by name, which include those of `WorkerSettings`.
+
+        Raises:
+            SettingError: a value is invalid, see `ServeSettings` and `WorkerSettings`.
+        """
         worker_names = {f.name for f in dataclasses.fields(WorkerSettings)}
         worker = {name: value for name, value in values.items() if name in worker_names}
         server = {name: value for name, value in values.items() if name not in worker_names}
@@ -103,7 +108,11 @@ class ServeSettings:
 
 
 def check_port(name: str, port: int) -> None:
-    """Raise a SettingError for a port number out of range."""
+    """Check that a port number is between 1 and 65535.
+
+    Raises:
+        SettingError: it is not.
+    """
     if not 1 <= port <= 65535:
         raise SettingError(f"{name} is {port}; a port must be between 1 and 65535.")
 

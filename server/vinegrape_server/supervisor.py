@@ -35,7 +35,7 @@ class Phase(enum.Enum):
 
 
 class Supervisor:
-    """Supervises one TorchServe and its workers. As a context manager it leaves none of them running.
+    """Supervises one TorchServe and its workers. As a context manager it ends them with the block.
 
     Args:
         plan: what to start.
@@ -70,7 +70,7 @@ class Supervisor:
         self._process.__exit__(*exception)
 
     def why_not_live(self) -> str:
-        """The reason why the server is not live; empty if TorchServe runs and, once ready, responds."""
+        """Return the reason why the server is not live; empty if TorchServe runs and, once ready, responds."""
         if not self._process.is_running():
             return "TorchServe has ended"
         if self._phase is Phase.READY and self._silent_s() > _NOT_LIVE_S:
@@ -78,7 +78,7 @@ class Supervisor:
         return ""
 
     def why_not_ready(self) -> str:
-        """The reason why the server accepts no requests; empty from the workers' self-checks until the stop."""
+        """Return the reason why the server is not ready; empty after the workers' self-checks and before the stop."""
         if self._phase is Phase.STARTING:
             return f"starting: {self._progress()}"
         if self._phase is Phase.STOPPING:
@@ -88,7 +88,7 @@ class Supervisor:
     def wait_until_ready(self, stop: Stop) -> bool:
         """Wait until every worker has passed a self-check.
 
-        TorchServe's `/ping` is no sign of this: it reports "Healthy" before a model is loaded.
+        TorchServe's `/ping` does not show this: it reports "Healthy" before a model is loaded.
 
         Returns:
             False if a stop is requested first.
@@ -118,9 +118,10 @@ class Supervisor:
     def watch(self, stop: Stop) -> None:
         """Watch TorchServe until a stop is requested.
 
+        TorchServe stops restarting a worker that fails repeatedly, and then refuses every request.
+
         Raises:
-            ServeError: TorchServe has ended, or for `startup_timeout_s` it has not responded or no worker has run.
-                TorchServe gives up on a worker that fails repeatedly, and then refuses every request.
+            ServeError: TorchServe has ended; or it has not responded, or no worker has run, for `startup_timeout_s`.
         """
         limit_s = self._settings.startup_timeout_s
         worker_seen_at = pinged_at = time.monotonic()
@@ -140,11 +141,11 @@ class Supervisor:
     def stop(self, stop: Stop) -> None:
         """Report "not ready", wait for the requests in flight, then end TorchServe.
 
-        TorchServe itself drops its requests on SIGTERM. New requests are still answered while this waits, until
-        `drain_timeout_s` has passed or an immediate stop is requested.
+        TorchServe itself drops its requests on SIGTERM. The wait ends at the latest after `drain_timeout_s`, or when an
+        immediate stop is requested. New requests that arrive during the wait are served too.
 
         Raises:
-            ServeError: TorchServe has ended before the requests in flight were answered.
+            ServeError: TorchServe has ended during the wait.
         """
         was_ready = self._phase is Phase.READY
         self._phase = Phase.STOPPING
@@ -172,7 +173,7 @@ class Supervisor:
         return time.monotonic() - self._responded_at
 
     def _has_worker(self) -> bool:
-        """Return whether a worker runs; True if it cannot be read, for example if too many files are open."""
+        """Return whether a worker runs; True if the metrics cannot be read, for example if too many files are open."""
         try:
             return bool(self.worker_metrics.gauge(WORKERS_READY.name))
         except OSError:

@@ -25,13 +25,13 @@ def instance_folder() -> Iterator[Path]:
         folder = Path(name)
         with (folder / "unlocked").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Renamed after locking: another server never finds a lock file that is not locked
+            # Rename the file only after it is locked: another server must never find an unlocked lock file
             (folder / "unlocked").rename(folder / LOCK_FILE)
             yield folder
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of killed servers. In a container, the temporary folder outlives a restart."""
+    """Remove the folders of killed servers. They also remain when a container restarts."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK_FILE}"):
         with contextlib.suppress(OSError), _opened(lock) as file:
             if _is_our_file(file):
@@ -43,7 +43,7 @@ def remove_abandoned() -> None:
 def _opened(path: Path) -> Iterator[int]:
     """Open a file for reading and yield its file descriptor.
 
-    Every user may write to the temporary folder: do not follow a link, do not wait for a pipe.
+    It does not follow a link and does not wait for a pipe, because every user may write to the temporary folder.
     """
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:

@@ -16,7 +16,7 @@ def count_gpus(use_torch: bool) -> int:
     """Count the GPUs that can be used.
 
     Args:
-        use_torch: count the GPUs that the installed torch can use, instead of those that NVIDIA's driver lists.
+        use_torch: count the GPUs that the installed torch can use, instead of those that `nvidia-smi` lists.
     """
     if shutil.which("nvidia-smi") is None:
         return 0

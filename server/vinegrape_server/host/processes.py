@@ -14,13 +14,13 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, even if the parent is killed by SIGKILL. Linux only."""
+    """Let the kernel kill this process when its parent ends, even if SIGKILL ends the parent. Linux only."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process runs. A zombie does not."""
+    """Return whether a process runs; False for a zombie."""
     try:
         running: bool = psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -14,11 +14,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Stop:
-    """A request to stop, made by Ctrl-C, by an orchestrator or by a closed terminal.
+    """A request to stop the server, from Ctrl-C, an orchestrator or a closed terminal.
 
     Attributes:
-        requested: set by the first signal: stop after the requests in flight have their responses.
-        immediate: set by the second signal: stop now.
+        requested: set by the first signal. The server stops once the requests in flight have their responses.
+        immediate: set by the second signal. The server stops at once.
     """
 
     requested: threading.Event = field(default_factory=threading.Event)
@@ -33,7 +33,7 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Handle SIGINT, SIGTERM and SIGHUP while the block runs.
 
-    SIGHUP stays ignored where it is ignored already: this is how `nohup` protects a process from a closed terminal.
+    SIGHUP stays ignored if it is ignored already: `nohup` does this to protect a process from a closed terminal.
     """
     stop = Stop()
 

@@ -54,7 +54,7 @@ class ModelInfo(Collector):
 
 
 class ResidentMemory(Collector):
-    """Resident memory by kind of process. A page that two processes share counts in both."""
+    """The gauge `vinegrape_resident_memory_bytes` by kind of process. Memory that two of them share counts twice."""
 
     def __init__(self, java_pid: int) -> None:
         self._processes = {"supervisor": psutil.Process(), "frontend": psutil.Process(java_pid)}

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-_CLIENT_TIMEOUT_S = 10  # for one connection, however slowly its request arrives
-_MAX_CLIENTS = 32  # connections at once; more would use up the files that this process may open
+_CLIENT_TIMEOUT_S = 10  # the longest time of one connection; a slow client cannot extend it
+_MAX_CLIENTS = 32  # connections at the same time; more could exceed this process's limit of open files
 
 
 @contextlib.contextmanager
@@ -49,14 +49,14 @@ def serve_operations(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # a client whose connection does not fit in retries after one second
+    request_queue_size = 128  # connections that wait to be accepted; the client of a further one retries after 1 s
 
     def __init__(self, *arguments: Any) -> None:
         self._slots = threading.BoundedSemaphore(_MAX_CLIENTS)
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
-        """Bind without the DNS lookup that `HTTPServer` makes: there may be no DNS server."""
+        """Bind without the DNS lookup of `HTTPServer`, because there may be no DNS server."""
         TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -67,7 +67,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one client, and close its connection after the timeout."""
+        """Serve one client, and close its connection if it takes longer than the timeout."""
         timer = threading.Timer(_CLIENT_TIMEOUT_S, _close, (request,))
         timer.daemon = True
         timer.start()
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(TypeError, ValueError):
                 encode, content_type = choose_encoder(accept)
                 return encode(self.metrics), content_type
-        raise AssertionError("An empty Accept header gives plain text")
+        raise AssertionError("prometheus_client rejects an empty Accept header")
 
     def _send(self, status: http.HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
@@ -123,4 +123,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: probes come every few seconds."""
+        """Log nothing, because probes come every few seconds."""

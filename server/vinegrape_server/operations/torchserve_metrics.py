@@ -16,7 +16,7 @@ class _Source:
     """One of TorchServe's metrics.
 
     Attributes:
-        unit: the factor from TorchServe's unit to ours: 1e-6 from microseconds to seconds.
+        unit: the factor from TorchServe's unit to ours, such as 1e-6 from microseconds to seconds.
         labels: TorchServe's labels to keep, and our names for them.
         fixed: labels to add, and their values.
     """
@@ -33,7 +33,7 @@ class _Family:
     Attributes:
         kind: counter or gauge.
         help: the metric's help text.
-        sources: TorchServe's metrics that it sums, by name.
+        sources: TorchServe's metrics whose values it sums, by name.
     """
 
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
@@ -43,8 +43,8 @@ class _Family:
 
 _GPU = {"DeviceId": "gpu"}
 
-# Left out: HandlerTime and PredictionTime of TorchServe 0.12, which hold only the last value of what our histograms
-# count, and the labels Level and Hostname, which have one value each.
+# HandlerTime and PredictionTime of TorchServe 0.12 are left out: they hold only the last value, while our histograms
+# count every value. The labels Level and Hostname are left out: each has only one value.
 _FAMILIES = {
     "ts_inference_requests": _Family(
         CounterMetricFamily,
@@ -113,7 +113,7 @@ class TorchServeMetrics(Collector):
     """Reads TorchServe's metrics and translates them.
 
     Args:
-        fetch: returns the text of TorchServe's metrics port. If it raises an OSError, there are no such metrics.
+        fetch: returns the text of TorchServe's metrics port. If it raises an OSError, `collect` yields no metrics.
     """
 
     def __init__(self, fetch: Callable[[], str]) -> None:
@@ -131,7 +131,7 @@ class TorchServeMetrics(Collector):
 
 
 def _translate(name: str, family: _Family, families: dict[str, Metric]) -> Metric:
-    """Sum TorchServe's samples to one of our metrics. It has no samples if TorchServe has none."""
+    """Sum TorchServe's samples to one of our metrics, which has no samples if TorchServe has none."""
     (labels,) = {(*source.labels.values(), *source.fixed) for source in family.sources.values()}
     total: dict[tuple[str, ...], float] = {}
     for origin, source in family.sources.items():

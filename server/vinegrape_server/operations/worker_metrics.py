@@ -15,11 +15,11 @@ from prometheus_client.registry import Collector
 from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
 from vinegrape_server.host.processes import is_running
 
-_DEAD = "dead"  # stands in a file's name in the place of the process id
+_DEAD = "dead"  # replaces the process id in a file's name
 
 
 class WorkerMetrics(Collector):
-    """Sums the metrics that the workers keep in files. Counts of a worker that has ended are kept; its files are not.
+    """Sums the metrics that the workers keep in files. It keeps the counts of ended workers and removes their files.
 
     In its multiprocess mode, prometheus_client writes one file per kind of metric and process: `counter_123.db`,
     `gauge_livesum_123.db`.
@@ -59,7 +59,7 @@ class WorkerMetrics(Collector):
             kind, _, pid = path.stem.rpartition("_")
             if pid == _DEAD or is_running(int(pid)):
                 continue
-            # Rename the file first: if a later step fails, its counts are lost but never added twice
+            # Rename the file first: if a later step fails, its counts are lost, but they are never added twice
             folding = path.rename(path.with_suffix(".folding"))
             if kind.startswith("gauge"):  # each worker has exactly one such file
                 self._deaths += 1

@@ -46,7 +46,7 @@ class TorchServeClient:
             The process id of the worker that has passed the check; None if no worker has passed it.
 
         Raises:
-            ServeError: the handler in the archive does not know self-checks.
+            ServeError: the handler in the archive does not support self-checks.
         """
         path = f"/predictions/{self._archive.metadata.name}"
         host, port = self._settings.host, self._settings.rest_port
@@ -83,5 +83,5 @@ class TorchServeClient:
         """
         response = get(LOOPBACK, self._settings.metrics_port, "/metrics", _METRICS_TIMEOUT_S)
         if response.status != HTTPStatus.OK:
-            raise ConnectionError(f"TorchServe's metrics port responds with status {response.status}")
+            raise ConnectionError(f"TorchServe's metrics port responded with status {response.status} instead of 200.")
         return response.body.decode()

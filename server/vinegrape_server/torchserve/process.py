@@ -20,7 +20,7 @@ _TERMINATE_TIMEOUT_S = 10
 
 
 class TorchServeProcess:
-    """A running TorchServe. As a context manager it kills TorchServe and its workers at the end of the block.
+    """A TorchServe that starts at construction. As a context manager it kills TorchServe and its workers at the end.
 
     Args:
         command: the command that starts TorchServe.
@@ -42,7 +42,7 @@ class TorchServeProcess:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # A process group of its own: Ctrl-C in the terminal does not reach it, and one signal ends all of it
+            # A new process group: Ctrl-C in the terminal does not reach it, and one signal ends the whole group
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -65,7 +65,7 @@ class TorchServeProcess:
     def check(self) -> None:
         """Check that TorchServe runs and that, before `log.release()`, no worker has logged a failed start.
 
-        Later, a worker's failure is no error: the other workers go on while TorchServe restarts it.
+        Later, a worker's failure is not an error: the other workers continue while TorchServe restarts it.
 
         Raises:
             ServeError: TorchServe has ended, or a worker cannot start.
@@ -81,7 +81,7 @@ class TorchServeProcess:
             raise ServeError(f"TorchServe {how}. See the log above.")
 
     def terminate(self, stop: Stop) -> None:
-        """Send SIGTERM and wait up to 10 s for the end, or until an immediate stop is requested."""
+        """Send SIGTERM, and wait for the end: up to 10 s, or until an immediate stop is requested."""
         self._process.terminate()
         deadline = time.monotonic() + _TERMINATE_TIMEOUT_S
         while self.is_running() and time.monotonic() < deadline and not stop.immediate.wait(_POLL_S):

@@ -1,8 +1,7 @@
-"""A worker process: loads the model that TorchServe's frontend names, and computes the responses of its batches.
+"""A worker process: loads the model that TorchServe's frontend names, and responds to its batches.
 
-It runs in the place of TorchServe's own worker, `ts/model_service_worker.py`, which needs torch and takes about five
-times as long to pass on a request (205 us instead of 42 us). It is a script of its own. It must not import
-`vinegrape_handler`, because the archive brings its own copy.
+It replaces TorchServe's own worker, `ts/model_service_worker.py`, which needs torch and takes 205 us instead of 42 us
+per request (docs/notes/performance-log.md). It must not import `vinegrape_handler`: each archive has its own copy.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _CONNECT_TIMEOUT_S = 30
 
 
 class BatchContext:
-    """What a handler can read and set for a batch: the part of `ts.context.Context` that our handler uses.
+    """The context of one batch, for the handler: the part of `ts.context.Context` that our handler uses.
 
     Attributes:
         system_properties: `model_dir` and `gpu_id`.
@@ -74,7 +73,7 @@ class Service:
         self._handler.initialize(BatchContext(self._system_properties))
 
     def respond(self, batch: Sequence[WireRequest]) -> bytes:
-        """Return the encoded responses of a batch. If the handler raises an exception, all of them are errors."""
+        """Return the encoded responses of a batch. If the handler raises an exception, every response is an error."""
         context = BatchContext(self._system_properties, batch)
         try:
             bodies = self._handler.handle([request.inputs for request in batch], context)
@@ -116,7 +115,7 @@ def main() -> None:
     parser.add_argument("--sock-name", type=Path, required=True)
     parser.add_argument("--metrics-config", help="an option of TorchServe's own workers; ignored")
     path = parser.parse_args().sock_name
-    # TorchServe discards a worker's standard output. Libraries log there, also about a client's invalid image.
+    # TorchServe discards a worker's standard output: libraries also log about the invalid images of clients
     logging.basicConfig(stream=sys.stdout)
     with socket.socket(socket.AF_UNIX) as listener:
         path.unlink(missing_ok=True)

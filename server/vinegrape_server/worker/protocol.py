@@ -36,8 +36,8 @@ class WireRequest(NamedTuple):
 
     Attributes:
         id: identifies the request; its response carries the same id.
-        headers: values by name, with upper and lower case as sent; and by the name of each input, a dictionary of that
-            input's headers.
+        headers: the request's headers by name, with upper and lower case as sent. Under the name of each input stands a
+            dictionary of that input's headers.
         inputs: the body under the name `body`; form fields and gRPC inputs under their own names.
     """
 
@@ -59,7 +59,7 @@ class WireResponse(NamedTuple):
 class Reader:
     """Reads the frontend's messages through one buffer, which grows to the size of the largest body.
 
-    Every method raises a ConnectionError when the frontend has disconnected.
+    Every method raises a ConnectionError if the frontend has disconnected, and a ValueError if it sent another message.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -68,7 +68,7 @@ class Reader:
         self._begin = self._end = 0  # the part of the buffer that holds received and unread bytes
 
     def load_request(self) -> LoadRequest:
-        """Read the first message."""
+        """Read the first message, which names the model."""
         self._expect(_LOAD)
         self._text()  # the model's name
         folder = self._text()
@@ -80,7 +80,7 @@ class Reader:
         return LoadRequest(folder, handler, gpu if gpu >= 0 else None)
 
     def batch(self) -> list[WireRequest]:
-        """Read a batch: every message after the first."""
+        """Read a batch of requests. Every message after the first is one."""
         self._expect(_PREDICT)
         requests = []
         while (length := self._integer()) != _END_OF_LIST:
