@@ -14,8 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.server import Live
 
-# Set before torch is imported. More threads than cores slow the tiny networks of the tests down: training takes 90 s
-# instead of 3 when other programs use the two cores too.
+# Set before torch is imported. More threads than cores slow down the tests' tiny networks: training takes 90 s
+# instead of 3 s if other programs use the two cores too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ LIVE = {"server", "batching_server", "tiny_server", "counted_server"}
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Mark tests by their fixtures, which train networks or start servers, and group tests that share them."""
+    """Mark tests whose fixtures train networks or start servers, and group tests that share a fixture."""
     for item in items:
         fixtures = set(item.fixturenames)
         if fixtures & TRAINED:
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_server_left_running() -> Iterator[None]:
-    """Fail the run if a server that a test started still runs at the end, and kill it."""
+    """Kill servers that tests have left running, and fail the run if there are any."""
     yield
     from tests.support import processes
 
@@ -78,15 +78,15 @@ def no_server_left_running() -> Iterator[None]:
 def child_processes_receive_sighup() -> None:
     """Let child processes receive SIGHUP when pytest runs under nohup.
 
-    nohup sets the signal to "ignored", which child processes inherit. They do not inherit a handler: a program that
-    pytest starts has the default action again, and pytest itself still survives the signal.
+    nohup ignores the signal, and child processes inherit that. They do not inherit a handler: with a handler that does
+    nothing, pytest survives the signal, and the programs that it starts have the default action.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def shared(name: str) -> Path:
-    """The path of a file or folder of data that is not in the repository; skip the test if it does not exist."""
+    """Return the path of data that is not in the repository; skip the test if it does not exist."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"{path} does not exist; set VINEGRAPE_SHARED to the folder that contains {name}")
@@ -94,7 +94,7 @@ def shared(name: str) -> Path:
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program that pip cannot install; skip the test if it is not installed."""
+    """Return the path of a program that pip cannot install; skip the test if it is not installed."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
@@ -127,7 +127,7 @@ def leaf() -> bytes:
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory) -> Path:
-    """The committed model, packed with the present code of the handler."""
+    """The committed model, packed with the current code of the handler."""
     from vinegrape_training.export.archive import build
 
     path = tmp_path_factory.mktemp("store") / "vinegrape.mar"
@@ -152,7 +152,7 @@ def run(drawn, tmp_path_factory) -> Path:
     from vinegrape_training.fit.train import train
 
     folder = tmp_path_factory.mktemp("run") / "run"
-    # Enough epochs for predictions that differ: tests cannot use a network that returns 0.2 for every class
+    # Enough epochs for different predictions: tests cannot use a network that returns 0.2 for every class
     steps = ("trainer.max_epochs=15", "trainer.patience=15", "data.batch_size=8")
     train(compose_config(f"data.dir={drawn}", f"run_dir={folder}", "augmentation=light", *steps))
     return folder
@@ -182,7 +182,7 @@ def small_archive(export, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(tmp_path_factory) -> Path:
-    """The folder of a model whose probabilities can be worked out on paper, with ONNX weights."""
+    """The exported model of `tests/support/tiny_archive.py`, with ONNX weights."""
     from tests.support import tiny_archive as tiny_archive_files
 
     folder = tmp_path_factory.mktemp("tiny") / "export"
@@ -192,7 +192,7 @@ def tiny_export(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_archive(tiny_export, tmp_path_factory) -> Path:
-    """The archive of `tiny_export`, with the present code of the handler."""
+    """The archive of `tiny_export`, with the current code of the handler."""
     from tests.support import tiny_archive as tiny_archive_files
 
     return tiny_archive_files.write_archive(tmp_path_factory.mktemp("tiny_store") / "vinegrape.mar", tiny_export)

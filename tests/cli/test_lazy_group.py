@@ -9,7 +9,7 @@ from vinegrape_cli.lazy_group import LazyCommand, LazyGroup
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package `lazy_example` with one command; importing it is visible in `sys.modules`."""
+    """A package `lazy_example` with one command. `sys.modules` shows whether it is imported."""
     folder = tmp_path / "lazy_example"
     folder.mkdir()
     (folder / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""The table of commands, and the command line as a user sees it: help, usage errors, one line per error."""
+"""The table of commands, and what a user sees: help, usage errors, one line per error."""
 
 import click
 import pytest

@@ -41,7 +41,7 @@ def test_the_archive_may_be_named_by_a_variable(tmp_path):
     assert "/elsewhere.mar" in error_text("serve", VINEGRAPE_ARCHIVE=str(tmp_path / "elsewhere.mar"))
 
 
-def test_another_models_archive_is_reported(tmp_path):
+def test_an_archive_without_metadata_is_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "resnet.mar", "w") as other:
         other.writestr("MAR-INF/MANIFEST.json", "{}")
     text = error_text("serve", "--archive", tmp_path / "resnet.mar")
@@ -135,7 +135,7 @@ def test_the_help_shows_each_setting_with_its_variable_and_default():
 
 @pytest.fixture
 def operations_port():
-    """The operations port of a server that is ready if the test does not change `reasons`."""
+    """The operations port of a ready server; a test sets `reasons[0]` to make it not ready."""
     reasons = [""]
     port = free_ports()["operations_port"]
     with serve_operations("127.0.0.1", port, lambda: "", lambda: reasons[0], CollectorRegistry()):
@@ -167,7 +167,7 @@ def test_ready_reads_the_same_file_and_variables_as_serve(operations_port, tmp_p
 def test_a_server_that_does_not_run_is_reported_with_its_port():
     port = free_ports()["operations_port"]
     text = error_text("ready", VINEGRAPE_OPERATIONS_PORT=str(port))
-    assert text == (f"No server responds on port {port} (operations_port): [Errno 111] Connection refused")
+    assert text == f"No server responds on port {port} (operations_port): [Errno 111] Connection refused"
 
 
 def test_a_port_out_of_range_is_reported():

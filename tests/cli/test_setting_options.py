@@ -1,4 +1,4 @@
-"""Where the value of a setting comes from: option, variable, file or default."""
+"""The sources of a setting's value: option, variable, file or default."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_without_values_all_settings_have_their_defaults():
 
 
 @pytest.mark.parametrize(("name", "in_worker"), [("rest_port", False), ("threads", True)])
-def test_option_before_variable_before_file_before_default(config, name, in_worker):
+def test_the_option_comes_before_the_variable_the_file_and_the_default(config, name, in_worker):
     option, variable, file = f"--{name.replace('_', '-')}=1", {f"VINEGRAPE_{name.upper()}": "2"}, config(f"{name} = 3")
 
     def value(arguments, environment) -> int:

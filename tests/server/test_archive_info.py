@@ -57,7 +57,7 @@ def test_a_truncated_archive_is_refused(tmp_path):
 
 
 def test_damaged_metadata_is_refused(tmp_path):
-    """The metadata is compressed, as `vinegrape archive` does it; then some of its bytes are overwritten."""
+    """The metadata is compressed, as in a real archive; then some of its bytes are overwritten."""
     path = tmp_path / "vinegrape.mar"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(METADATA_FILE, METADATA.to_json())

@@ -1,4 +1,4 @@
-"""Whether requests are in flight, from the queue, the workers' gauge and the CPU time."""
+"""`InFlight` reads TorchServe's queue, the workers' gauge and the CPU time."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from vinegrape_server.in_flight import InFlight
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.torchserve.client import TorchServeClient
 
-# Idle until it reads a line, then it uses a core
+# Waits for a line, then uses a whole core
 _JAVA = """
 import sys
 sys.stdin.readline()
@@ -59,7 +59,7 @@ def in_flight(torchserve, java, tmp_path):
     return InFlight(client, WorkerMetrics(tmp_path), java.pid, max_batch_delay_ms=1)
 
 
-def test_at_first_it_is_not_known_that_no_request_is_in_flight(in_flight):
+def test_at_first_requests_may_be_in_flight(in_flight):
     assert not in_flight.none()
     wait_until(in_flight.none)
 

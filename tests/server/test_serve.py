@@ -1,4 +1,4 @@
-"""What `serve_archive` does without a running TorchServe. tests/serving covers the rest."""
+"""The parts of `serve_archive` that need no TorchServe. tests/serving covers the rest."""
 
 import re
 import socket

@@ -45,7 +45,7 @@ def test_a_port_equal_to_the_default_of_another_is_refused():
     [
         ("workers", 0),
         ("batch_size", 0),
-        ("max_batch_delay_ms", 1),  # TorchServe takes 0 for 100
+        ("max_batch_delay_ms", 1),  # TorchServe uses 100 ms for 0
         ("queue_size", 1),
         ("response_timeout_s", 1),
         ("startup_timeout_s", 1),

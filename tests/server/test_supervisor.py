@@ -1,4 +1,4 @@
-"""The phases of a server. A Python script takes the place of `java`; tests/serving has the same with TorchServe."""
+"""The phases of a server, with a Python script instead of `java`. tests/serving tests them with TorchServe."""
 
 import json
 import os

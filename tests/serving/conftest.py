@@ -1,10 +1,18 @@
-"""A server that tests of this folder share."""
+"""Fixtures that the tests of this folder share."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.repack import read_self_check
 from tests.support.server import Live, serving
+
+
+@pytest.fixture(scope="session")
+def image(tiny_archive) -> bytes:
+    """A red image: the first self-check image of `tiny_archive`."""
+    _, (red, _) = read_self_check(tiny_archive)
+    return red
 
 
 @pytest.fixture(scope="session")

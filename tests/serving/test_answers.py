@@ -1,4 +1,4 @@
-"""The same image gets the same answer, whichever way a request carries it."""
+"""The same image gets the same answer, no matter how a request contains it."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from tests.support.payloads import instances
 from tests.support.tiny_archive import CLASSES, RED
 
 IMAGE = encode(Image.new("RGB", (8, 8), RED), "PNG")
-# 3 / 4, and 0.6 / 4 and 0.4 / 4 for the last two classes: see tests/support/tiny_archive.py
+# 3 / 4 for Ak, and 0.6 / 4 and 0.4 / 4 for the last two classes: see tests/support/tiny_archive.py
 ANSWER = {
     "label": "Ak",
     "probability": pytest.approx(0.75),
@@ -32,7 +32,7 @@ def test_the_fields_of_an_answer(tiny_server):
     assert answer["probability"] == answer["probabilities"][answer["label"]]
 
 
-# Requests that carry an image
+# Requests that contain an image
 
 
 @pytest.mark.parametrize("content_type", [None, "image/png", "application/octet-stream", "image/jpeg"])

@@ -1,4 +1,4 @@
-"""Requests at the same time: each gets the answer, or the error, of its own image."""
+"""Requests at the same time: the response to each one is the answer or the error for its own image."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,8 @@ from tests.support.images import encode
 from tests.support.payloads import instances
 from tests.support.tiny_archive import BLACK, BLUE, GREEN, RED, probabilities
 
-BROKEN, FOREIGN = b"\x89PNG\r\n\x1a\n and no more", b"a text"
-ERRORS = {BROKEN: 422, FOREIGN: 415}
+BROKEN, TEXT = b"\x89PNG\r\n\x1a\n and no more", b"a text"
+ERRORS = {BROKEN: 422, TEXT: 415}
 COLOURS = (RED, GREEN, BLUE, BLACK, (255, 255, 0), (0, 255, 255))
 TOLERANCE = 0.01  # JPEG changes each channel by up to 2 of 255; the images differ by more than 0.1
 
@@ -26,7 +26,7 @@ def send_grpc(server):
 
 
 def encode_colour(number, colour) -> bytes:
-    """PNG and JPEG in turn."""
+    """Encode an image of one colour: PNG if the number is odd, else JPEG."""
     return encode(Image.new("RGB", (8, 8), colour), "PNG" if number % 2 else "JPEG")
 
 
@@ -52,7 +52,7 @@ def test_an_invalid_image_does_not_fail_its_neighbours(batching_server, send, pl
 
 
 def test_invalid_images_over_rest_and_grpc_in_one_batch(batching_server):
-    requests = [(send_rest, FIRST), (send_grpc, BROKEN), (send_rest, FOREIGN), (send_grpc, SECOND)]
+    requests = [(send_rest, FIRST), (send_grpc, BROKEN), (send_rest, TEXT), (send_grpc, SECOND)]
     bodies = batching_server.at_once(lambda request: request[0](batching_server)(request[1]), requests)
     for body, (_, content) in zip(bodies, requests, strict=True):
         assert_answer(body, content)
@@ -64,19 +64,19 @@ def test_a_batch_of_broken_images(batching_server):
 
 
 def test_each_request_of_a_batch_has_its_own_status(batching_server):
-    contents = [FIRST, BROKEN, FOREIGN, b'{"instances": []}']
+    contents = [FIRST, BROKEN, TEXT, b'{"instances": []}']
     statuses = batching_server.at_once(lambda content: batching_server.post(content).status_code, contents)
     assert statuses == [200, 422, 415, 400]
 
 
 def test_instances_and_single_images_share_a_batch(batching_server):
-    contents = [instances(FIRST, BROKEN, SECOND), THIRD, instances(SECOND), FOREIGN]
+    contents = [instances(FIRST, BROKEN, SECOND), THIRD, instances(SECOND), TEXT]
     several, single, one, error = batching_server.at_once(send_rest(batching_server), contents)
     for body, content in zip(several["predictions"], (FIRST, BROKEN, SECOND), strict=True):
         assert_answer(body, content)
     assert_answer(single, THIRD)
     assert_answer(one["predictions"][0], SECOND)
-    assert_answer(error, FOREIGN)
+    assert_answer(error, TEXT)
 
 
 def test_four_requests_at_once_are_one_batch(batching_server):
@@ -91,7 +91,7 @@ def test_four_requests_at_once_are_one_batch(batching_server):
     assert sizes() == (batches + 1, images + 4)
 
 
-def test_a_single_request_is_answered_after_the_batch_delay(batching_server):
+def test_a_single_request_gets_its_response_after_the_batch_delay(batching_server):
     assert_answer(send_rest(batching_server)(FIRST), FIRST)
 
 
@@ -101,7 +101,7 @@ def test_a_single_request_is_answered_after_the_batch_delay(batching_server):
 def test_many_clients_at_once(name, request):
     """200 requests from 16 threads, valid and broken, PNG and JPEG, over REST and gRPC."""
     live = request.getfixturevalue(name)
-    contents = [*ANSWERS, BROKEN, FOREIGN]
+    contents = [*ANSWERS, BROKEN, TEXT]
     rng = np.random.default_rng(0)
     requests = [(contents[rng.integers(len(contents))], (send_rest, send_grpc)[rng.integers(2)]) for _ in range(200)]
     with ThreadPoolExecutor(16) as pool:

@@ -1,4 +1,4 @@
-"""The committed model on real images, served with its real size."""
+"""The committed model, on real images."""
 
 import json
 

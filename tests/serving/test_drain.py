@@ -1,4 +1,4 @@
-"""A server that stops answers the requests in flight first, unless a second signal comes."""
+"""A server that stops first responds to the requests in flight, unless it receives a second signal."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from tests.support.processes import STOP_S, java, workers
-from tests.support.repack import read_self_check, with_entry
+from tests.support.repack import with_entry
 from tests.support.server import serving, starting, wait_until
 
 pytestmark = pytest.mark.live
 
-# A large body takes time on its way to the worker. An image of LARGE_BYTES takes 0.4 s, one of twice that size 3 s.
-# These seconds use no processor, so that only the metrics show that the worker is busy.
+# A large body takes time on its way to the worker. The worker then sleeps: 0.4 s for LARGE_BYTES, 3 s for twice that
+# size. Sleeping uses no CPU time, so only the metrics show that the worker is busy.
 LARGE_BYTES = 2_000_000
 SLOW_ON_LARGE_IMAGES = f"""
 import time
@@ -45,15 +45,8 @@ def slow_archive(tiny_archive, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(tiny_archive) -> bytes:
-    """A red image."""
-    _, (red, _) = read_self_check(tiny_archive)
-    return red
-
-
-@pytest.fixture(scope="module")
 def large_image(image) -> bytes:
-    """The same pixels. PNG decoders ignore bytes after the end of the image."""
+    """The same pixels in a larger file. PNG decoders ignore bytes after the end of the image."""
     return image + bytes(LARGE_BYTES)
 
 
@@ -63,7 +56,7 @@ def wait_until_stopping(live):
 
 @pytest.mark.parametrize("batch_size", [1, pytest.param(8, marks=pytest.mark.nightly)])
 def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, batch_size):
-    """When the signal comes, requests wait in the queue, are on their way to the worker, and are being classified."""
+    """At the signal, some requests are in the queue, some on their way to the worker, and one is being classified."""
     settings = {"batch_size": batch_size, "drain_timeout_s": 200}
     with serving(slow_archive, tmp_path / "log", **settings) as live, ThreadPoolExecutor(7) as pool:
         before = live.received()
@@ -81,7 +74,7 @@ def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, ba
 
 
 def test_requests_in_flight_are_answered_after_the_terminal_is_closed(slow_archive, large_image, tmp_path):
-    """The server cannot write its last lines any more."""
+    """The server can no longer write its last lines."""
     ours, theirs = pty.openpty()
     with starting(slow_archive, tmp_path / "log", output=theirs) as live, ThreadPoolExecutor(4) as pool:
         os.close(theirs)
@@ -98,7 +91,7 @@ def test_requests_in_flight_are_answered_after_the_terminal_is_closed(slow_archi
 def test_a_second_signal_does_not_wait_for_requests(tiny_archive, image, tmp_path):
     with serving(tiny_archive, tmp_path / "log", drain_timeout_s=1000) as live, ThreadPoolExecutor(4) as pool:
         (worker,) = workers(live.process)
-        worker.suspend()  # it never answers
+        worker.suspend()  # it never responds
         before = live.received()
         responses = [pool.submit(live.post, image) for _ in range(4)]
         wait_until(lambda: live.received() == before + 4)
@@ -110,7 +103,7 @@ def test_a_second_signal_does_not_wait_for_requests(tiny_archive, image, tmp_pat
 
 
 def test_a_second_signal_does_not_wait_for_a_torchserve_that_hangs(tiny_archive, tmp_path):
-    """A Java process that hangs neither reports what is in flight nor ends by itself."""
+    """Such a Java process does not report the requests in flight, and does not end by itself."""
     with serving(tiny_archive, tmp_path / "log", drain_timeout_s=1000) as live:
         java(live.process).suspend()
         live.process.send_signal(signal.SIGTERM)

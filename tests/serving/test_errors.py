@@ -1,4 +1,4 @@
-"""Errors of a running server: the status over REST, and the same body over REST and gRPC."""
+"""Error responses of a running server: the status over REST, and the same body over REST and gRPC."""
 
 import io
 import json
@@ -15,7 +15,7 @@ GOOD = encode(gradient(), "PNG")
 BROKEN = GOOD[: len(GOOD) // 2]
 FORMATS = "PNG, JPEG, WEBP, BMP, TIFF"
 
-# Body, status, type, and words that the message contains: values and names, not its exact text
+# Body, status, type, and words that the message must contain: values and names, not the exact text
 CASES = {
     "no bytes": (b"", 400, "no_image", ("curl -T", "data", "image", "file")),
     "broken json": (b'{"instances": [', 400, "bad_request", ("JSON",)),
@@ -78,7 +78,7 @@ def test_a_form_without_an_image(tiny_server):
 
 
 def test_a_body_that_torchserve_cannot_parse_is_refused_and_not_logged(tiny_server, leaf):
-    """curl --data-binary sends the content type of a form. TorchServe refuses it; docs/api.md warns of it."""
+    """curl --data-binary sends the content type of a form, which TorchServe refuses. docs/api.md warns of this."""
     before = tiny_server.log.read_text()
     response = tiny_server.post(leaf, headers={"content-type": "application/x-www-form-urlencoded"})
     assert response.status_code >= 400
@@ -87,7 +87,7 @@ def test_a_body_that_torchserve_cannot_parse_is_refused_and_not_logged(tiny_serv
 
 
 def test_instances_with_too_many_pixels_in_total_are_refused(tiny_server):
-    """Each of the three images is small enough. Decoding all of them could take longer than a worker is allowed to."""
+    """Each image is small enough, but decoding all three could take longer than `response_timeout_s`."""
     large = encode(Image.new("L", (5000, 4000)), "PNG")
     assert tiny_server.post(instances(large, large)).status_code == 200
     response = tiny_server.post(instances(large, large, large))
@@ -116,7 +116,7 @@ def test_invalid_instances_do_not_fail_their_neighbours(tiny_server):
 
 
 def test_every_format_and_many_modes_are_decoded(tiny_server):
-    """The libraries of the server's own environment decode them too."""
+    """Tests with the libraries of the server's own environment."""
     images = [encode(gradient(), name) for name in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")]
     images += [encode(gradient().convert(mode), "PNG") for mode in ("L", "LA", "1", "P", "RGBA")]
     images += [encode(gradient().convert("CMYK"), "JPEG"), encode(gradient(), "TIFF", compression="tiff_lzw")]
@@ -144,7 +144,7 @@ class Fails(Handler):
         assert live.log.read_text().count("ValueError: requested by the test") == 1
 
 
-def test_the_server_answers_images_after_every_error(tiny_server):
+def test_the_server_classifies_images_after_every_error(tiny_server):
     for content, code, *_ in CASES.values():
         assert tiny_server.post(content, headers={"content-type": "image/png"}).status_code == code
         assert tiny_server.post(GOOD).status_code == 200

@@ -1,4 +1,4 @@
-"""A part of a running server dies or hangs."""
+"""A process of a running server is killed or hangs."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.processes import STOP_S, assert_all_ended, descendants, java, workers
-from tests.support.repack import read_self_check, with_entry
+from tests.support.repack import with_entry
 from tests.support.server import serving, starting, wait_until
 
 pytestmark = pytest.mark.live
@@ -23,18 +23,12 @@ class StartsOnce(Handler):
 """
 
 
-@pytest.fixture(scope="module")
-def image(tiny_archive) -> bytes:
-    _, (red, _) = read_self_check(tiny_archive)
-    return red
-
-
 def last_line(log) -> str:
     return log.read_text().splitlines()[-1]
 
 
 def responds(live, image) -> bool:
-    """TorchServe can lose the request that a dying worker holds, and never answer it: send another one."""
+    """Send a request, and return whether it succeeds. TorchServe never responds to one that a killed worker held."""
     try:
         return live.post(image, timeout=5).status_code == 200
     except httpx.TimeoutException:
@@ -80,9 +74,9 @@ def test_a_killed_java_ends_the_server(tiny_archive, tmp_path):
         assert "/vinegrape_server/" not in live.log.read_text()  # no traceback
 
 
-def test_a_killed_server_takes_its_processes_with_it(tiny_archive, tmp_path):
-    """It cannot remove its temporary folder any more. The next server does."""
-    with tempfile.TemporaryDirectory() as folder:  # of its own: servers of other tests would remove it too
+def test_the_processes_of_a_killed_server_end_too(tiny_archive, tmp_path):
+    """The next server removes the temporary folder, which the killed server cannot do."""
+    with tempfile.TemporaryDirectory() as folder:  # servers of other tests must not see it: they would remove it too
         environment = {"TMPDIR": folder}
         with serving(tiny_archive, tmp_path / "log", environment=environment) as live:
             processes = descendants(live.process)
@@ -95,13 +89,13 @@ def test_a_killed_server_takes_its_processes_with_it(tiny_archive, tmp_path):
 
 
 def test_servers_that_do_not_recover_end_after_startup_timeout_s(tiny_archive, tmp_path):
-    """In one server no worker starts a second time; in the other one TorchServe hangs.
+    """In the first server no worker starts a second time; in the second one TorchServe hangs.
 
-    They run at the same time, because each of them waits for the timeout. TorchServe by itself would stop starting
-    workers, and then refuse every request.
+    They run at the same time, because each of them waits for the timeout. TorchServe alone would stop starting workers,
+    and then refuse every request.
     """
     archive = with_entry(tiny_archive, tmp_path, STARTS_ONCE.format(folder=str(tmp_path / "started")))
-    timeout_s = 15  # it also limits the start; and the probes report a TorchServe that hangs after 10 s
+    timeout_s = 15  # enough for the start, and for the 10 s after which the probes report a TorchServe that hangs
     with (
         serving(archive, tmp_path / "without_worker", startup_timeout_s=timeout_s) as without_worker,
         serving(tiny_archive, tmp_path / "hanging", startup_timeout_s=timeout_s) as hanging,

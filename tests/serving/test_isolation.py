@@ -1,13 +1,12 @@
-"""Which addresses a server listens on, and what the management port refuses.
+"""The addresses that a server listens on, and what the management port refuses.
 
-127.0.0.2 is an address of this machine too. In these tests it stands for every address that is not 127.0.0.1.
+127.0.0.2 is another address of this machine. In these tests it stands for every address other than 127.0.0.1.
 """
 
 import shutil
 
 import pytest
 
-from tests.support.repack import read_self_check
 from tests.support.server import listens, serving
 
 
@@ -17,9 +16,8 @@ def test_a_server_listens_on_this_machine_only_by_default(tiny_server):
 
 
 @pytest.mark.live
-def test_management_stays_on_this_machine_when_host_is_every_address(tiny_archive, tmp_path):
+def test_management_stays_on_this_machine_when_host_is_every_address(tiny_archive, image, tmp_path):
     """Also tests an archive with a file name that TorchServe itself does not accept."""
-    _, (image, *_) = read_self_check(tiny_archive)
     archive = shutil.copy(tiny_archive, tmp_path / "modèle, 2.mar")
     with serving(archive, tmp_path / "log", host="0.0.0.0") as live:
         assert live.post(image).status_code == 200

@@ -10,11 +10,12 @@ from tests.conftest import program
 from tests.support.payloads import instances
 from tests.support.processes import running
 from tests.support.repack import read_metadata, read_self_check
-from tests.support.server import ROOT, Live, command, free_port, listens, run_command, serving, wait_until
+from tests.support.server import ROOT, Live, command, listens, run_command, serving, wait_until
+from vinegrape_loadtests.local.server import free_port
 from vinegrape_server.settings import ServeSettings
 
 CONFIG = ROOT / "serve_config" / "prometheus.yml"
-# Requests of each kind over REST; one fewer of each over gRPC. A JSON body has two images and one invalid instance
+# Requests of each kind over REST; one fewer of each over gRPC. A JSON body has two images and an invalid instance
 VALID, INVALID, JSON = 5, 3, 2
 REQUESTS = 2 * (VALID + INVALID + JSON) - 3
 JSON_BODIES = 2 * JSON - 1
@@ -23,7 +24,7 @@ CLASSIFIED = 2 * VALID - 1 + 2 * JSON_BODIES  # images
 
 @pytest.fixture(scope="module")
 def counted_server(tiny_archive, tmp_path_factory) -> Iterator[Live]:
-    """A server of two workers that has answered a known number of requests. Tests send it no further ones."""
+    """A server of two workers that has responded to a known number of requests. Tests must not send it more."""
     _, (image, *_) = read_self_check(tiny_archive)
     requests = [(image, VALID), (b"no image", INVALID), (instances(image, image, {"b64": "?"}), JSON)]
     with serving(tiny_archive, tmp_path_factory.mktemp("counted") / "log", workers=2) as live:
@@ -33,7 +34,7 @@ def counted_server(tiny_archive, tmp_path_factory) -> Iterator[Live]:
         yield live
 
 
-def test_the_counts_are_those_of_the_requests(counted_server):
+def test_every_request_and_image_is_counted_once(counted_server):
     metrics = counted_server.metrics()
     requests = {key[1:]: value for key, value in metrics.items() if key[0] == "vinegrape_requests_total" and value}
     assert requests == {
@@ -99,7 +100,7 @@ def test_prometheus_scrapes_the_counts(counted_server, tmp_path):
     arguments.append(f"--web.listen-address=127.0.0.1:{port}")
 
     def query(expression) -> dict[str, float]:
-        """The values of an instant query, by the values of their labels; empty while Prometheus starts."""
+        """Return the values of an instant query, by the values of their labels; empty while Prometheus starts."""
         try:
             response = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
         except httpx.TransportError:

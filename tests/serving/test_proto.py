@@ -38,7 +38,7 @@ def torchserve(tmp_path_factory) -> FileDescriptorProto:
 
 
 def fields(message) -> dict:
-    """Name, type, label and type name of each field by its number; and the fields of nested messages by their name."""
+    """Name, type, label and type name of each field by its number, and the fields of nested messages by their name."""
     direct = {field.number: (field.name, field.type, field.label, field.type_name) for field in message.field}
     return direct | {nested.name: fields(nested) for nested in message.nested_type}
 

@@ -1,4 +1,4 @@
-"""The start of a server, and its end when nothing is in flight."""
+"""A server starts, and ends while no request is in flight."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def assert_nothing_left(processes, folder, ports):
 
 
 def assert_no_traceback(log):
-    """Of the server: TorchServe itself logs one if Java ends while it measures the machine, once a minute."""
+    """Check that the server logged none. TorchServe logs one if Java ends while it measures the machine."""
     assert "/vinegrape_server/" not in log.read_text()
 
 
@@ -48,7 +48,7 @@ def assert_no_traceback(log):
         pytest.param("tiny_torch_archive", "torchscript", signal.SIGTERM, id="torchscript", marks=pytest.mark.nightly),
     ],
 )
-def test_a_server_answers_and_a_signal_ends_all_its_processes(tmp_path, request, archive_name, backend, number):
+def test_a_server_responds_and_a_signal_ends_all_its_processes(tmp_path, request, archive_name, backend, number):
     archive = request.getfixturevalue(archive_name)
     metadata, images = read_self_check(archive)
     with serving(archive, tmp_path / "log", backend=backend) as live:
@@ -80,7 +80,7 @@ def test_a_terminal_that_is_closed_during_the_start_ends_the_server(tiny_archive
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_the_reason(tiny_archive, tmp_path):
-    """The recorded probabilities of this archive are wrong: each self-check image is the last class for certain."""
+    """The recorded probabilities of this archive are wrong: 1 for the last class, for every self-check image."""
     metadata, _ = read_self_check(tiny_archive)
     wrong = dict.fromkeys(("onnx_int8", "onnx_fp32"), [0.0] * (len(metadata.classes) - 1) + [1.0])
     checks = tuple(dataclasses.replace(check, probabilities=wrong) for check in metadata.self_check)
@@ -135,8 +135,7 @@ class Waits(Handler):
 # Process 1 of a namespace
 
 
-def test_a_server_that_is_process_1_answers_and_ends(tiny_archive, tmp_path):
-    _, (image, *_) = read_self_check(tiny_archive)
+def test_a_server_that_is_process_1_responds_and_ends(tiny_archive, image, tmp_path):
     with starting_first_process(tiny_archive, tmp_path / "log") as (live, first):
         live.wait_until_ready()
         processes = first.children(recursive=True)

@@ -1,1 +1,1 @@
-"""What tests share: servers, archives, images, stand-ins."""
+"""Helpers that tests share: servers, archives, images, stand-ins."""

@@ -1,4 +1,4 @@
-"""Archives with everything that `vinegrape serve` reads before it starts TorchServe. Their weights are empty."""
+"""Archives that `vinegrape serve` accepts until it starts TorchServe: their weights are empty."""
 
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -37,6 +37,6 @@ def info(*backends: Backend) -> ArchiveInfo:
 
 
 def plan(gpus: int = 0, **values: object) -> Plan:
-    """The plan of a server with 3 workers and further settings by name, on a machine with torch and some GPUs."""
+    """The plan of a server with 3 workers and these settings, on a machine with torch and this number of GPUs."""
     settings = ServeSettings.from_values({"workers": 3, **values})
     return make_plan(settings, info("onnx_int8", "torchscript"), gpus, torch_installed=True)

@@ -1,4 +1,4 @@
-"""The instructions of a Dockerfile, as far as tests compare them with the rest of the project."""
+"""Read the instructions of a Dockerfile."""
 
 import json
 import re
@@ -36,6 +36,6 @@ class Dockerfile:
 
     @property
     def copied(self) -> set[str]:
-        """The files and folders that COPY takes from the build context."""
+        """The files and folders that COPY copies from the build context."""
         from_context = [arguments for arguments in self.all("COPY") if "--from=" not in arguments]
         return {word for arguments in from_context for word in arguments.split()[:-1] if not word.startswith("--")}

@@ -17,9 +17,12 @@ from tests.support.server import PORTS, Live, clean_environment, free_ports, ser
 
 @contextlib.contextmanager
 def starting_first_process(archive: Path, log: Path) -> Iterator[tuple[Live, psutil.Process]]:
-    """Start a server that has process id 1 in its namespace; yield `unshare`, which started it, and the server.
+    """Start a server that has process id 1 in its namespace.
 
     The kernel drops every signal that process 1 does not handle.
+
+    Yields:
+        The server, whose `process` is `unshare`; and process 1 itself.
     """
     unshare, ports = program("unshare", "util-linux"), free_ports()
     if os.geteuid() != 0:
@@ -44,7 +47,7 @@ def starting_first_process(archive: Path, log: Path) -> Iterator[tuple[Live, psu
             with live.client:
                 yield live, first
         finally:
-            process.kill()  # unshare ignores SIGINT and SIGTERM; --kill-child ends the server with it
+            process.kill()  # unshare ignores SIGINT and SIGTERM; because of --kill-child, the server ends with it
 
 
 def handles(process: psutil.Process, number: int) -> bool:

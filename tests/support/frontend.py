@@ -1,4 +1,4 @@
-"""TorchServe's frontend, as a worker sees it: starts a worker process and exchanges messages with it."""
+"""A stand-in for TorchServe's frontend: starts a worker process and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sized(data: bytes) -> bytes:
 
 
 def load_message(folder: Path, handler: str = "entry.py", gpu: int = -1) -> bytes:
-    """The message that has a worker load the model of a folder."""
+    """The request to load the model of a folder."""
     model = sized(b"vinegrape") + sized(str(folder).encode()) + integer(8) + sized(handler.encode())
     return b"L" + model + integer(gpu) + sized(b"") + b"\1"
 
@@ -100,7 +100,7 @@ class Frontend:
 
 @contextlib.contextmanager
 def connected(folder: Path, **variables: str) -> Iterator[Frontend]:
-    """Start a worker process as TorchServe does, with further environment variables, and connect to it."""
+    """Start a worker process as TorchServe does, with additional environment variables, and connect to it."""
     socket_name = folder / ".ts.sock.9000"
     process = subprocess.Popen(
         [sys.executable, main.__file__, "--sock-type", "unix", "--sock-name", socket_name, "--metrics-config", "x"],

@@ -12,9 +12,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 
 def encode(image: Image.Image, format_: str, more: Iterable[Image.Image] = (), **options) -> bytes:
-    """Encode one image, or several frames.
+    """Encode an image, or an animation of the image and `more` frames.
 
-    Copies are encoded, because Pillow's encoders leave their options in the image.
+    It encodes copies, because Pillow's encoders store their options in the image.
     """
     out = io.BytesIO()
     if more:
@@ -24,24 +24,24 @@ def encode(image: Image.Image, format_: str, more: Iterable[Image.Image] = (), *
 
 
 def gradient(width: int = 37, height: int = 23) -> Image.Image:
-    """Draw an image without two equal pixels: red grows to the right, green downwards, blue along the diagonal."""
+    """Draw an RGB image of different pixels: red increases to the right, green downwards, blue along the diagonal."""
     y, x = np.mgrid[:height, :width]
     channels = [x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 255 // (width + height - 2)]
     return Image.fromarray(np.dstack(channels).astype(np.uint8))
 
 
 def grey(value: int, side: int = 8) -> bytes:
-    """Encode a PNG of one grey."""
+    """Encode a square PNG of one grey value, 0 to 255."""
     return encode(Image.new("L", (side, side), value), "PNG")
 
 
 def solid(colour: Sequence[int], side: int = 8) -> bytes:
-    """Encode a PNG of one RGB colour."""
+    """Encode a square PNG of one RGB colour, each channel 0 to 255."""
     return encode(Image.new("RGB", (side, side), tuple(colour)), "PNG")
 
 
 def corners(width: int = 40, height: int = 24) -> np.ndarray:
-    """Draw red upper left, green upper right, blue lower left, black lower right: [height, width, 3]."""
+    """Draw four quarters, uint8 [height, width, 3]: red and green above, blue and black below."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2] = 255, 0, 0
     pixels[: height // 2, width // 2 :] = 0, 255, 0
@@ -50,18 +50,18 @@ def corners(width: int = 40, height: int = 24) -> np.ndarray:
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """Write one chunk of a PNG file."""
+    """Return one chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *chunks: bytes) -> bytes:
-    """Write a PNG file.
+    """Return the bytes of a PNG file.
 
     Args:
         width: in pixels.
         height: in pixels.
         depth: bits per channel.
-        colour_type: of the PNG specification: 0 grey, 2 RGB, 6 RGBA.
+        colour_type: number in the PNG specification: 0 grey, 2 RGB, 6 RGBA.
         rows: the pixels before compression, with a filter byte before each row.
         chunks: chunks to insert before the pixels.
     """
@@ -71,7 +71,7 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *chu
 
 
 def big_endian_tiff(pixels: np.ndarray) -> bytes:
-    """Write an uncompressed RGB TIFF file with big-endian numbers ("MM") from pixels [H, W, 3]."""
+    """Return an uncompressed RGB TIFF file with big-endian numbers ("MM"), from uint8 pixels [H, W, 3]."""
     height, width, _ = pixels.shape
     tags = [  # number, type (3: 16 bits, 4: 32 bits), count, value
         (256, 4, 1, width),

@@ -1,4 +1,4 @@
-"""Metadata for tests that need some model's metadata but no model."""
+"""Metadata for tests that need no model."""
 
 from vinegrape_handler.metadata import Metadata, SelfCheck
 

@@ -6,10 +6,10 @@ from typing import Any
 
 
 def b64(data: bytes) -> dict[str, str]:
-    """One instance: an encoded image in base64."""
+    """Return one instance: an encoded image in base64."""
     return {"b64": base64.b64encode(data).decode()}
 
 
 def instances(*values: Any) -> bytes:
-    """The JSON body `{"instances": [...]}`; bytes become base64, every other value is written as it is."""
+    """Return the JSON body `{"instances": [...]}`. Bytes become base64; other values are not changed."""
     return json.dumps({"instances": [b64(value) if isinstance(value, bytes) else value for value in values]}).encode()

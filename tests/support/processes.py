@@ -1,4 +1,4 @@
-"""Start programs for a test and end them, together with every process that they started."""
+"""Start programs for a test, and end them with all processes that they started."""
 
 import contextlib
 import subprocess
@@ -10,10 +10,10 @@ import psutil
 
 from vinegrape_server.host.processes import die_with_parent, find_workers
 
-STOP_S = 30  # far longer than any program takes to end; it limits the time of a failing test
+STOP_S = 30  # much longer than any program needs to end; limits the time of a failing test
 
 _SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
-# Processes by the process id of the program that started them: those of a program that was killed are only known here
+# Descendants by the process id of their program. psutil no longer finds them once the program is killed.
 _families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
 
 
@@ -36,7 +36,7 @@ def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program at once, and kill what is left of it and of its descendants."""
+    """End a program at once, and kill those of its descendants that still run."""
     descendants(process)
     # vinegrape does not wait for requests after a second signal. Two equal signals could arrive as one.
     process.send_signal(SIGINT)
@@ -50,14 +50,14 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """Kill those processes that still run."""
+    """Kill processes; ignore those that have ended."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Child processes and their child processes; empty if the process has ended."""
+    """Return all descendants of a process, and remember them for `_end`; empty if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
         _families[process.pid].update(family)
@@ -77,7 +77,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def command_line(process: psutil.Process) -> str:
-    """Program and arguments, separated by spaces; empty if the process has just ended."""
+    """The program and its arguments, separated by spaces; empty if the process has just ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -91,9 +91,9 @@ def assert_all_ended(processes: list[psutil.Process]) -> None:
 
 
 def running_servers() -> list[psutil.Process]:
-    """Processes of servers that this Python process has started and that do not end within some seconds.
+    """Return the processes of servers that this Python process has started and that do not end within 5 s.
 
-    A process whose parent has died is not a descendant any more, but `descendants` may have returned it before.
+    psutil does not find the descendants of a killed program, but `descendants` may have remembered them.
     """
     started = set(psutil.Process().children(recursive=True)).union(*_families.values())
     servers = [process for process in started if any(words in command_line(process) for words in _SERVER_WORDS)]

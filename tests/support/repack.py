@@ -14,14 +14,14 @@ def read_metadata(archive: Path) -> Metadata:
 
 
 def read_self_check(archive: Path) -> tuple[Metadata, list[bytes]]:
-    """The metadata, and the images of its self-check in their order."""
+    """Read the metadata and the images of its self-check, in their order."""
     metadata = read_metadata(archive)
     with zipfile.ZipFile(archive) as opened:
         return metadata, [opened.read(f"{SELF_CHECK_FOLDER}/{check.file}") for check in metadata.self_check]
 
 
 def with_file(archive: Path, folder: Path, name: str, content: str) -> Path:
-    """Copy an archive to a folder, with another content of one file."""
+    """Copy an archive to a folder, and replace the content of one file."""
     path = folder / "changed.mar"
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
         for file in source.namelist():
@@ -30,5 +30,5 @@ def with_file(archive: Path, folder: Path, name: str, content: str) -> Path:
 
 
 def with_entry(archive: Path, folder: Path, code: str) -> Path:
-    """Copy an archive to a folder, with another handler class: TorchServe loads the only class of `code`."""
+    """Copy an archive to a folder, and replace its handler by the only class that `code` defines."""
     return with_file(archive, folder, ENTRY_FILE, code)

@@ -1,4 +1,4 @@
-"""The settings that `vinegrape serve` gets from its command line and its environment variables."""
+"""Read the settings of `vinegrape serve` from a command line and environment variables."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ VARIABLES = {f"VINEGRAPE_{name.upper()}" for name in fields()}
 
 
 def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> ServeSettings:
-    """The settings of a server that starts with these arguments and only these variables.
+    """Return the settings of a server that starts with these arguments and only these variables.
 
     Raises:
         SettingError: an option, a variable or the settings file has a value that the server rejects.
@@ -29,7 +29,7 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
 
 
 def from_environment(environment: Mapping[str, str]) -> ServeSettings:
-    """The settings of a server that starts with these variables and no options.
+    """Return the settings of a server that starts with only these variables and no options.
 
     Raises:
         SettingError: a variable has a value that the server rejects.

@@ -1,7 +1,7 @@
 """Start a real `vinegrape serve` on free ports, and send requests to it.
 
-`vinegrape_loadtests.local.server` starts one too. A test needs more: the log in a file, no settings from the
-environment, a server that ends with pytest. So only `free_ports` is shared.
+`vinegrape_loadtests.local.server` starts one too, but tests need more: the log in a file, no settings from the
+environment, and a server that ends with pytest.
 """
 
 import concurrent.futures
@@ -29,16 +29,8 @@ PORTS = tuple(ServeSettings().ports)
 START_S = 120
 
 
-def free_port() -> int:
-    """A port that no program listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def listens(address: str, port: int) -> bool:
-    """Whether a program accepts connections on this address and port."""
+    """Return whether a program accepts connections on this address and port."""
     with socket.socket() as probe:
         probe.settimeout(5)
         return probe.connect_ex((address, port)) == 0
@@ -50,25 +42,25 @@ def command(*arguments: str) -> list[str]:
 
 
 def serve_command(archive: Path, **settings: Any) -> list[str]:
-    """The command that serves an archive; settings are options of the command line, with underscores."""
+    """The command that serves an archive. Settings are command-line options, with underscores."""
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     return command("serve", f"--archive={archive}", *options)
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment without settings of vinegrape, and with further variables."""
+    """The environment without vinegrape's settings, plus these variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VINEGRAPE_")}
     return {**inherited, **variables}
 
 
-def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of which the test expects that it ends by itself."""
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=clean_environment())
+def run_command(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that is expected to end by itself, in the environment of `clean_environment`."""
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=clean_environment(**variables))
 
 
 @functools.cache
 def _grpc_modules() -> tuple[Any, Any]:
-    """Messages and services of clients/inference.proto. Compiling them is too slow for tests without a server."""
+    """Compile the messages and services of clients/inference.proto, which is too slow for tests without a server."""
     import grpc
 
     return grpc.protos_and_services("clients/inference.proto")
@@ -79,8 +71,8 @@ class Live:
     """One running server.
 
     Attributes:
-        process: of `vinegrape serve`.
-        ports: by the names of their settings.
+        process: the process of `vinegrape serve`.
+        ports: port numbers by the names of their settings.
         log: the file with its output.
         client: sends requests to the REST port.
     """
@@ -129,7 +121,7 @@ class Live:
         }
 
     def received(self) -> float:
-        """Requests that TorchServe has received completely: it counts each before it enters the queue."""
+        """The number of requests that TorchServe has received. It counts each one before it enters the queue."""
         return self.metrics()[("ts_inference_requests_total",)]
 
     def is_ready(self) -> bool:
@@ -143,21 +135,21 @@ class Live:
             return self.is_ready()
 
         wait_until(is_ready, seconds=START_S)
-        descendants(self.process)  # so that `running` ends them even if a test kills the server
+        descendants(self.process)  # `running` ends them later, even if the test kills the server
 
 
 @contextlib.contextmanager
 def starting(
     archive: Path, log: Path, output: int | None = None, environment: Mapping[str, str] | None = None, **settings: Any
 ) -> Iterator[Live]:
-    """Start to serve an archive; end the server with the block, without waiting for requests.
+    """Start a server, and end it with the block, without waiting for its requests.
 
     Args:
-        archive: to serve.
+        archive: the archive to serve.
         log: the file for its output.
         output: a file descriptor for its output instead of the file.
-        environment: further variables.
-        settings: options of the command line, with underscores; free ports and one worker by default.
+        environment: additional variables.
+        settings: command-line options, with underscores; by default free ports and one worker.
     """
     settings = {**free_ports(), "workers": 1, **settings}
     with (
@@ -176,14 +168,14 @@ def starting(
 
 @contextlib.contextmanager
 def serving(archive: Path, log: Path, **settings: Any) -> Iterator[Live]:
-    """Start to serve an archive, as `starting` does, and wait until the server is ready."""
+    """Start a server as `starting` does, and wait until it is ready."""
     with starting(archive, log, **settings) as live:
         live.wait_until_ready()
         yield live
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Return once a condition holds; fail after some seconds."""
+    """Return once a condition holds; fail after this many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"The condition did not hold within {seconds} s"

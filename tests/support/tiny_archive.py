@@ -4,7 +4,7 @@ Let r, g and b be the mean of each channel, from 0 (black) to 1. The network giv
 3b, 0.6 and 0.4, and divides each score by their sum. So a red image is Ak with probability 3 / 4, a green one is
 Ala_Idris, and a blue one is Buzgulu. A black image is Dimnit with probability 0.6 and Nazli with 0.4.
 
-The model takes some milliseconds to build. Only its TorchScript weights need torch.
+Building the model takes some milliseconds. Only its TorchScript weights need torch.
 """
 
 import json
@@ -37,7 +37,7 @@ def probabilities(rgb: Sequence[int]) -> list[float]:
 
 
 def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32")) -> Metadata:
-    """Write weights, metadata and self-check images to a folder, as `vinegrape export` does."""
+    """Write weights, metadata and self-check images to a new folder, as `vinegrape export` does."""
     backends = tuple(backends)
     (folder / SELF_CHECK_FOLDER).mkdir(parents=True)
     checks = []
@@ -48,7 +48,7 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
         path = folder / WEIGHTS_FILES[backend]
         if backend == "torchscript":
             _write_torchscript(path)
-        else:  # both files hold the same float graph; quantisation is tested with trained networks
+        else:  # both ONNX files hold the same float graph; tests of quantization use trained networks
             onnx.save(_onnx_model(), path)
     metadata = Metadata(
         name="vinegrape",
@@ -69,7 +69,7 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
 
 
 def write_archive(path: Path, export: Path) -> Path:
-    """Zip an export with the current code of the handler, as `vinegrape archive` does, but without its checks."""
+    """Pack an export and the current handler as `vinegrape archive` does, but without its checks."""
     metadata = Metadata.read(export)
     manifest = {
         "createdOn": "01/01/1980 00:00:00",

@@ -1,4 +1,4 @@
-"""An HTTP server that stands in for TorchServe, with responses that a test sets."""
+"""A stand-in for TorchServe: an HTTP server with responses that a test sets."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class StandIn:
     tokens: list[str | None] = field(default_factory=list)
 
     def set_queue(self, requests: int) -> None:
-        """Report a number of queued requests, as TorchServe's management port does."""
+        """Set the number of queued requests that the stand-in reports, as TorchServe's management port does."""
         model = {"modelName": "vinegrape", "jobQueueStatus": {"remainingCapacity": 98, "pendingRequests": requests}}
         self.responses["/models/vinegrape"] = 200, json.dumps([model])
 
 
 @contextlib.contextmanager
 def standing_in() -> Iterator[StandIn]:
-    """Run a stand-in while the block runs."""
+    """Start a stand-in, and end it with the block."""
     stand_in = StandIn()
 
     class Handler(BaseHTTPRequestHandler):

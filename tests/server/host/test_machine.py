@@ -44,7 +44,7 @@ def test_gpus_are_counted_as_nvidia_smi_lists_them(tmp_path, monkeypatch):
 
 
 def test_with_torch_the_gpus_that_torch_can_use_are_counted(tmp_path, monkeypatch):
-    """The module `torch` of this test reports three GPUs, beside the two that nvidia-smi would list."""
+    """The stand-in for `torch` reports three GPUs, and the one for nvidia-smi lists two."""
     install_nvidia_smi(tmp_path, monkeypatch, "echo 'GPU 0'\necho 'GPU 1'")
     (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

