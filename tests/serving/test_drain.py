@@ -75,14 +75,14 @@ def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, ba
 
 def test_requests_in_flight_are_answered_after_the_terminal_is_closed(slow_archive, large_image, tmp_path):
     """The server can no longer write its last lines."""
-    ours, theirs = pty.openpty()
-    with starting(slow_archive, tmp_path / "log", output=theirs) as live, ThreadPoolExecutor(4) as pool:
-        os.close(theirs)
+    terminal, server_end = pty.openpty()
+    with starting(slow_archive, tmp_path / "log", output=server_end) as live, ThreadPoolExecutor(4) as pool:
+        os.close(server_end)
         live.wait_until_ready()
         before = live.received()
         responses = [pool.submit(live.post, large_image) for _ in range(4)]
         wait_until(lambda: live.received() == before + 4)
-        os.close(ours)
+        os.close(terminal)
         live.process.send_signal(signal.SIGHUP)
         assert [response.result().status_code for response in responses] == [200] * 4
         assert live.process.wait(STOP_S) == 0
