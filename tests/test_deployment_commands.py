@@ -54,21 +54,6 @@ def test_files_in_commands_exist(commands):
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files_and_headings(page):
-    for file, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", (ROOT / "docs" / page).read_text()):
-        assert (ROOT / "docs" / file).exists(), file
-        if heading:
-            headings = re.findall(r"^#+ (.+)$", (ROOT / "docs" / file).read_text(), re.MULTILINE)
-            assert heading in [text.lower().replace(" ", "-") for text in headings]
-
-
-def test_make_targets_exist(commands):
-    makefile = (ROOT / "Makefile").read_text()
-    for _, target, *_ in commands_of("make", commands):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
 def test_published_and_requested_ports_are_public_ports_of_the_server(commands):
     settings = ServeSettings()
     public = {settings.rest_port, settings.grpc_port, settings.operations_port}
