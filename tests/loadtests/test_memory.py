@@ -1,4 +1,5 @@
-import os
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -6,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import stand_in
+from tests.support.processes import running
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests import memory
 from vinegrape_loadtests.bench.command import bench
@@ -28,17 +30,37 @@ def test_each_status_and_each_kind_of_error_is_counted():
     assert send_all("http://127.0.0.1:1/", b"image", 1, 0.05).keys() == {"ConnectionRefusedError"}
 
 
+_ALLOCATES = """
+import sys
+for line in sys.stdin:
+    block = b"x" * int(line)
+    print(len(block), flush=True)
+"""
+
+
 @pytest.mark.xdist_group("timing")
 def test_the_peak_of_a_process_includes_memory_that_it_has_freed():
-    with PeakMemory(os.getpid()) as empty:
-        pass
-    with PeakMemory(os.getpid()) as peak:
-        sampled = peak.mib["all"]
-        block = bytearray(os.urandom(1)) * (100 * 2**20)
-        while peak.mib["all"] < empty.mib["all"] + 90:
-            time.sleep(0.01)
-        del block
-    assert peak.mib["all"] >= empty.mib["all"] + 90 > sampled
+    """The process holds 100 MiB while its memory is sampled, and nothing at the end."""
+    command = [sys.executable, "-c", _ALLOCATES]
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+        def allocate(size: int) -> None:
+            process.stdin.write(f"{size}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{size}\n"
+
+        allocate(1)
+        with PeakMemory(process.pid) as empty:
+            pass
+        with PeakMemory(process.pid) as peak:
+            allocate(100 * 2**20)
+            while peak.mib["all"] < empty.mib["all"] + 90:
+                time.sleep(0.01)
+            allocate(1)
+        with PeakMemory(process.pid) as at_the_end:
+            pass
+    assert peak.mib["all"] >= empty.mib["all"] + 90
+    assert at_the_end.mib["all"] < empty.mib["all"] + 90
     assert peak.mib.keys() == set(COLUMNS)
 
 
