@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vinegrape_loadtests.local.server import serving
+from vinegrape_loadtests.packages import require_packages
 
 REPORTS = Path("loadtests/report")
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -37,6 +38,7 @@ def loadtest(host: str | None, locust_options: tuple[str, ...]) -> None:
     vinegrape loadtest --run-time 1m --p95-ms 300
     vinegrape loadtest --host http://127.0.0.1:8080 --users 16
     """
+    require_packages("loadtest", ("locust", "grpc_tools"), "loadtest")
     if host:
         sys.exit(run_all(("--host", host, *locust_options)))
     with serving() as server:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.support.locust_run import PATIENT
-from vinegrape_loadtests import local_run
+from vinegrape_loadtests import local_run, packages
 from vinegrape_loadtests.local_run import loadtest, run_all
 
 
@@ -60,3 +60,13 @@ def test_an_invalid_setting_fails_both_loads():
     process = vinegrape_loadtest("--host", "http://127.0.0.1:9", "--p95-ms", "0")
     assert process.returncode == 1
     assert process.stderr.count("p95_ms is 0.0; it must be more than 0.") == 2
+
+
+def test_a_missing_package_is_reported_before_a_server_starts(monkeypatch):
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    result = CliRunner().invoke(loadtest, [])
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: loadtest needs locust, grpc_tools, which is not installed here. "
+        "Run: pip install -c constraints.txt -e '.[loadtest]'\n"
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vinegrape_loadtests.bench import WORKLOADS
+from vinegrape_loadtests.packages import require_packages
 
 if TYPE_CHECKING:
     from vinegrape_loadtests.bench.results import Results
@@ -82,7 +82,7 @@ def serving(
     vinegrape bench serving
     vinegrape bench serving /tmp/quick --rounds 1 --seconds 3 --warm-up 5 --starts 1
     """
-    _require_packages("serving")
+    require_packages("bench serving", _PACKAGES["serving"], "train,bench")
     from vinegrape_loadtests.bench.bench import run_benchmark
     from vinegrape_loadtests.bench.session import BenchOptions
 
@@ -153,7 +153,7 @@ def training(rounds: int, overrides: tuple[str, ...]) -> None:
     \b
     vinegrape bench training --rounds 5 input_size=160
     """
-    _require_packages("training")
+    require_packages("bench training", _PACKAGES["training"], "train,bench")
     from vinegrape_training.experiments.step_speed import measure_step_speed
 
     click.echo(measure_step_speed(rounds, overrides).table())
@@ -170,17 +170,7 @@ def int8(run_folder: Path) -> None:
     \b
     vinegrape bench int8 runs/evaluation/seed-0/fold-0
     """
-    _require_packages("int8")
+    require_packages("bench int8", _PACKAGES["int8"], "train,bench")
     from vinegrape_training.experiments.quantisation import measure_int8
 
     click.echo(measure_int8(run_folder).table())
-
-
-def _require_packages(subcommand: str) -> None:
-    """Raise a ClickException if a package that a subcommand imports is not installed."""
-    missing = [package for package in _PACKAGES[subcommand] if find_spec(package) is None]
-    if missing:
-        raise click.ClickException(
-            f"bench {subcommand} needs {', '.join(missing)}, which is not installed here. Run: make bench, or: "
-            "pip install -c constraints.txt -e '.[train,bench]'"
-        )

@@ -41,7 +41,7 @@ def test_a_missing_load_generator_is_reported_before_anything_starts(monkeypatch
 
 
 def test_a_missing_package_is_reported(monkeypatch, tmp_path):
-    monkeypatch.setattr("vinegrape_loadtests.bench.command.find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr("vinegrape_loadtests.packages.find_spec", lambda name: None if name == "uvicorn" else name)
     result = CliRunner().invoke(bench, [str(tmp_path)])
     assert result.exit_code == 1
     assert "bench serving needs uvicorn, which is not installed here." in result.output
