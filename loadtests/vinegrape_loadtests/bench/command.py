@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "serving"
 _PACKAGES = {  # what a subcommand imports beyond the package's own dependencies
-    "serving": ("fastapi", "grpc_tools", "matplotlib", "torch", "uvicorn"),
+    "serving": ("fastapi", "grpc_tools", "matplotlib", "model_archiver", "timm", "torch", "uvicorn"),
     "training": ("hydra", "lightning", "timm", "torch", "torchvision"),
     "int8": ("hydra", "lightning", "onnx", "timm", "torch"),
 }
