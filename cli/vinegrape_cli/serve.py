@@ -10,7 +10,7 @@ import click
 
 from vinegrape_cli.setting_options import setting_options
 from vinegrape_server.errors import NotReady
-from vinegrape_server.host.http import get
+from vinegrape_server.host.http import Address, get
 from vinegrape_server.host.signals import stop_signals
 from vinegrape_server.settings import ServeSettings, check_port
 
@@ -48,7 +48,7 @@ def ready(config: Path | None, operations_host: str, operations_port: int) -> No
     """
     check_port("operations_port", operations_port)
     try:
-        response = get(operations_host, operations_port, "/readyz", timeout_s=5)
+        response = get(Address(operations_host, operations_port), "/readyz", timeout_s=5)
     except OSError as error:
         raise NotReady(f"No server responds on port {operations_port} (operations_port): {error}") from error
     if response.status != HTTPStatus.OK:

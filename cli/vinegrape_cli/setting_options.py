@@ -25,12 +25,18 @@ from vinegrape_server.settings import fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Cloud Run sets PORT to the port that the container must listen on
-_FURTHER_VARIABLES = {"rest_port": ["PORT"]}
+# Cloud Run sets PORT to the port that the container must listen on: the edge's, or REST's without the edge
+_PORT_VARIABLE = "PORT"
 
 
 class SettingOption(click.Option):
     """An option whose error messages name the source of the value: the option, the variable or the file."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of the option's variable; for the port that clients use, that of PORT if there is none."""
+        value = super().resolve_envvar_value(ctx)
+        public = "edge_port" if ctx.params.get("edge") else "rest_port"
+        return value or (os.environ.get(_PORT_VARIABLE) or None if self.name == public else None)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return the source of the value, such as `workers in vinegrape.toml` or `VINEGRAPE_WORKERS`."""
@@ -38,7 +44,8 @@ class SettingOption(click.Option):
         if ctx and source is ParameterSource.DEFAULT_MAP:
             return f"{self.name} in {ctx.params['config']}"
         if source is ParameterSource.ENVIRONMENT:
-            return next(variable for variable in self.envvar or () if os.environ.get(variable))
+            variables = (str(self.envvar), _PORT_VARIABLE)
+            return next(variable for variable in variables if os.environ.get(variable))
         return click.Parameter.get_error_hint(self, ctx)
 
 
@@ -90,14 +97,16 @@ def read_settings_file(path: Path) -> dict[str, str]:
 def _option(name: str) -> Callable[[Command], Command]:
     settings, field = fields()[name]
     values = choices(settings, name)
+    option = name.replace("_", "-")
     return click.option(
-        f"--{name.replace('_', '-')}",
+        f"--{option}/--no-{option}" if isinstance(field.default, bool) else f"--{option}",
         name,
         cls=SettingOption,
+        is_eager=name == "edge",  # before the ports, whose variables depend on it
         type=click.Choice(values) if values else type(field.default),
         default=field.default,
         show_default=True,
-        envvar=[f"{ENVIRONMENT_PREFIX}{name.upper()}", *_FURTHER_VARIABLES.get(name, ())],
+        envvar=f"{ENVIRONMENT_PREFIX}{name.upper()}",
         show_envvar=True,
         help=field.metadata["meaning"],
     )

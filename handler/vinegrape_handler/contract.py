@@ -11,6 +11,16 @@ from typing import Any, NamedTuple
 # A GET request to the prediction path with this header runs a self-check, if the header's value is the token that the
 # supervisor passes to its workers in this environment variable. Self-checks are not counted in the metrics.
 SELF_CHECK_HEADER = "x-vinegrape-self-check"
+# Request headers that the edge and the gateway set. The edge removes them from what clients send. Without the edge a
+# client can set them; then they only concern that client's own request.
+CONTENT_TYPE_HEADER = "x-vinegrape-content-type"  # the client's; TorchServe receives every body as octet-stream
+TRANSPORT_HEADER = "x-vinegrape-transport"  # "grpc" from the gateway; otherwise the request arrived over REST
+DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a request is not started after it
+
+# Response header of every response that the handler has made: the error's type, or "none". TorchServe's own errors have
+# none, which is how the edge and the gateway recognise them. The edge removes it.
+ERROR_HEADER = "x-vinegrape-error"
+
 SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 
 # A worker that cannot start logs this text, followed by the reason on the same line.

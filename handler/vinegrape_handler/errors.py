@@ -9,7 +9,17 @@ VinegrapeError
     ├── TooLarge          413
     ├── UnsupportedFormat 415
     ├── BrokenImage       422
-    └── InferenceFailed   503
+    ├── InferenceFailed   503
+    ├── DeadlineExceeded  504
+    └── Refused           by the edge or the gateway, before a worker has the request
+        ├── Unauthorized     401
+        ├── Forbidden        403
+        ├── NotFound         404
+        ├── MethodNotAllowed 405
+        ├── UploadTimeout    408
+        ├── RateLimited      429
+        ├── Overloaded       429
+        └── Unavailable      503
 """
 
 from __future__ import annotations
@@ -81,3 +91,70 @@ class InferenceFailed(RequestError):
 
     status = 503
     type = "inference_failed"
+
+
+class DeadlineExceeded(RequestError):
+    """The request was not finished within its deadline."""
+
+    status = 504
+    type = "deadline_exceeded"
+
+
+class Refused(RequestError):
+    """The edge or the gateway has refused the request. serve_config/haproxy.cfg holds the edge's response bodies."""
+
+
+class Unauthorized(Refused):
+    """The request has no API key, and the server requires one."""
+
+    status = 401
+    type = "unauthorized"
+
+
+class Forbidden(Refused):
+    """The API key is not valid."""
+
+    status = 403
+    type = "forbidden"
+
+
+class NotFound(Refused):
+    """The path, or the model that a gRPC request names, is not served."""
+
+    status = 404
+    type = "not_found"
+
+
+class MethodNotAllowed(Refused):
+    """The path does not allow this method."""
+
+    status = 405
+    type = "method_not_allowed"
+
+
+class UploadTimeout(Refused):
+    """The request has not arrived completely in time."""
+
+    status = 408
+    type = "upload_timeout"
+
+
+class RateLimited(Refused):
+    """The client has sent too many requests or opened too many connections; Retry-After states when to retry."""
+
+    status = 429
+    type = "rate_limited"
+
+
+class Overloaded(Refused):
+    """Too many requests wait for a worker; Retry-After states when to retry."""
+
+    status = 429
+    type = "overloaded"
+
+
+class Unavailable(Refused):
+    """The server is starting or stopping, or the worker that had the request has ended."""
+
+    status = 503
+    type = "unavailable"

@@ -27,6 +27,15 @@ class Plan:
     settings: ServeSettings
     gpus: int
 
+    @property
+    def slots(self) -> int:
+        """Requests that TorchServe holds at the same time behind the edge: for each worker one batch, and one more.
+
+        The worker must find the next batch as soon as it has finished one. Further requests wait in the edge's queue,
+        where those of clients that have left are removed.
+        """
+        return 2 * self.settings.workers * self.settings.batch_size
+
 
 def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> Plan:
     """Replace the automatic settings by values for this archive and this machine.
@@ -54,11 +63,14 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
         # The same defaults as in the handler: a GPU's only worker would wait for decoded images with 1 thread
         decode_threads=settings.worker.decode_threads or (8 if gpus else 1),
     )
+    workers = settings.workers or gpus or count_cores()
+    batch_size = settings.batch_size or (32 if gpus else 1)
     fitted = dataclasses.replace(
         settings,
         worker=worker,
-        workers=settings.workers or gpus or count_cores(),
-        batch_size=settings.batch_size or (32 if gpus else 1),
+        workers=workers,
+        batch_size=batch_size,
+        queue_size=settings.queue_size or (8 * workers * batch_size if settings.edge else 100),
     )
     return Plan(archive, fitted, gpus)
 

@@ -17,7 +17,7 @@ from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import serve_operations
 from vinegrape_server.plan import Plan, make_plan
-from vinegrape_server.settings import LOOPBACK, ServeSettings
+from vinegrape_server.settings import ServeSettings
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
@@ -43,7 +43,7 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                 settings.operations_port,
                 supervisor.why_not_live,
                 supervisor.why_not_ready,
-                make_registry(plan, supervisor.pid, supervisor.worker_metrics),
+                make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
             ),
         ):
             if supervisor.wait_until_ready(stop):
@@ -60,6 +60,8 @@ def check_ports(settings: ServeSettings) -> None:
         SettingError: a port or an address cannot be used.
     """
     for name, port in settings.ports.items():
+        if port == 0:
+            continue
         host = settings.host_of(name)
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -93,7 +95,6 @@ def banner(plan: Plan) -> str:
     REST        http://{host}:{settings.rest_port}
     gRPC        {host}:{settings.grpc_port}
     operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
-    management  http://{LOOPBACK}:{settings.management_port} (this machine only)
 
   Classify a leaf:  curl -T docs/leaf.png {url}
   Show the model:   curl -H 'Accept: application/json' {url}

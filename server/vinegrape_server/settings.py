@@ -17,6 +17,7 @@ LOOPBACK = "127.0.0.1"
 # error for a larger image has a message, while TorchServe's own 413 has no body. TorchServe keeps the size of a request
 # in a Java int, which limits both.
 _REQUEST_BYTES_PER_IMAGE_BYTE = 1.5
+_PRIVATE_PORTS = ("metrics_port", "management_port", "grpc_management_port")
 _MAX_IMAGE_BYTES = int(2**31 / _REQUEST_BYTES_PER_IMAGE_BYTE) - 1
 
 
@@ -29,21 +30,41 @@ class ServeSettings:
     """
 
     archive: str = setting("model_store/vinegrape.mar", "model archive to serve")
-    host: str = setting("127.0.0.1", "address of REST and gRPC (0.0.0.0: all addresses)")
-    rest_port: int = setting(8080, "REST port (the variable PORT, as set by Cloud Run, also works)")
-    grpc_port: int = setting(7070, "gRPC port")
+    edge: bool = setting(False, "start HAProxy in front: one port for REST and gRPC, limits, a queue, deadlines, keys")
+    host: str = setting("127.0.0.1", "address of the edge, or of REST and gRPC without it (0.0.0.0: all addresses)")
+    edge_port: int = setting(8000, "port of the edge for REST and gRPC (Cloud Run's variable PORT also sets it)")
+    rest_port: int = setting(
+        8080, "REST port of TorchServe; behind the edge on 127.0.0.1 (PORT sets it without the edge)"
+    )
+    grpc_port: int = setting(7070, "port of the gRPC gateway; behind the edge on 127.0.0.1")
     operations_host: str = setting("127.0.0.1", "address of the operations port (0.0.0.0: all addresses)")
     operations_port: int = setting(8083, "port of /livez, /readyz and /metrics")
-    metrics_port: int = setting(8082, "port of TorchServe's own metrics, on 127.0.0.1")
-    management_port: int = setting(8081, "REST port of TorchServe's management, on 127.0.0.1")
-    grpc_management_port: int = setting(7071, "gRPC port of TorchServe's management, on 127.0.0.1")
+    metrics_port: int = setting(0, "port of TorchServe's own metrics, on 127.0.0.1 (0: a private Unix socket)")
+    management_port: int = setting(0, "port of TorchServe's management API, on 127.0.0.1 (0: a private Unix socket)")
+    grpc_management_port: int = setting(0, "port of TorchServe's gRPC management, on 127.0.0.1 (0: any free port)")
     workers: int = setting(0, "worker processes (0: one per core, or one per GPU)")
     batch_size: int = setting(0, f"maximum requests in one batch, up to {MAX_BATCH_SIZE} (0: 1 on a CPU, 32 on a GPU)")
     max_batch_delay_ms: int = setting(1, "maximum milliseconds that a batch waits for more requests")
-    queue_size: int = setting(100, "maximum requests in the queue; further requests get status 503")
-    response_timeout_s: int = setting(120, "seconds after which a worker that does not respond is replaced")
+    queue_size: int = setting(
+        0, "maximum requests that wait for a worker (0: 8 batches per worker behind the edge, else 100)"
+    )
+    deadline_ms: int = setting(
+        15_000, "milliseconds after which a request gets status 504; the header x-request-timeout-ms can shorten it"
+    )
+    response_timeout_s: int = setting(15, "seconds after which a worker that does not respond is replaced")
     startup_timeout_s: int = setting(120, "seconds within which every worker must pass its self-check")
     drain_timeout_s: int = setting(20, "seconds that a stop waits for the requests in flight")
+    api_keys: str = setting("", "file of API keys for the edge, one `NAME KEY` per line (empty: no keys)")
+    tls_certificate: str = setting("", "PEM file of the edge's certificate chain (empty: no TLS)")
+    tls_key: str = setting("", "PEM file of the certificate's private key (empty: it is in tls_certificate)")
+    cors_origins: str = setting("", "origins whose pages may read responses, separated by commas, or * (CORS)")
+    trusted_proxies: str = setting("", "proxies whose X-Forwarded-For the edge believes, such as 10.0.0.0/8")
+    max_connections: int = setting(2000, "maximum connections of all clients together")
+    max_connections_per_client: int = setting(256, "maximum connections of one client address")
+    max_requests_per_second: int = setting(0, "maximum requests per second of one client (0: no limit)")
+    upload_timeout_s: int = setting(20, "seconds within which a request must arrive completely")
+    keep_alive_timeout_s: int = setting(60, "seconds after which an idle connection is closed")
+    access_log: bool = setting(True, "write one line of JSON per request to standard output")
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
     def __post_init__(self) -> None:
@@ -52,10 +73,16 @@ class ServeSettings:
             workers=0,
             batch_size=0,
             max_batch_delay_ms=1,  # TorchServe uses 100 ms for 0, without a warning
-            queue_size=1,
+            queue_size=0,
+            deadline_ms=1,
             response_timeout_s=1,
             startup_timeout_s=1,
             drain_timeout_s=0,
+            max_connections=1,
+            max_connections_per_client=1,
+            max_requests_per_second=0,
+            upload_timeout_s=1,
+            keep_alive_timeout_s=1,
         )
         if self.batch_size > MAX_BATCH_SIZE:
             raise SettingError(f"batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}.")
@@ -70,6 +97,8 @@ class ServeSettings:
                 )
         used: dict[int, str] = {}
         for name, port in self.ports.items():
+            if port == 0 and name in _PRIVATE_PORTS:
+                continue
             check_port(name, port)
             if port in used:
                 raise SettingError(f"{name} and {used[port]} are both {port}; set different ports.")
@@ -89,8 +118,9 @@ class ServeSettings:
 
     @property
     def ports(self) -> dict[str, int]:
-        """Every port that the server listens on, by the name of its setting."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.endswith("_port")}
+        """Every port setting by its name. 0 is a port that TorchServe does not open."""
+        names = (f.name for f in dataclasses.fields(self) if f.name.endswith("_port"))
+        return {name: getattr(self, name) for name in names if self.edge or name != "edge_port"}
 
     @property
     def max_request_bytes(self) -> int:
@@ -103,7 +133,13 @@ class ServeSettings:
         Args:
             port: the name of the port's setting, such as "rest_port".
         """
-        hosts = {"rest_port": self.host, "grpc_port": self.host, "operations_port": self.operations_host}
+        frontend = LOOPBACK if self.edge else self.host
+        hosts = {
+            "edge_port": self.host,
+            "rest_port": frontend,
+            "grpc_port": frontend,
+            "operations_port": self.operations_host,
+        }
         return hosts.get(port, LOOPBACK)
 
 

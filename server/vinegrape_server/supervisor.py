@@ -45,6 +45,7 @@ class Supervisor:
     Attributes:
         pid: process id of TorchServe's Java process, whose children are the workers.
         worker_metrics: the metrics of all workers.
+        client: sends requests to TorchServe.
     """
 
     def __init__(self, plan: Plan, java: Path, folder: Path) -> None:
@@ -53,7 +54,7 @@ class Supervisor:
         self._checked: set[int] = set()  # process ids of the workers that have passed a self-check
         self._responded_at = 0.0
         self._token = secrets.token_hex()
-        self._client = TorchServeClient(plan)
+        self.client = TorchServeClient(plan, folder)
         self.worker_metrics = WorkerMetrics(folder / configuration.METRICS_FOLDER)
         self._process = TorchServeProcess(
             configuration.command(plan, java, folder),
@@ -106,7 +107,7 @@ class Supervisor:
                     "See the log above."
                 )
             self._checked = {pid for pid in self._checked if is_running(pid)}
-            worker = self._client.self_check(self._token)
+            worker = self.client.self_check(self._token)
             if worker is not None:
                 self._checked.add(worker)
             if len(self._checked) >= self._settings.workers:
@@ -128,7 +129,7 @@ class Supervisor:
         while not stop.requested.wait(_WATCH_S):
             self._process.check()
             if time.monotonic() - pinged_at > _PING_INTERVAL_S:
-                if self._client.ping():
+                if self.client.ping():
                     self._responded_at = time.monotonic()
                 pinged_at = time.monotonic()
                 if self._has_worker():  # reads files: five times per second would take 1 % of a core
@@ -155,7 +156,7 @@ class Supervisor:
 
     def _drain(self, stop: Stop) -> None:
         limit_s = self._settings.drain_timeout_s
-        in_flight = InFlight(self._client, self.worker_metrics, self.pid, self._settings.max_batch_delay_ms)
+        in_flight = InFlight(self.client, self.worker_metrics, self.pid, self._settings.max_batch_delay_ms)
         start = time.monotonic()
         while not stop.immediate.wait(_POLL_S) and not in_flight.none():
             self._process.check()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import stand_in
 from tests.support.locust_run import PATIENT, LocustRun, run_locust
 from vinegrape_loadtests.local.server import free_port, serving
-from vinegrape_server.host.http import get
+from vinegrape_server.host.http import Address, get
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("timing")]
 
@@ -62,7 +62,7 @@ def test_two_processes_load_a_real_server_over_rest_and_grpc(tiny_archive, tmp_p
         "--archive", str(tiny_archive), "--workers", "1", environment=environment, stdout=subprocess.DEVNULL
     ) as server:
         result = run_locust(tmp_path, server.rest_url, "--grpc-host", server.grpc_address, *PATIENT, *load)
-        metrics = get("127.0.0.1", server.ports["operations_port"], "/metrics", timeout_s=10).body.decode()
+        metrics = get(Address("127.0.0.1", server.ports["operations_port"]), "/metrics", timeout_s=10).body.decode()
     assert result.code == 0, result.output
     assert result.verdict == "Passed: all thresholds were met."
     assert all("every user was still waiting for a response" in message for message in result.failures)

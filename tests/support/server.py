@@ -25,7 +25,7 @@ from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
-PORTS = tuple(ServeSettings().ports)
+PORTS = tuple(ServeSettings(edge=True).ports)
 START_S = 120
 
 

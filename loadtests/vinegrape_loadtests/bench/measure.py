@@ -25,7 +25,7 @@ from vinegrape_loadtests.bench.workloads import Workload
 from vinegrape_loadtests.client import post
 from vinegrape_loadtests.local.processes import cpu_seconds, wait_until_idle
 from vinegrape_loadtests.local.server import starting
-from vinegrape_server.host.http import get
+from vinegrape_server.host.http import Address, get
 from vinegrape_server.settings import LOOPBACK
 
 _START_TIMEOUT_S = 120
@@ -161,7 +161,7 @@ def _read_counters(server: BenchServer, transport: str) -> _HandlerCounters:
     """Read a server's metrics; zeros for servers without a metrics endpoint."""
     if not server.operations_port:
         return _HandlerCounters()
-    metrics = get(LOOPBACK, server.operations_port, "/metrics", timeout_s=10).body.decode()
+    metrics = get(Address(LOOPBACK, server.operations_port), "/metrics", timeout_s=10).body.decode()
     samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
     return _HandlerCounters(
         handler_cpu_s=sum(sample.value for sample in samples if sample.name == _HANDLER_CPU),

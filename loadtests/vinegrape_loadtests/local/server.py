@@ -19,7 +19,7 @@ import click
 import psutil
 
 from vinegrape_loadtests.client import PREDICTIONS_PATH
-from vinegrape_server.host.http import get
+from vinegrape_server.host.http import Address, get
 from vinegrape_server.settings import LOOPBACK, ServeSettings
 
 _START_TIMEOUT_S = 120
@@ -50,6 +50,10 @@ class Server:
         return self.rest_url + PREDICTIONS_PATH
 
     @property
+    def _operations(self) -> Address:
+        return Address(LOOPBACK, self.ports["operations_port"])
+
+    @property
     def grpc_address(self) -> str:
         """Host and port of gRPC."""
         return f"{LOOPBACK}:{self.ports['grpc_port']}"
@@ -63,7 +67,7 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
-                if get(LOOPBACK, self.ports["operations_port"], "/readyz", timeout_s=5).status == HTTPStatus.OK:
+                if get(self._operations, "/readyz", timeout_s=5).status == HTTPStatus.OK:
                     return
             time.sleep(_POLL_S)
         code = self.process.poll()
@@ -150,7 +154,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 def free_ports() -> dict[str, int]:
     """Return a free port for each port setting of the server, by the setting's name."""
-    names = list(ServeSettings().ports)
+    names = list(ServeSettings(edge=True).ports)
     return dict(zip(names, _free_ports(len(names)), strict=True))
 
 

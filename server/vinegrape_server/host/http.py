@@ -1,17 +1,26 @@
-"""An HTTP client for the ports of this server."""
+"""An HTTP client for the ports and sockets of this server."""
 
 from __future__ import annotations
 
 import http.client
-import urllib.error
-import urllib.request
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vinegrape_server.settings import LOOPBACK
 
-# Requests to this machine must not go through a proxy that the environment names
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+class Address(NamedTuple):
+    """Where a server of this machine listens.
+
+    Attributes:
+        host: a host name or IPv4 address; 0.0.0.0 is reached through 127.0.0.1. With port 0, the path of a Unix socket.
+        port: the TCP port, or 0.
+    """
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,11 @@ class HttpResponse:
     body: bytes
 
 
-def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> HttpResponse:
+def get(address: Address, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """Send a GET request and return the response, whatever its status.
 
     Args:
-        host: the address that the server listens on; 0.0.0.0 is reached through 127.0.0.1.
-        port: the server's port.
+        address: where the server listens.
         path: path of the URL, with the leading slash.
         timeout_s: longest wait for the connection and for each part of the response.
         headers: request headers.
@@ -35,19 +43,34 @@ def get(host: str, port: int, path: str, timeout_s: float, headers: Mapping[str,
     Raises:
         OSError: there is no response, or it is incomplete.
     """
-    request = urllib.request.Request(f"http://{reachable(host)}:{port}{path}", headers=dict(headers or {}))
+    connection = _Connection(address, timeout_s)
     try:
-        with _DIRECT.open(request, timeout=timeout_s) as response:
-            return HttpResponse(response.status, response.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return HttpResponse(error.code, error.read())
-    except urllib.error.URLError as error:
-        raise ConnectionError(str(error.reason)) from error
+        connection.request("GET", path, headers={"Connection": "close", **(headers or {})})
+        response = connection.getresponse()
+        return HttpResponse(response.status, response.read())
     except http.client.HTTPException as error:
         raise ConnectionError(f"incomplete response: {error!r}") from error
+    finally:
+        connection.close()
 
 
 def reachable(host: str) -> str:
     """Return an address under which this machine reaches a server that listens on `host`."""
     return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection over TCP or a Unix socket."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        super().__init__(reachable(address.host) if address.port else "localhost", address.port or None, timeout_s)
+
+    def connect(self) -> None:
+        """Connect to the port or the socket."""
+        if self._address.port:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._address.host)

@@ -16,19 +16,22 @@ from vinegrape_server.plan import Plan
 from vinegrape_server.torchserve.client import TorchServeClient
 
 
-def make_registry(plan: Plan, java_pid: int, worker_metrics: WorkerMetrics) -> CollectorRegistry:
+def make_registry(
+    plan: Plan, java_pid: int, worker_metrics: WorkerMetrics, client: TorchServeClient
+) -> CollectorRegistry:
     """Return a registry of all metrics: the workers', the model's, the processes' and TorchServe's.
 
     Args:
         plan: what is served.
         java_pid: process id of TorchServe's Java process.
         worker_metrics: the workers' metrics.
+        client: reads TorchServe's own metrics.
     """
     registry = CollectorRegistry()
     registry.register(worker_metrics)
     registry.register(ModelInfo(plan))
     registry.register(ResidentMemory(java_pid))
-    registry.register(TorchServeMetrics(TorchServeClient(plan).metrics_text))
+    registry.register(TorchServeMetrics(client.metrics_text))
     return registry
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from http import HTTPStatus
+from pathlib import Path
 
 from vinegrape_handler.contract import SELF_CHECK_HEADER, SelfCheckAnswer
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.http import get
+from vinegrape_server.host.http import Address, get
 from vinegrape_server.plan import Plan
-from vinegrape_server.settings import LOOPBACK
+from vinegrape_server.torchserve import configuration
 
 PING_TIMEOUT_S = 1
 _SELF_CHECK_TIMEOUT_S = 5
@@ -23,16 +24,19 @@ class TorchServeClient:
 
     Args:
         plan: what this TorchServe was started with.
+        folder: the folder of its instance.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._settings = plan.settings
+    def __init__(self, plan: Plan, folder: Path) -> None:
         self._archive = plan.archive
+        self._rest = Address(plan.settings.host_of("rest_port"), plan.settings.rest_port)
+        self._management = configuration.management(plan, folder)
+        self._metrics = configuration.metrics(plan, folder)
 
     def ping(self) -> bool:
         """Return whether the frontend responds within `PING_TIMEOUT_S`, with any status."""
         with contextlib.suppress(OSError):
-            get(self._settings.host, self._settings.rest_port, "/ping", PING_TIMEOUT_S)
+            get(self._rest, "/ping", PING_TIMEOUT_S)
             return True
         return False
 
@@ -49,9 +53,8 @@ class TorchServeClient:
             ServeError: the handler in the archive does not support self-checks.
         """
         path = f"/predictions/{self._archive.metadata.name}"
-        host, port = self._settings.host, self._settings.rest_port
         try:
-            response = get(host, port, path, _SELF_CHECK_TIMEOUT_S, {SELF_CHECK_HEADER: token})
+            response = get(self._rest, path, _SELF_CHECK_TIMEOUT_S, {SELF_CHECK_HEADER: token})
         except OSError:
             return None
         if response.status == HTTPStatus.BAD_REQUEST:
@@ -72,7 +75,7 @@ class TorchServeClient:
             OSError, ValueError, LookupError, TypeError: the management port does not respond, or not as expected.
         """
         path = f"/models/{self._archive.metadata.name}"
-        response = get(LOOPBACK, self._settings.management_port, path, _QUEUE_TIMEOUT_S)
+        response = get(self._management, path, _QUEUE_TIMEOUT_S)
         return int(json.loads(response.body)[0]["jobQueueStatus"]["pendingRequests"])
 
     def metrics_text(self) -> str:
@@ -81,7 +84,7 @@ class TorchServeClient:
         Raises:
             OSError: the port does not respond, or with a status other than 200.
         """
-        response = get(LOOPBACK, self._settings.metrics_port, "/metrics", _METRICS_TIMEOUT_S)
+        response = get(self._metrics, "/metrics", _METRICS_TIMEOUT_S)
         if response.status != HTTPStatus.OK:
             raise ConnectionError(f"TorchServe's metrics port responded with status {response.status} instead of 200.")
         return response.body.decode()

@@ -12,7 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
+from vinegrape_server.host.http import Address
 from vinegrape_server.plan import Plan
+from vinegrape_server.settings import LOOPBACK
 
 METRICS_FOLDER = "metrics"  # the folder, inside an instance's folder, of the workers' metrics
 
@@ -49,7 +51,7 @@ def prepare(plan: Plan, folder: Path) -> None:
             (home / name).symlink_to(package / name)
         (home / "model_service_worker.py").symlink_to(_WORKER)
         shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
-        (folder / _PROPERTIES).write_text(properties(plan))
+        (folder / _PROPERTIES).write_text(properties(plan, folder))
     except OSError as error:
         raise SettingError(f"Cannot write to {folder}: {error.strerror}. Set TMPDIR to another folder.") from error
 
@@ -58,7 +60,25 @@ def _archive_name(plan: Plan) -> str:
     return f"{plan.archive.metadata.name}.mar"
 
 
-def properties(plan: Plan) -> str:
+def management(plan: Plan, folder: Path) -> Address:
+    """Return the address of TorchServe's management API: by default a socket in the instance's private folder."""
+    return _private_address(plan.settings.management_port, folder / "management.sock")
+
+
+def metrics(plan: Plan, folder: Path) -> Address:
+    """Return the address of TorchServe's own metrics: by default a socket in the instance's private folder."""
+    return _private_address(plan.settings.metrics_port, folder / "metrics.sock")
+
+
+def _private_address(port: int, path: Path) -> Address:
+    return Address(LOOPBACK, port) if port else Address(str(path), 0)
+
+
+def _torchserve_url(address: Address) -> str:
+    return f"http://{address.host}:{address.port}" if address.port else f"unix:{address.host}"
+
+
+def properties(plan: Plan, folder: Path) -> str:
     """Return the text of TorchServe's `config.properties`."""
     settings, archive = plan.settings, plan.archive
     model = {
@@ -76,15 +96,17 @@ def properties(plan: Plan) -> str:
         }
     }
     values = {
-        "inference_address": f"http://{settings.host}:{settings.rest_port}",
-        "management_address": f"http://{settings.host_of('management_port')}:{settings.management_port}",
-        "metrics_address": f"http://{settings.host_of('metrics_port')}:{settings.metrics_port}",
-        "grpc_inference_address": settings.host,
-        "grpc_inference_port": settings.grpc_port,
-        "grpc_management_address": settings.host_of("grpc_management_port"),
+        "inference_address": f"http://{settings.host_of('rest_port')}:{settings.rest_port}",
+        "management_address": _torchserve_url(management(plan, folder)),
+        "metrics_address": _torchserve_url(metrics(plan, folder)),
+        # The gateway serves gRPC. TorchServe cannot start without its own gRPC servers: on any free port, unused
+        "grpc_inference_address": LOOPBACK,
+        "grpc_inference_port": 0,
+        "grpc_management_address": LOOPBACK,
         "grpc_management_port": settings.grpc_management_port,
         "number_of_gpu": plan.gpus,
-        "job_queue_size": settings.queue_size,
+        # Behind the edge, requests wait in the edge's queue, and TorchServe's must hold what the edge lets through
+        "job_queue_size": max(plan.slots, settings.queue_size) if settings.edge else settings.queue_size,
         "max_request_size": settings.max_request_bytes,
         "load_models": _archive_name(plan),
         "models": json.dumps(model),

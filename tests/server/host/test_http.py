@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from vinegrape_server.host.http import get, reachable
+from vinegrape_server.host.http import Address, get, reachable
 
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("leaf", "leaf")])
@@ -15,7 +15,7 @@ def test_a_port_without_a_server_raises_an_os_error():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match=r"^\[Errno 111\] Connection refused$"):
-            get("127.0.0.1", probe.getsockname()[1], "/", timeout_s=5)
+            get(Address("127.0.0.1", probe.getsockname()[1]), "/", timeout_s=5)
 
 
 @pytest.mark.parametrize("sent", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
@@ -31,5 +31,5 @@ def test_an_incomplete_response_raises_an_os_error(sent):
         thread = threading.Thread(target=respond, daemon=True)
         thread.start()
         with pytest.raises(OSError, match="incomplete response"):
-            get("127.0.0.1", server.getsockname()[1], "/", timeout_s=30)
+            get(Address("127.0.0.1", server.getsockname()[1]), "/", timeout_s=30)
         thread.join(30)
