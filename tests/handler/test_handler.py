@@ -16,7 +16,7 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import ERROR_HEADER, START_FAILED
+from vinegrape_handler.contract import ERROR_HEADER, START_FAILED, TRANSPORT_HEADER
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -275,7 +275,7 @@ def test_every_request_and_image_is_counted_once(model_dir):
     handler = start(model_dir)
     three = instances(b64(solid(RED)), b64(solid(BLACK)), b64(BROKEN), {"b64": "?"})
     handle(handler, {"body": solid(RED)}, {"body": b"no image"}, {"body": three}, headers={"Host": "here"})
-    handle(handler, {"data": solid(BLACK)}, {}, headers={"data": {"content-type": ""}})
+    handle(handler, {"data": solid(BLACK)}, {}, headers={TRANSPORT_HEADER: "grpc"})
     handle(handler, {}, headers=DESCRIBE)
     assert counted_requests(handler) == {
         ("rest", "200", ""): 3,  # one image, the instances, the description
