@@ -22,7 +22,7 @@ _BYTES_PER_PIXEL = 21
 # more copies while it is parsed, but then no image is decoded.)
 _REQUEST_BYTES_PER_IMAGE_BYTE = 1.5  # an image in base64 must fit
 _COPIES_PER_REQUEST = 2
-_FREE_MB = 128  # for everything else, and enough for leaf images
+_FREE_MB = 128  # for everything else, and enough for small images, see `resize`
 
 _MB = 10**6
 
@@ -71,10 +71,8 @@ def limit_memory(settings: WorkerSettings, batch_size: int, network_bytes: int) 
         return None
     image_bytes = _BYTES_PER_PIXEL * settings.max_image_pixels * max(1, settings.decode_threads)
     request_bytes = int(_REQUEST_BYTES_PER_IMAGE_BYTE * settings.max_image_bytes)
-    minimum = used + network_bytes + _MB * _FREE_MB
-    limit = _MB * settings.worker_memory_mb or minimum + image_bytes + request_bytes * (
-        1 + _COPIES_PER_REQUEST * batch_size
-    )
+    minimum = used + network_bytes + request_bytes * (1 + _COPIES_PER_REQUEST * batch_size) + _MB * _FREE_MB
+    limit = _MB * settings.worker_memory_mb or minimum + image_bytes
     if limit < minimum:
         raise SettingError(
             f"worker_memory_mb is {settings.worker_memory_mb}, which is too small for this model. Set it to at least "

@@ -17,7 +17,9 @@ _OPTIONS = {name: ResizeOptions(ResizeAlg.convolution(kind), use_alpha=False) fo
 # For each side the bicubic filter has 4 weights per pixel of the source, first with 8 bytes and then with 2. They are
 # small for photos, and 2 GB for an image of 50 million rows.
 _WEIGHT_BYTES_PER_PIXEL = 4 * (8 + 2)
-_RESERVED_BYTES = 1 << 26
+_DECODED_BYTES_PER_PIXEL = 12
+# A worker has this memory for one image whatever its limit is (see `memory.limit_memory`): no check is necessary
+_SMALL_BYTES = 1 << 26
 
 
 def resize(image: Image.Image, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
@@ -63,6 +65,9 @@ def _check_memory(size: tuple[int, int], width: int) -> None:
     Raises:
         MemoryError: it cannot.
     """
-    weights = _WEIGHT_BYTES_PER_PIXEL * sum(size)
-    between_passes = 4 * width * size[1]  # 4 bytes per pixel
-    np.empty(weights + between_passes + _RESERVED_BYTES, np.uint8)  # allocates without using the memory
+    width_before, height_before = size
+    weights = _WEIGHT_BYTES_PER_PIXEL * (width_before + height_before)
+    between_passes = 4 * width * height_before  # 4 bytes per pixel
+    if weights + between_passes + _DECODED_BYTES_PER_PIXEL * width_before * height_before > _SMALL_BYTES:
+        # Allocates without using the memory. It takes 60 us
+        np.empty(weights + between_passes + _SMALL_BYTES, np.uint8)
