@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -12,8 +11,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vinegrape_handler.deadline import check_deadline
 from vinegrape_handler.decode import Limits, decode, open_image
-from vinegrape_handler.errors import NEEDS_MEMORY, DeadlineExceeded, InferenceFailed, RequestError, TooLarge
+from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
@@ -126,13 +126,3 @@ class Classifier:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))
         return results
-
-
-def check_deadline(deadline: float) -> None:
-    """Check that a deadline, a Unix time in seconds, has not passed.
-
-    Raises:
-        DeadlineExceeded: it has.
-    """
-    if time.time() > deadline:
-        raise DeadlineExceeded("The request's deadline passed before the server had classified its images.")

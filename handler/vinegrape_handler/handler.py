@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from vinegrape_handler import answer
-from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage, check_deadline
+from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage
 from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import (
     NEEDS_MEMORY,
@@ -31,7 +32,7 @@ from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memo
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import load_network
-from vinegrape_handler.request import Request, deadline, read_request, transport
+from vinegrape_handler.request import Request, read_request, transport
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
@@ -166,7 +167,7 @@ class Handler:
         """Return the responses to the requests of a batch. If the handler itself fails, its response is an error."""
         try:
             requests = [self._read(*pair) for pair in zip(rows, headers, strict=True)]
-            results = self._classify_requests(requests, [deadline(row_headers) for row_headers in headers])
+            results = self._classify_requests(requests, [read_deadline(row_headers) for row_headers in headers])
             return [self._respond(*pair) for pair in zip(requests, results, strict=True)]
         except Exception as error:
             if len(rows) > 1:  # the other requests of the batch must not fail with the one that is the reason
@@ -178,10 +179,9 @@ class Handler:
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:
         try:
-            check_deadline(deadline(headers))
             request = read_request(row, headers, self.settings.max_instances, self._self_check_token)
             if request.kind == "instances":
-                self._check_total_pixels(request, deadline(headers))
+                self._check_total_pixels(request, read_deadline(headers))
         except RequestError as error:
             return error
         except MemoryError:

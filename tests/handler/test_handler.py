@@ -399,7 +399,7 @@ def test_a_self_check_runs_the_network_and_is_not_counted(model_dir, monkeypatch
         handler._self_check_classifier, "_network", lambda batch: (calls.append(len(batch)), network(batch))[1]
     )
     assert value(handler, "vinegrape_workers_ready") == 1
-    (body,), (status,) = handle(handler, {}, headers={"X-Vinegrape-Self-Check": "secret", "content-length": "0"})
+    (body,), (status,) = handle(handler, {}, headers={"x-vinegrape-self-check": "secret", "content-length": "0"})
     assert status == 200
     assert body == {"worker": os.getpid(), "model": {"name": "vinegrape", "version": "tiny"}}
     assert calls == [1]
@@ -413,7 +413,7 @@ def test_a_self_check_needs_the_token(model_dir, monkeypatch, token):
     monkeypatch.setenv("VINEGRAPE_SELF_CHECK", token)
     handler = start(model_dir)
     for wrong in ("", "1", "secrät"):
-        _, (status,) = handle(handler, {}, headers={"X-Vinegrape-Self-Check": wrong})
+        _, (status,) = handle(handler, {}, headers={"x-vinegrape-self-check": wrong})
         assert status == 400
     assert counted_requests(handler) == {("rest", "400", "no_image"): 3}
 
