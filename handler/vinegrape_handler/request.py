@@ -24,7 +24,7 @@ _URLENCODED = "application/x-www-form-urlencoded"
 # No supported image format starts with a brace, or with a byte order mark and a brace (UTF-8, UTF-16).
 _JSON_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{|\xff\xfe\{|\xfe\xff\0\{")
 
-_HOW_TO_SEND = "Send it as the body (curl -T leaf.jpg URL), or as the form field data, image or file."
+_HOW_TO_SEND = "Send the image as the body (curl -T leaf.jpg URL), or as the form field data, image or file."
 
 
 @dataclass(frozen=True)
