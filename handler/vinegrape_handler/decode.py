@@ -20,6 +20,8 @@ _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x0
 WHITE = (255, 255, 255)
 
 _DECODER_BYTES_PER_PIXEL = 12
+# Pillow's error when a decoder lacks memory: IMAGING_CODEC_MEMORY, -9
+_OUT_OF_MEMORY = ("decoder error -9", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     except (UnsupportedFormat, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
+        if any(text in str(error) for text in _OUT_OF_MEMORY):
+            raise MemoryError from error
         _check_memory(image.size)
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
@@ -106,12 +110,12 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
 
 
 def _check_memory(size: tuple[int, int]) -> None:
-    """Check that an image of this size could not be decoded for another reason than missing memory.
+    """Check that there is enough memory for an image of this size, after it could not be decoded.
 
-    libjpeg, libtiff and libwebp report both in the same way.
+    libwebp reports missing memory and damaged data in the same way.
 
     Raises:
-        MemoryError: its memory cannot be allocated.
+        MemoryError: there is not.
     """
     np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1], np.uint8)  # allocates without using the memory
 

@@ -1,9 +1,11 @@
 import dataclasses
 import resource
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -183,17 +185,28 @@ def images_that_need_memory() -> dict[str, bytes]:
         "webp": encode(square, "WEBP", lossless=True, method=0, quality=0),
         "tiff": encode(square, "TIFF", compression="tiff_deflate", tiffinfo={278: side}),
         "16 bits": png(side, side, 16, 0, (b"\0" + bytes(2 * side)) * side),
+        "large tile": tiff_with_a_tile(side=8000),
         "rows": png(1, 5_000_000, 8, 0, bytes(2 * 5_000_000)),
         "columns": png(5_000_000, 1, 8, 0, bytes(1 + 5_000_000)),
     }
 
 
+def tiff_with_a_tile(side: int) -> bytes:
+    """A compressed grey TIFF of 16 x 16 pixels in one tile, which is larger than the image."""
+    tile = zlib.compress(bytes(side * side))
+    tags = [  # number, type (3: 16 bits, 4: 32 bits), count, value
+        (256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+        (322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, 8 + 2 + 10 * 12 + 4), (325, 4, 1, len(tile)),
+    ]  # fmt: skip
+    return b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4) + tile
+
+
 def classify_with_little_memory(*files: str) -> None:
-    """Write the type of each file's result, with 160 MB in addition to what the process has."""
+    """Write the type of each file's result, with 60 MB in addition to what the process has."""
     limits = Limits(max_bytes=20_000_000, max_pixels=20_000_000)
     metadata = dataclasses.replace(METADATA, input_size=320, interpolation="bicubic")
     classifier = Classifier(metadata, TwicePlusOne(), limits)
-    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + 160_000_000,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + 60_000_000,) * 2)
     for file in files:
         (result,) = classifier.classify([Path(file).read_bytes()])
         sys.stdout.write(f"{type(result).__name__}\n")
