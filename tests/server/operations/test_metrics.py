@@ -9,12 +9,14 @@ from tests.support.metadata import METADATA
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.torchserve.client import TorchServeClient
 
 
 @pytest.fixture
 def registry(tmp_path):
-    """This process stands in for TorchServe's Java process; nothing listens on the metrics port."""
-    return make_registry(plan(**free_ports()), os.getpid(), WorkerMetrics(tmp_path))
+    """This process stands in for TorchServe's Java process; nothing listens on the socket of its metrics."""
+    served = plan(**free_ports())
+    return make_registry(served, os.getpid(), WorkerMetrics(tmp_path), TorchServeClient(served, tmp_path))
 
 
 def test_the_model_is_described_by_labels(registry):

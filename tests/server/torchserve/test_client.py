@@ -19,19 +19,24 @@ def torchserve():
         yield stand_in
 
 
-def client_of(torchserve, port_name: str) -> TorchServeClient:
-    """A client that uses the stand-in for one port; no server listens on the others."""
-    return TorchServeClient(plan(**{**free_ports(), port_name: torchserve.port}))
+@pytest.fixture
+def client_of(torchserve, tmp_path):
+    """Create a client that uses the stand-in for one port; no server listens on the others."""
+
+    def create(port_name: str) -> TorchServeClient:
+        return TorchServeClient(plan(**{**free_ports(), port_name: torchserve.port}), tmp_path)
+
+    return create
 
 
-def test_a_ping_counts_any_status_as_a_response(torchserve):
-    assert client_of(torchserve, "rest_port").ping()
-    assert not client_of(torchserve, "grpc_port").ping()
+def test_a_ping_counts_any_status_as_a_response(torchserve, client_of):
+    assert client_of("rest_port").ping()
+    assert not client_of("grpc_port").ping()
 
 
-def test_a_passed_self_check_returns_the_workers_pid(torchserve):
+def test_a_passed_self_check_returns_the_workers_pid(torchserve, client_of):
     torchserve.responses["/predictions/vinegrape"] = 200, json.dumps(PASSED)
-    assert client_of(torchserve, "rest_port").self_check("token") == 123
+    assert client_of("rest_port").self_check("token") == 123
     assert torchserve.tokens == ["token"]
 
 
@@ -44,29 +49,29 @@ def test_a_passed_self_check_returns_the_workers_pid(torchserve):
         (200, "[]"),
     ],
 )
-def test_any_other_response_is_no_passed_self_check(torchserve, response):
+def test_any_other_response_is_no_passed_self_check(torchserve, client_of, response):
     torchserve.responses["/predictions/vinegrape"] = response
-    assert client_of(torchserve, "rest_port").self_check("token") is None
+    assert client_of("rest_port").self_check("token") is None
 
 
-def test_without_a_response_no_self_check_is_passed(torchserve):
-    assert client_of(torchserve, "grpc_port").self_check("token") is None
+def test_without_a_response_no_self_check_is_passed(torchserve, client_of):
+    assert client_of("grpc_port").self_check("token") is None
 
 
-def test_a_handler_that_does_not_know_self_checks_is_reported(torchserve):
+def test_a_handler_that_does_not_know_self_checks_is_reported(torchserve, client_of):
     torchserve.responses["/predictions/vinegrape"] = 400, "{}"
     with pytest.raises(ServeError, match=r"vinegrape\.mar is older than this server.*vinegrape archive OLD\.mar NEW"):
-        client_of(torchserve, "rest_port").self_check("token")
+        client_of("rest_port").self_check("token")
 
 
-def test_queued_requests_are_read_from_the_management_port(torchserve):
+def test_queued_requests_are_read_from_the_management_port(torchserve, client_of):
     torchserve.set_queue(2)
-    assert client_of(torchserve, "management_port").queued_requests() == 2
+    assert client_of("management_port").queued_requests() == 2
 
 
-def test_the_metrics_text_needs_status_200(torchserve):
+def test_the_metrics_text_needs_status_200(torchserve, client_of):
     torchserve.responses["/metrics"] = 200, "Requests2XX 4.0\n"
-    assert client_of(torchserve, "metrics_port").metrics_text() == "Requests2XX 4.0\n"
+    assert client_of("metrics_port").metrics_text() == "Requests2XX 4.0\n"
     torchserve.responses["/metrics"] = 500, "error"
     with pytest.raises(OSError, match="status 500"):
-        client_of(torchserve, "metrics_port").metrics_text()
+        client_of("metrics_port").metrics_text()
