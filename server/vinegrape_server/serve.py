@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
 
+_BACKLOG = 128  # connections that wait to be accepted; the client of a further one retries after 1 s
+
 
 def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     """Serve the archive of `settings` until a stop is requested.
@@ -34,13 +37,12 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
     check_ports(settings)
-    with instance_folder() as folder:
+    with listen(settings, "operations_port") as listener, instance_folder() as folder:
         configuration.prepare(plan, folder)
         with (
             Supervisor(plan, java, folder) as supervisor,
             serve_operations(
-                settings.operations_host,
-                settings.operations_port,
+                listener,
                 supervisor.why_not_live,
                 supervisor.why_not_ready,
                 make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
@@ -60,22 +62,33 @@ def check_ports(settings: ServeSettings) -> None:
         SettingError: a port or an address cannot be used.
     """
     for name, port in settings.ports.items():
-        if port == 0:
-            continue
-        host = settings.host_of(name)
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                option = f"--{name.replace('_', '-')} PORT"
-            else:
-                option = "--operations-host HOST" if name == "operations_port" else "--host HOST"
-            raise SettingError(
-                f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). Choose another: {option}"
-            ) from error
+        if port:
+            listen(settings, name).close()
+
+
+def listen(settings: ServeSettings, name: str) -> socket.socket:
+    """Listen on a port.
+
+    Args:
+        settings: the settings of the server.
+        name: the name of the port's setting, such as "operations_port".
+
+    Raises:
+        SettingError: the port or its address cannot be used.
+    """
+    host, port = settings.host_of(name), settings.ports[name]
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            option = f"--{name.replace('_', '-')} PORT"
+        else:
+            option = "--operations-host HOST" if name == "operations_port" else "--host HOST"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise SettingError(
+            f"Cannot listen on {host or repr(host)}:{port} ({reason}). Choose another: {option}"
+        ) from error
 
 
 def banner(plan: Plan) -> str:

@@ -141,9 +141,11 @@ def test_the_help_shows_each_setting_with_its_variable_and_default():
 def operations_port():
     """The operations port of a ready server; a test sets `reasons[0]` to make it not ready."""
     reasons = [""]
-    port = free_ports()["operations_port"]
-    with serve_operations("127.0.0.1", port, lambda: "", lambda: reasons[0], CollectorRegistry()):
-        yield port, reasons
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        serve_operations(listener, lambda: "", lambda: reasons[0], CollectorRegistry()),
+    ):
+        yield listener.getsockname()[1], reasons
 
 
 def test_a_ready_server_gives_exit_code_0(operations_port):

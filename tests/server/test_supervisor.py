@@ -179,7 +179,6 @@ def test_an_immediate_stop_does_not_wait_for_queued_requests(start):
         thread.start()
         wait_until(lambda: supervisor.why_not_ready() == "stopping")
         assert supervisor.why_not_live() == ""
-        stop.request()
-        stop.request()
+        stop.immediate.set()
         thread.join(60)
         assert not thread.is_alive()

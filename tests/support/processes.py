@@ -4,8 +4,6 @@ import contextlib
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from signal import SIGINT, SIGTERM
-
 import psutil
 
 from vinegrape_server.host.processes import die_with_parent, find_workers
@@ -36,16 +34,15 @@ def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program at once, and kill those of its descendants that still run."""
+    """End a program without waiting for its requests, and kill those of its descendants that still run."""
     descendants(process)
-    # vinegrape does not wait for requests after a second signal. Two equal signals could arrive as one.
-    process.send_signal(SIGINT)
-    process.send_signal(SIGTERM)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    # vinegrape stops at once after a second signal, unless that follows within a second
+    for timeout_s in (1.1, STOP_S):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+    process.kill()
+    process.wait()
     kill(psutil.wait_procs(_families[process.pid], timeout=5)[1])
 
 
