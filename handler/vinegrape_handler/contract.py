@@ -36,6 +36,9 @@ class GaugeName(NamedTuple):
 
 WORKERS_READY = GaugeName("vinegrape_workers_ready", "Running workers that have passed their self-check")
 BATCHES_IN_PROGRESS = GaugeName("vinegrape_batches_in_progress", "Batches that workers are processing")
+# Times of each worker, by process id. They are seconds of CLOCK_MONOTONIC, which is the same for all processes.
+BATCH_STARTED = GaugeName("vinegrape_batch_started_seconds", "When a worker's current batch started (0: it has none)")
+BATCH_FINISHED = GaugeName("vinegrape_batch_finished_seconds", "When a worker's last batch was finished (0: none yet)")
 
 
 class SelfCheckAnswer(NamedTuple):

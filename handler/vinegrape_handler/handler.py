@@ -96,7 +96,7 @@ class Handler:
         Returns:
             N response bodies in JSON, in the order of the requests.
         """
-        with self.metrics.batches_in_progress.track_inprogress():
+        with self.metrics.time_batch():
             start = time.perf_counter()
             headers = [context.get_all_request_header(index) for index in range(len(data))]
             requests = [self._read(row, row_headers) for row, row_headers in zip(data, headers, strict=True)]

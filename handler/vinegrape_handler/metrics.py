@@ -7,11 +7,13 @@ the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, BATCHES_IN_PROGRESS, WORKERS_READY
 from vinegrape_handler.errors import Refused, RequestError
 
 # One image takes 5 to 20 ms. The smallest bucket is for an image that fails at once, the largest for a request of 32
@@ -70,7 +72,21 @@ class Metrics:
         )
         self.batches_in_progress = Gauge(*BATCHES_IN_PROGRESS, multiprocess_mode="livesum", registry=registry)
         self.workers_ready = Gauge(*WORKERS_READY, multiprocess_mode="livesum", registry=registry)
+        self.batch_started = Gauge(*BATCH_STARTED, multiprocess_mode="liveall", registry=registry)
+        self.batch_finished = Gauge(*BATCH_FINISHED, multiprocess_mode="liveall", registry=registry)
         self._create_series(classes)
+
+    @contextlib.contextmanager
+    def time_batch(self) -> Iterator[None]:
+        """Record that a batch is in progress while the block runs, when it started, and when it was finished."""
+        self.batch_started.set(time.monotonic())
+        self.batches_in_progress.inc()
+        try:
+            yield
+        finally:
+            self.batches_in_progress.dec()
+            self.batch_started.set(0)
+            self.batch_finished.set(time.monotonic())
 
     def count_request(self, transport: str, error: RequestError | None, seconds: float) -> None:
         """Count one request.

@@ -37,7 +37,7 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
     check_ports(settings)
-    with listen(settings, "operations_port") as listener, instance_folder() as folder:
+    with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
         with (
             Supervisor(plan, java, folder) as supervisor,

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+
 import psutil
 
 from vinegrape_server.host.processes import die_with_parent, find_workers

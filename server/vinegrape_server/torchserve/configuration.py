@@ -20,9 +20,16 @@ METRICS_FOLDER = "metrics"  # the folder, inside an instance's folder, of the wo
 
 # The path of a socket has at most 107 bytes. TorchServe names its sockets `.ts.sock.` and a number.
 _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
+# Java's native library, and the files of the metrics of each process
+_OTHER_BYTES = 16_000_000
 _HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
 _WORKER = Path(__file__).parents[1] / "worker" / "main.py"
 _CONFIG = files("vinegrape_server") / "serve_config"
+
+
+def required_bytes(plan: Plan) -> int:
+    """Return the free space that the folder of one instance needs, in bytes."""
+    return plan.archive.bytes + plan.archive.unpacked_bytes + _OTHER_BYTES
 
 
 def prepare(plan: Plan, folder: Path) -> None:
