@@ -20,14 +20,14 @@ class ArchiveInfo:
         path: absolute path of the file.
         metadata: metadata of the model.
         backends: the backends whose weights the archive holds.
-        bytes: size of the file, in bytes.
+        packed_bytes: size of the file, in bytes.
         unpacked_bytes: size of the files in the archive together, in bytes.
     """
 
     path: Path
     metadata: Metadata
     backends: tuple[Backend, ...]
-    bytes: int = 0
+    packed_bytes: int = 0
     unpacked_bytes: int = 0
 
     @classmethod

@@ -22,7 +22,7 @@ def test_metadata_and_backends_are_read(tmp_path):
 def test_the_sizes_of_the_archive_and_of_its_files_are_read(tmp_path):
     plain = ArchiveInfo.read(archives.write(tmp_path / "plain.mar"))
     larger = ArchiveInfo.read(archives.write(tmp_path / "larger.mar", files={"text": "x" * 1000}))
-    assert larger.bytes == (tmp_path / "larger.mar").stat().st_size
+    assert larger.packed_bytes == (tmp_path / "larger.mar").stat().st_size
     assert larger.unpacked_bytes == plain.unpacked_bytes + 1000
 
 

@@ -29,7 +29,7 @@ _CONFIG = files("vinegrape_server") / "serve_config"
 
 def required_bytes(plan: Plan) -> int:
     """Return the free space that the folder of one instance needs, in bytes."""
-    return plan.archive.bytes + plan.archive.unpacked_bytes + _OTHER_BYTES
+    return plan.archive.packed_bytes + plan.archive.unpacked_bytes + _OTHER_BYTES
 
 
 def prepare(plan: Plan, folder: Path) -> None:

@@ -110,9 +110,9 @@ def test_the_variables_are_read_as_pythons_tempfile_reads_them(tmp_path):
 
 
 def test_a_folder_that_is_too_small_is_refused(temporary):
-    with pytest.raises(SettingError, match=r"has \d+\.\d MB free; this server needs 1000000000\.0 MB for a copy of"):
-        with instance_folder(required_bytes=10**15):
-            pass
+    expected = r"has \d+\.\d MB free; this server needs 1000000000\.0 MB for a copy of"
+    with pytest.raises(SettingError, match=expected), instance_folder(required_bytes=10**15):
+        pass
     assert not list(temporary.iterdir())
 
 
