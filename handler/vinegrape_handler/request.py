@@ -54,6 +54,8 @@ def read_request(
     Raises:
         BadRequest, NoImage, TooLarge: the request as a whole is invalid.
     """
+    if self_check_token and _requests_self_check(headers, self_check_token):
+        return Request("self_check")  # whatever its body is
     value = next((row[name] for name in IMAGE_FIELDS if row.get(name)), None)
     if isinstance(value, bytearray | bytes):
         if not (_JSON_OBJECT.match(value) or _text_headers(headers).get("content-type", "").startswith(_JSON)):
@@ -63,8 +65,6 @@ def read_request(
         return Request("instances", _read_instances(value, max_instances))
     if value is not None:  # JSON that is not an object, or a text that TorchServe has decoded
         raise BadRequest(f"The body is neither an image nor JSON of the form {_INSTANCES_FORM}.")
-    if self_check_token and _requests_self_check(headers, self_check_token):
-        return Request("self_check")
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(

@@ -45,7 +45,7 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                 listener,
                 supervisor.why_not_live,
                 supervisor.why_not_ready,
-                make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
+                make_registry(plan, supervisor),
             ),
         ):
             if supervisor.wait_until_ready(stop):
