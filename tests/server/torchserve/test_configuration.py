@@ -138,6 +138,28 @@ def test_each_instance_has_its_own_temporary_folder():
     assert (variables["TMPDIR"], variables["TEMP"]) == ("/temporary", "/temporary")
 
 
+def java_options(inherited: str = "", **values) -> list[str]:
+    return environment({"JAVA_TOOL_OPTIONS": inherited}, **values)["JAVA_TOOL_OPTIONS"].split()
+
+
+def test_javas_direct_memory_holds_three_copies_of_the_largest_requests():
+    """8 requests of 1.5 MB, or two batches of 8 for each of the 3 workers; and 64 MiB."""
+    mib_64 = 64 * 1024
+    assert f"-XX:MaxDirectMemorySize={mib_64 + 8 * 3 * 1_500_000 // 1024}k" in java_options(max_image_bytes=1_000_000)
+    limit = f"-XX:MaxDirectMemorySize={mib_64 + 48 * 3 * 1_500_000 // 1024}k"
+    assert limit in java_options(max_image_bytes=1_000_000, batch_size=8)
+
+
+def test_only_the_edge_keeps_netty_from_leaking_forms():
+    assert "-Dio.netty.allocator.type=unpooled" in java_options()
+    assert "-Dio.netty.allocator.type=unpooled" not in java_options(edge=True)
+
+
+def test_the_users_options_for_java_take_precedence():
+    """Java takes the last one."""
+    assert java_options("-XX:MaxDirectMemorySize=1g -Xmx1g")[-2:] == ["-XX:MaxDirectMemorySize=1g", "-Xmx1g"]
+
+
 def test_the_workers_read_the_settings_of_the_plan():
     variables = environment({"VINEGRAPE_THREADS": "7", "HOME": "/home/someone"}, threads=2, max_instances=5)
     assert WorkerSettings.from_environment(variables) == WorkerSettings(
