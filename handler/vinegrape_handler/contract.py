@@ -20,6 +20,7 @@ DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a requ
 # Response header of every response that the handler has made: the error's type, or "none". TorchServe's own errors have
 # none, which is how the edge and the gateway recognise them. The edge removes it.
 ERROR_HEADER = "x-vinegrape-error"
+NO_ERROR = "none"
 
 SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 

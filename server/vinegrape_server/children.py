@@ -19,10 +19,19 @@ _MAX_FAILURES = 5
 class Process(Protocol):
     """A running child process."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """The process id."""
 
     def is_running(self) -> bool:
         """Return whether it runs."""
+
+    def check(self) -> None:
+        """Check that it runs.
+
+        Raises:
+            ServeError: it has ended.
+        """
 
     def stop_gracefully(self) -> None:
         """Ask it to accept nothing new, and to end when it has nothing left to do."""
@@ -69,14 +78,17 @@ class Child:
         Raises:
             ServeError: it has ended several times soon after its start.
         """
-        now = time.monotonic()
-        if self._process.is_running():
+        try:
+            self._process.check()
             return
+        except ServeError as error:
+            reason = str(error)
+        now = time.monotonic()
         if self._start_at is None:
             self._failures = 1 if now - self._started_at > _STABLE_S else self._failures + 1
             if self._failures > _MAX_FAILURES:
-                raise ServeError(f"The {self.name} has ended {self._failures} times in a row. See the log above.")
-            write_console(f"vinegrape: The {self.name} has ended and is started again.\n", sys.stderr)
+                raise ServeError(f"{reason} This was the start number {self._failures} in a row that failed.")
+            write_console(f"vinegrape: {reason} It is started again.\n", sys.stderr)
             self._start_at = now + min(_FIRST_WAIT_S * 2 ** (self._failures - 1), _LONGEST_WAIT_S)
         if now >= self._start_at:
             self._start_at, self._started_at = None, now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 
 from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, WORKERS_READY
@@ -35,6 +35,7 @@ class Prober:
         client: sends requests to TorchServe.
         worker_metrics: the workers' metrics.
         token: the token for self-checks.
+        processes: names of the further processes: EDGE, GATEWAY.
 
     Attributes:
         unanswered_pings: number of the last pings to which TorchServe has not responded. One is sent every
@@ -43,16 +44,20 @@ class Prober:
     """
 
     def __init__(
-        self, settings: ServeSettings, client: TorchServeClient, worker_metrics: WorkerMetrics, token: str
+        self,
+        settings: ServeSettings,
+        client: TorchServeClient,
+        worker_metrics: WorkerMetrics,
+        token: str,
+        processes: Collection[str],
     ) -> None:
         self.unanswered_pings = 0
         self._settings = settings
         self._client = client
         self._worker_metrics = worker_metrics
         self._token = token
-        probes: dict[str, Callable[[], None]] = {}
-        if settings.edge:
-            probes = {EDGE: self._get_from_edge, GATEWAY: self._call_gateway}
+        known = {EDGE: self._get_from_edge, GATEWAY: self._call_gateway}
+        probes = {name: send for name, send in known.items() if name in processes}
         self._readiness = Readiness(settings.workers, [SELF_CHECK, *probes])
         self._news: dict[str, Probe] = {}
         self._lock = threading.Lock()

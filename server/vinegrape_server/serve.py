@@ -10,14 +10,17 @@ from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.gateway import process as gateway_process
+from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
-from vinegrape_server.host.http import reachable
+from vinegrape_server.host.http import Address, reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import serve_operations
 from vinegrape_server.plan import Plan, make_plan
+from vinegrape_server.probes import GATEWAY
 from vinegrape_server.settings import ServeSettings
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
@@ -40,12 +43,9 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
         with (
-            Supervisor(plan, java, folder) as supervisor,
+            Supervisor(plan, java, folder, {GATEWAY: lambda: start_gateway(plan, folder)}) as supervisor,
             serve_operations(
-                listener,
-                supervisor.why_not_live,
-                supervisor.why_not_ready,
-                make_registry(plan, supervisor),
+                listener, supervisor.why_not_live, supervisor.why_not_ready, make_registry(plan, supervisor)
             ),
         ):
             if supervisor.wait_until_ready(stop):
@@ -53,6 +53,18 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                 supervisor.watch(stop)
             write_console("Stopping.\n", sys.stdout)
             supervisor.stop(stop)
+
+
+def start_gateway(plan: Plan, folder: Path) -> GatewayProcess:
+    """Start the gateway, which forwards to REST.
+
+    Args:
+        plan: what is served.
+        folder: the folder of the instance.
+    """
+    rest = Address(plan.settings.host_of("rest_port"), plan.settings.rest_port)
+    environment = gateway_process.environment(folder / configuration.METRICS_FOLDER)
+    return GatewayProcess(gateway_process.options(plan, rest), environment, folder)
 
 
 def check_ports(settings: ServeSettings) -> None:

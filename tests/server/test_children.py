@@ -21,6 +21,10 @@ class Sleeper:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def check(self) -> None:
+        if not self.is_running():
+            raise ServeError("The sleeper has ended.")
+
     def stop_gracefully(self) -> None:
         self._process.terminate()
 
@@ -51,13 +55,15 @@ def test_an_ended_process_is_started_again_with_one_line(capsys):
         wait_until(lambda: child.keep_running() or child.process is not first)
         assert child.process.is_running()
         assert child.restarts == 1
-    assert capsys.readouterr().err == "vinegrape: The gateway has ended and is started again.\n"
+    assert capsys.readouterr().err == "vinegrape: The sleeper has ended. It is started again.\n"
 
 
 def test_a_process_that_always_ends_is_an_error(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.0)
     with Child("edge", lambda: Sleeper("false")) as child:
-        with pytest.raises(ServeError, match=r"^The edge has ended 6 times in a row\. See the log above\.$"):
+        with pytest.raises(
+            ServeError, match=r"^The sleeper has ended\. This was the start number 6 in a row that failed\.$"
+        ):
             wait_until(child.keep_running)
         assert child.restarts == 5
 

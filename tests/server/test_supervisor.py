@@ -191,7 +191,7 @@ def test_a_full_temporary_folder_is_logged_once(start, monkeypatch, capsys):
 # Further processes
 
 
-class Gateway:
+class Further:
     """A process that ends by itself some time after it was asked to."""
 
     def __init__(self, log: list[str], grace="0.5") -> None:
@@ -201,6 +201,10 @@ class Gateway:
 
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    def check(self) -> None:
+        if not self.is_running():
+            raise ServeError("A process has ended.")
 
     def stop_gracefully(self) -> None:
         self._log.append("stop")
@@ -214,35 +218,35 @@ class Gateway:
 
 def test_a_further_process_is_started_again_while_the_server_runs(start):
     stop = Stop()
-    with start(children={"gateway": lambda: Gateway([])}) as supervisor:
+    with start(children={"second": lambda: Further([])}) as supervisor:
         assert supervisor.wait_until_ready(stop)
-        (first,) = supervisor.pids()["gateway"]
+        (first,) = supervisor.pids()["second"]
         thread = threading.Thread(target=supervisor.watch, args=(stop,))
         thread.start()
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: supervisor.pids()["gateway"] != [first])
-        assert supervisor.restarts() == {"gateway": 1}
+        wait_until(lambda: supervisor.pids()["second"] != [first])
+        assert supervisor.restarts() == {"second": 1}
         stop.request()
         thread.join(60)
 
 
 def test_a_stop_waits_for_the_further_processes_in_their_order(start):
     log: list[str] = []
-    children = {"edge": lambda: Gateway(log), "gateway": lambda: Gateway(log)}
+    children = {"first": lambda: Further(log), "second": lambda: Further(log)}
     with start(children=children) as supervisor:
         assert supervisor.wait_until_ready(Stop())
-        edge, gateway = supervisor.pids()["edge"] + supervisor.pids()["gateway"]
+        first, second = supervisor.pids()["first"] + supervisor.pids()["second"]
         supervisor.stop(Stop())
         assert log == ["stop", "stop"]
-        assert not is_running(edge)
-        assert not is_running(gateway)
+        assert not is_running(first)
+        assert not is_running(second)
     assert log == ["stop", "stop", "kill -15", "kill -15"]
 
 
 def test_a_stop_waits_only_some_seconds_for_idle_connections(start, monkeypatch, capsys):
     """The process does not end, because a client keeps a connection open."""
     monkeypatch.setattr(module, "_IDLE_CONNECTIONS_S", 0.2)
-    with start(children={"edge": lambda: Gateway([], grace="600")}, drain_timeout_s=1000) as supervisor:
+    with start(children={"first": lambda: Further([], grace="600")}, drain_timeout_s=1000) as supervisor:
         assert supervisor.wait_until_ready(Stop())
         supervisor.stop(Stop())
     assert "in flight" not in capsys.readouterr().err

@@ -158,7 +158,7 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
     """Return the environment variables of TorchServe and its workers."""
     return {
         **inherited,
-        # First, so that options of the user take precedence. Java gives options of the command line precedence over these
+        # Ours come first: Java takes the last of two. Options of its command line would take precedence over both
         "JAVA_TOOL_OPTIONS": " ".join([*_memory_options(plan), inherited.get("JAVA_TOOL_OPTIONS", "")]).strip(),
         **plan.settings.worker.to_environment(),
         "TMPDIR": str(folder),
