@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.edge import configuration as edge_configuration
+from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.edge.haproxy import find_haproxy
+from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.host.console import write_console
 from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
@@ -33,24 +40,39 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     has_torch = torch_installed()
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
+    haproxy = find_haproxy() if settings.edge else None
     check_ports(settings)
     with instance_folder() as folder:
         configuration.prepare(plan, folder)
-        with (
-            Supervisor(plan, java, folder) as supervisor,
-            serve_operations(
-                settings.operations_host,
-                settings.operations_port,
-                supervisor.why_not_live,
-                supervisor.why_not_ready,
-                make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
-            ),
-        ):
+        if haproxy:
+            edge_configuration.prepare(plan, haproxy, folder)
+        with contextlib.ExitStack() as stack:
+            supervisor = stack.enter_context(Supervisor(plan, java, folder))
+            registry = make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client)
+            stack.enter_context(
+                serve_operations(
+                    settings.operations_host,
+                    settings.operations_port,
+                    supervisor.why_not_live,
+                    supervisor.why_not_ready,
+                    registry,
+                )
+            )
+            edge = stack.enter_context(_start_edge(plan, haproxy, folder, registry)) if haproxy else None
             if supervisor.wait_until_ready(stop):
                 write_console(banner(plan), sys.stdout)
                 supervisor.watch(stop)
             write_console("Stopping.\n", sys.stdout)
+            if edge:
+                edge.stop_gracefully()
             supervisor.stop(stop)
+
+
+def _start_edge(plan: Plan, haproxy: Path, folder: Path, registry: CollectorRegistry) -> EdgeProcess:
+    """Start HAProxy, and add its metrics to the registry."""
+    log = AccessLog(sys.stdout if plan.settings.access_log else None)
+    registry.register(log)
+    return EdgeProcess(plan, haproxy, folder, log)
 
 
 def check_ports(settings: ServeSettings) -> None:
@@ -82,7 +104,9 @@ def banner(plan: Plan) -> str:
     """Return the text that a started server prints: its model, its addresses, and commands to try."""
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
-    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
+    rest, grpc = (settings.edge_port,) * 2 if settings.edge else (settings.rest_port, settings.grpc_port)
+    scheme = "https" if settings.edge and settings.tls_certificate else "http"
+    url = f"{scheme}://{reachable(host)}:{rest}/predictions/{metadata.name}"
     device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
     batches = f"batches of up to {settings.batch_size} within {settings.max_batch_delay_ms} ms"
     if settings.batch_size == 1:
@@ -92,8 +116,8 @@ def banner(plan: Plan) -> str:
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
   {settings.worker.backend} on {device}, {workers}, {batches}
 
-    REST        http://{host}:{settings.rest_port}
-    gRPC        {host}:{settings.grpc_port}
+    REST        {scheme}://{host}:{rest}
+    gRPC        {host}:{grpc}
     operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
 
   Classify a leaf:  curl -T docs/leaf.png {url}
