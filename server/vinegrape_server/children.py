@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_server.errors import ServeError
@@ -38,6 +38,17 @@ class Process(Protocol):
 
     def kill(self) -> None:
         """End it at once."""
+
+
+@runtime_checkable
+class Reloading(Process, Protocol):
+    """A process that can read changed files again while it runs."""
+
+    def files_changed(self) -> bool:
+        """Return whether files differ from those of the last start or reload."""
+
+    def reload(self) -> bool:
+        """Read the files again. Return False if they cannot be used; then the process continues with the old ones."""
 
 
 class Child:
@@ -73,13 +84,15 @@ class Child:
         return self._process
 
     def keep_running(self) -> None:
-        """Start the process again if it has ended. Call it several times per second.
+        """Start the process again if it has ended, or let it read changed files. Call it several times per second.
 
         Raises:
             ServeError: it has ended several times soon after its start.
         """
         try:
             self._process.check()
+            if isinstance(self._process, Reloading) and self._process.files_changed():
+                self._process.reload()
             return
         except ServeError as error:
             reason = str(error)

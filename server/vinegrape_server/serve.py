@@ -6,23 +6,30 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.children import Process
+from vinegrape_server.edge import configuration as edge_configuration
+from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.edge.haproxy import find_haproxy
+from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.gateway import process as gateway_process
 from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
-from vinegrape_server.host.http import Address, reachable
+from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import serve_operations
 from vinegrape_server.plan import Plan, make_plan
-from vinegrape_server.probes import GATEWAY
+from vinegrape_server.probes import EDGE, GATEWAY
 from vinegrape_server.settings import ServeSettings
-from vinegrape_server.supervisor import Supervisor
+from vinegrape_server.supervisor import Supervisor, entry
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
 
@@ -39,32 +46,37 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     has_torch = torch_installed()
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
+    haproxy = find_haproxy() if settings.edge else None
     check_ports(settings)
     with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
-        with (
-            Supervisor(plan, java, folder, {GATEWAY: lambda: start_gateway(plan, folder)}) as supervisor,
-            serve_operations(
-                listener, supervisor.why_not_live, supervisor.why_not_ready, make_registry(plan, supervisor)
-            ),
-        ):
-            if supervisor.wait_until_ready(stop):
-                write_console(banner(plan), sys.stdout)
-                supervisor.watch(stop)
-            write_console("Stopping.\n", sys.stdout)
-            supervisor.stop(stop)
+        access_log = AccessLog(sys.stdout if settings.access_log else None)
+        children: dict[str, Callable[[], Process]] = {}
+        if haproxy is not None:
+            edge_configuration.prepare(plan, haproxy, folder)
+            children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
+        children[GATEWAY] = partial(start_gateway, plan, folder)
+        with Supervisor(plan, java, folder, children) as supervisor:
+            registry = make_registry(plan, supervisor)
+            if haproxy is not None:
+                registry.register(access_log)
+            with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry):
+                if supervisor.wait_until_ready(stop):
+                    write_console(banner(plan), sys.stdout)
+                    supervisor.watch(stop)
+                write_console("Stopping.\n", sys.stdout)
+                supervisor.stop(stop)
 
 
 def start_gateway(plan: Plan, folder: Path) -> GatewayProcess:
-    """Start the gateway, which forwards to REST.
+    """Start the gateway, which forwards to REST, through the edge's queue if there is an edge.
 
     Args:
         plan: what is served.
         folder: the folder of the instance.
     """
-    rest = Address(plan.settings.host_of("rest_port"), plan.settings.rest_port)
     environment = gateway_process.environment(folder / configuration.METRICS_FOLDER)
-    return GatewayProcess(gateway_process.options(plan, rest), environment, folder)
+    return GatewayProcess(gateway_process.options(plan, entry(plan, folder)), environment, folder)
 
 
 def check_ports(settings: ServeSettings) -> None:
@@ -107,7 +119,9 @@ def banner(plan: Plan) -> str:
     """Return the text that a started server prints: its model, its addresses, and commands to try."""
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
-    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
+    rest, grpc = (settings.edge_port,) * 2 if settings.edge else (settings.rest_port, settings.grpc_port)
+    scheme = "https" if settings.edge and settings.tls_certificate else "http"
+    url = f"{scheme}://{reachable(host)}:{rest}/predictions/{metadata.name}"
     device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
     batches = f"batches of up to {settings.batch_size} within {settings.max_batch_delay_ms} ms"
     if settings.batch_size == 1:
@@ -117,8 +131,8 @@ def banner(plan: Plan) -> str:
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
   {settings.worker.backend} on {device}, {workers}, {batches}
 
-    REST        http://{host}:{settings.rest_port}
-    gRPC        {host}:{settings.grpc_port}
+    REST        {scheme}://{host}:{rest}
+    gRPC        {host}:{grpc}
     operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
 
   Classify a leaf:  curl -T docs/leaf.png {url}

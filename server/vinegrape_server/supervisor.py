@@ -17,8 +17,10 @@ import psutil
 
 from vinegrape_handler.contract import SELF_CHECK_VARIABLE
 from vinegrape_server.children import Child, Process
+from vinegrape_server.edge import configuration as edge
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.console import write_console
+from vinegrape_server.host.http import Address
 from vinegrape_server.host.instance import free_bytes
 from vinegrape_server.host.processes import find_workers, is_running
 from vinegrape_server.host.signals import Stop
@@ -71,7 +73,7 @@ class Supervisor:
         self._check_error: ServeError | None = None
         self._disk_is_full = False
         self._token = secrets.token_hex()
-        self.client = TorchServeClient(plan, folder)
+        self.client = TorchServeClient(plan, folder, entry(plan, folder))
         self.worker_metrics = WorkerMetrics(folder / configuration.METRICS_FOLDER)
         self._prober = Prober(plan.settings, self.client, self.worker_metrics, self._token, children)
         self._process = TorchServeProcess(
@@ -250,6 +252,17 @@ class Supervisor:
         if self._all_checked():
             return f"all workers have passed their self-check; {self._prober.why_not_ready()}"
         return f"{len(self._checked)} of {self._settings.workers} workers have passed their self-check"
+
+
+def entry(plan: Plan, folder: Path) -> Address:
+    """Return where requests enter that wait for a worker like those of clients: the edge's queue, or TorchServe.
+
+    Args:
+        plan: what is served.
+        folder: the folder of the instance.
+    """
+    settings = plan.settings
+    return edge.inner(folder) if settings.edge else Address(settings.host_of("rest_port"), settings.rest_port)
 
 
 def _has_ended_or(condition: Callable[[], bool], process: Process) -> bool:

@@ -58,6 +58,32 @@ def test_an_ended_process_is_started_again_with_one_line(capsys):
     assert capsys.readouterr().err == "vinegrape: The sleeper has ended. It is started again.\n"
 
 
+class Reloader(Sleeper):
+    """A process whose files may have changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed, self.reloads = False, 0
+
+    def files_changed(self) -> bool:
+        return self.changed
+
+    def reload(self) -> bool:
+        self.changed = False
+        self.reloads += 1
+        return True
+
+
+def test_changed_files_are_read_again_while_the_process_runs():
+    with Child("edge", Reloader) as child:
+        child.keep_running()
+        assert child.process.reloads == 0
+        child.process.changed = True
+        child.keep_running()
+        child.keep_running()
+        assert (child.process.reloads, child.restarts) == (1, 0)
+
+
 def test_a_process_that_always_ends_is_an_error(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.0)
     with Child("edge", lambda: Sleeper("false")) as child:

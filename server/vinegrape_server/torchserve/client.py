@@ -16,7 +16,6 @@ from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.own_requests import OwnRequests
 
 PING_TIMEOUT_S = 1
-INNER_SOCKET = "inner.sock"  # in the instance's folder; the edge takes requests of this server there
 _SELF_CHECK_TIMEOUT_S = 10
 _QUEUE_TIMEOUT_S = 1
 _METRICS_TIMEOUT_S = 2
@@ -43,16 +42,17 @@ class TorchServeClient:
     Args:
         plan: what this TorchServe was started with.
         folder: the folder of its instance.
+        entry: where self-checks are sent to: the edge, or TorchServe if None.
 
     Attributes:
         own_requests: the number of requests that this client has sent.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, entry: Address | None = None) -> None:
         self.own_requests = OwnRequests()
         self._archive = plan.archive
         self._rest = Address(plan.settings.host_of("rest_port"), plan.settings.rest_port)
-        self._users_way = Address(str(folder / INNER_SOCKET), 0) if plan.settings.edge else self._rest
+        self._entry = entry or self._rest
         self._management = configuration.management(plan, folder)
         self._metrics = configuration.metrics(plan, folder)
         self._body = bytes(min(_SELF_CHECK_BYTES, plan.settings.max_request_bytes))
@@ -70,7 +70,7 @@ class TorchServeClient:
         Args:
             token: the token that the workers were started with.
         """
-        return self._self_check(token, self._users_way)
+        return self._self_check(token, self._entry)
 
     def first_self_check(self, token: str) -> int | None:
         """Run a self-check during the start. The request goes to TorchServe itself.

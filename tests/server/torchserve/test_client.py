@@ -10,6 +10,7 @@ from tests.support.torchserve import standing_in
 from vinegrape_handler.contract import SelfCheckAnswer
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.errors import ServeError
+from vinegrape_server.host.http import Address
 from vinegrape_server.torchserve.client import SelfCheckResult, TorchServeClient
 
 PASSED = SelfCheckAnswer(worker=123, version=METADATA.version).to_body(METADATA.name)
@@ -93,7 +94,8 @@ def test_a_handler_that_does_not_know_self_checks_is_reported(torchserve, client
 def test_behind_the_edge_self_checks_take_the_way_of_the_clients(torchserve, tmp_path):
     """Through the edge's socket for the server's own requests. Nothing listens there; the stand-in is TorchServe."""
     torchserve.responses["/predictions/vinegrape"] = 200, json.dumps(PASSED)
-    client = TorchServeClient(plan(edge=True, **{**free_ports(), "rest_port": torchserve.port}), tmp_path)
+    entry = Address(str(tmp_path / "inner.sock"), 0)
+    client = TorchServeClient(plan(edge=True, **{**free_ports(), "rest_port": torchserve.port}), tmp_path, entry)
     assert client.first_self_check("token") == 123
     assert client.self_check("token") == SelfCheckResult(0, None)
     with socket.socket(socket.AF_UNIX) as inner:
