@@ -37,7 +37,8 @@ class InFlight:
         self._worker_metrics = worker_metrics
         self._java_pid = java_pid
         self._quiet_s = max_batch_delay_ms / 1000 + _QUIET_S
-        self._start_quiet_time()
+        self._quiet_since = self._window_since = time.monotonic()
+        self._window_cpu_s = self._cpu_s()
 
     def none(self) -> bool:
         """Return whether no request has been seen for half a second plus the batch delay. Call it repeatedly."""
@@ -45,8 +46,12 @@ class InFlight:
 
     def quiet_s(self) -> float:
         """Return the seconds for which no request has been seen. Call it repeatedly."""
-        if self._is_busy() or self._cpu_s() - self._quiet_cpu_s > _QUIET_CPU_S:
-            self._start_quiet_time()
+        now, cpu_s = time.monotonic(), self._cpu_s()
+        busy = self._is_busy() or cpu_s - self._window_cpu_s > _QUIET_CPU_S
+        if busy:
+            self._quiet_since = now
+        if busy or now - self._window_since > _QUIET_S:
+            self._window_since, self._window_cpu_s = now, cpu_s
         return time.monotonic() - self._quiet_since
 
     def seen(self) -> bool:
@@ -55,9 +60,6 @@ class InFlight:
             return self._reported() > 0
         except _NO_REPORT:
             return False
-
-    def _start_quiet_time(self) -> None:
-        self._quiet_since, self._quiet_cpu_s = time.monotonic(), self._cpu_s()
 
     def _is_busy(self) -> bool:
         """Return whether a request is queued or in a worker; True if TorchServe does not respond."""

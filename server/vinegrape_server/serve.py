@@ -52,14 +52,12 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
         configuration.prepare(plan, folder)
         access_log = AccessLog(sys.stdout if settings.access_log else None)
         children: dict[str, Callable[[], Process]] = {}
-        if haproxy is not None:
+        if haproxy:
             edge_configuration.prepare(plan, haproxy, folder)
             children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
         children[GATEWAY] = partial(start_gateway, plan, folder)
         with Supervisor(plan, java, folder, children) as supervisor:
-            registry = make_registry(plan, supervisor)
-            if haproxy is not None:
-                registry.register(access_log)
+            registry = make_registry(plan, supervisor, access_log if haproxy else None)
             with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry):
                 if supervisor.wait_until_ready(stop):
                     write_console(banner(plan), sys.stdout)

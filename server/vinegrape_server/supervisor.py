@@ -22,12 +22,12 @@ from vinegrape_server.errors import ServeError
 from vinegrape_server.host.console import write_console
 from vinegrape_server.host.http import Address
 from vinegrape_server.host.instance import free_bytes
-from vinegrape_server.host.processes import find_workers, is_running
+from vinegrape_server.host.processes import find_workers, has_clients, is_running
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.in_flight import InFlight
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan
-from vinegrape_server.probes import PING_INTERVAL_S, Prober
+from vinegrape_server.probes import EDGE, GATEWAY, PING_INTERVAL_S, Prober
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.client import TorchServeClient
 from vinegrape_server.torchserve.process import TorchServeProcess
@@ -232,11 +232,18 @@ class Supervisor:
 
         for child in self._children:
             child.process.stop_gracefully()
-            wait_until(partial(_has_ended_or, idle, child.process))
+            wait_until(partial(self._is_finished, child, idle))
+            child.process.kill()
         if not wait_until(none):
             write_console(
                 f"vinegrape: Requests were still in flight after {limit_s} s (drain_timeout_s).\n", sys.stderr
             )
+
+    def _is_finished(self, child: Child, idle: Callable[[], bool]) -> bool:
+        """Return whether a process that stops has ended or has no clients, or whether the server is idle."""
+        port = {EDGE: self._settings.edge_port, GATEWAY: self._settings.grpc_port}.get(child.name)
+        left = port is not None and not has_clients(child.process.pid, port)
+        return left or not child.process.is_running() or idle()
 
     def _report_full_disk(self) -> None:
         """Log once that the temporary folder is full: workers that run go on, but none can start."""
@@ -263,7 +270,3 @@ def entry(plan: Plan, folder: Path) -> Address:
     """
     settings = plan.settings
     return edge.inner(folder) if settings.edge else Address(settings.host_of("rest_port"), settings.rest_port)
-
-
-def _has_ended_or(condition: Callable[[], bool], process: Process) -> bool:
-    return not process.is_running() or condition()

@@ -11,7 +11,13 @@ from vinegrape_server.host.processes import die_with_parent, find_workers
 
 STOP_S = 30  # much longer than any program needs to end; limits the time of a failing test
 
-_SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
+_SERVER_WORDS = (
+    "vinegrape serve",
+    "org.pytorch.serve.ModelServer",
+    "model_service_worker",
+    "vinegrape_server.gateway",
+    "haproxy.cfg",
+)
 # Descendants by the process id of their program. psutil no longer finds them once the program is killed.
 _families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
 
@@ -65,8 +71,23 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def java(process: subprocess.Popen[str]) -> psutil.Process:
     """The Java process of a running `vinegrape serve`."""
-    (child,) = psutil.Process(process.pid).children()
-    return child
+    return child(process, "org.pytorch.serve.ModelServer")
+
+
+def gateway(process: subprocess.Popen[str]) -> psutil.Process:
+    """The gateway of a running `vinegrape serve`."""
+    return child(process, "vinegrape_server.gateway")
+
+
+def haproxy(process: subprocess.Popen[str]) -> psutil.Process:
+    """The HAProxy of a running `vinegrape serve --edge`."""
+    return child(process, "haproxy.cfg")
+
+
+def child(process: subprocess.Popen[str], word: str) -> psutil.Process:
+    """The child process of a program whose command line contains a word."""
+    (found,) = [each for each in psutil.Process(process.pid).children() if word in command_line(each)]
+    return found
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from vinegrape_server.plan import Plan
 _POLL_S = 0.02
 _RELOAD_TIMEOUT_S = 10
 _LOG_END_S = 5
+_ADMIN_TIMEOUT_S = 2
 _PIPE_BYTES = 1 << 20  # some 2,000 lines
 
 
@@ -111,10 +113,14 @@ class EdgeProcess:
     def stop_gracefully(self) -> None:
         """Accept no new connections, and close each connection after its next response; HTTP/2 gets a GOAWAY.
 
-        HAProxy ends with the last connection. Idle connections stay open until `kill`.
+        HAProxy goes on until `kill`, and idle connections stay open. HAProxy's soft stop, SIGUSR1, would also close the
+        private entry, which requests with a deadline of their own and gRPC calls still need.
         """
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(_ADMIN_TIMEOUT_S)
+            admin.connect(configuration.admin(self._folder).host)
+            admin.sendall(b"shutdown frontend public\n")
+            admin.recv(1)  # HAProxy responds when it has closed the port
 
     def kill(self) -> None:
         """End HAProxy at once, those that finish their requests after a reload too."""

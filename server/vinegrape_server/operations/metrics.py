@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
-from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.operations.worker_metrics import WorkerMetrics, sum_metrics
 from vinegrape_server.plan import Plan
 from vinegrape_server.torchserve.client import TorchServeClient
 
@@ -38,19 +38,31 @@ class Status(Protocol):
         """Return how many times each process was started again, by name."""
 
 
-def make_registry(plan: Plan, status: Status) -> CollectorRegistry:
+def make_registry(plan: Plan, status: Status, edge_metrics: Collector | None = None) -> CollectorRegistry:
     """Return a registry of all metrics: the server's, the workers', the model's, the processes' and TorchServe's.
 
     Args:
         plan: what is served.
         status: reports on the running server.
+        edge_metrics: the metrics of the edge, if there is one.
     """
     registry = CollectorRegistry()
-    registry.register(status.worker_metrics)
+    registry.register(Summed([status.worker_metrics, *([edge_metrics] if edge_metrics else [])]))
     registry.register(ModelInfo(plan))
     registry.register(ServerMetrics(status))
     registry.register(TorchServeMetrics(status.client.metrics_text, status.client.own_requests))
     return registry
+
+
+class Summed(Collector):
+    """Adds the metrics of several collectors: both the gateway and the edge count responses."""
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric once."""
+        return iter(sum_metrics(metric for each in self._collectors for metric in each.collect()).values())
 
 
 class ModelInfo(Collector):

@@ -40,7 +40,7 @@ class WorkerMetrics(Collector):
         """Yield all metrics, and the number of workers that have ended."""
         with self._lock:
             self._fold_ended()
-            merged = _sum([*self._ended.values(), *_merge(self._files("*"))])
+            merged = sum_metrics([*self._ended.values(), *_merge(self._files("*"))])
         for name, description in (WORKERS_READY, BATCHES_IN_PROGRESS):
             merged.setdefault(name, GaugeMetricFamily(name, description, value=0))
         yield from (metric for name, metric in merged.items() if name not in _INTERNAL)
@@ -76,7 +76,7 @@ class WorkerMetrics(Collector):
             kind = path.stem.rpartition("_")[0]
             metrics = list(_merge([path])) if path.stat().st_size else []
             if not kind.startswith("gauge"):
-                self._ended = _sum([*self._ended.values(), *metrics])
+                self._ended = sum_metrics([*self._ended.values(), *metrics])
             elif kind == _SUMMED_GAUGES and any(metric.name == WORKERS_READY.name for metric in metrics):
                 self._deaths += 1
             path.unlink()
@@ -91,7 +91,7 @@ def _merge(paths: Iterable[Path]) -> Iterable[Metric]:
     return merged
 
 
-def _sum(metrics: Iterable[Metric]) -> dict[str, Metric]:
+def sum_metrics(metrics: Iterable[Metric]) -> dict[str, Metric]:
     """Add metrics of the same name, sample by sample. Return them by name."""
     total: dict[str, Metric] = {}
     values: dict[tuple[str, str, frozenset[tuple[str, str]]], float] = {}
