@@ -29,6 +29,10 @@ RUNS = {
         stand_in.stalling_once(3),
         (*PATIENT, "--users", "4", "--arrival-rate", "20", "--run-time", "4"),
     ),
+    "refusing": (
+        stand_in.in_turn(stand_in.correct, stand_in.refusing(retry_after=600)),
+        (*PATIENT, "--users", "2", "--run-time", "1", "--max-refused-ratio", "0.6"),
+    ),
     "unsent": (stand_in.late(4), (*PATIENT, "--users", "1", "--arrival-rate", "10", "--run-time", "2")),
     "bad setting": (stand_in.correct, ("--p95-ms", "0")),
 }
@@ -95,6 +99,15 @@ def test_a_late_server_fails_only_the_latency_thresholds(runs):
     result, _ = runs["late"]
     assert (result.code, result.verdict) == (1, "Failed: p95, p99."), result.output
     assert result.failures == {}
+
+
+def test_refused_requests_are_counted_separately_and_their_users_wait(runs):
+    """Every second request is refused until ten minutes later, so that both users have stopped after four requests."""
+    result, requests = runs["refusing"]
+    assert (result.code, result.verdict) == (0, "Passed: all thresholds were met."), result.output
+    assert result.requests[("refused", "png")] == result.requests[("POST", "png")] == 2
+    assert result.failures == {}
+    assert requests == 4
 
 
 def test_an_open_loop_counts_latency_from_when_a_request_was_due(runs):

@@ -161,7 +161,7 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        live = Live(process, {name: settings[name] for name in PORTS}, log)
+        live = Live(process, {name: settings[name] for name in PORTS if name in settings}, log)
         with live.client:
             yield live
 

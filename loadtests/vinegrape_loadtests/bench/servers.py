@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from vinegrape_loadtests.client import post
-from vinegrape_loadtests.local.server import free_port, free_ports, running, serving
+from vinegrape_loadtests.local.server import find_ports, free_port, running, serving
 from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.torchserve.java import find_java
 
@@ -113,12 +113,12 @@ def torchserve_stock(folder: Path, torchscript: Path, image: bytes) -> Iterator[
         "--extra-files", str(folder / "extra"), "--export-path", str(store),
     ]  # fmt: skip
     subprocess.run(archiver, check=True)  # noqa: S603
-    ports = free_ports()
+    rest, management, metrics, grpc, grpc_management = find_ports(5)
     (folder / "config.properties").write_text(
-        f"inference_address=http://{LOOPBACK}:{ports['rest_port']}\n"
-        f"management_address=http://{LOOPBACK}:{ports['management_port']}\n"
-        f"metrics_address=http://{LOOPBACK}:{ports['metrics_port']}\n"
-        f"grpc_inference_port={ports['grpc_port']}\ngrpc_management_port={ports['grpc_management_port']}\n"
+        f"inference_address=http://{LOOPBACK}:{rest}\n"
+        f"management_address=http://{LOOPBACK}:{management}\n"
+        f"metrics_address=http://{LOOPBACK}:{metrics}\n"
+        f"grpc_inference_port={grpc}\ngrpc_management_port={grpc_management}\n"
         "disable_token_authorization=true\n"
     )
     command = [
@@ -128,7 +128,7 @@ def torchserve_stock(folder: Path, torchscript: Path, image: bytes) -> Iterator[
     java_home = find_java().resolve().parents[1]
     environment = {**os.environ, "JAVA_HOME": str(java_home), "TMPDIR": str(folder), "TEMP": str(folder)}
     with _logged(command, environment, folder) as process:
-        url = f"http://{LOOPBACK}:{ports['rest_port']}/predictions/stock"
+        url = f"http://{LOOPBACK}:{rest}/predictions/stock"
         _wait_for_response(process, "torchserve_stock", url, image)
         yield BenchServer("torchserve_stock", process.pid, url, opaque=True)
 
