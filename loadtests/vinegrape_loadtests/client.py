@@ -20,10 +20,17 @@ _ROOT, _PROTO = Path(__file__).parents[2], "clients/inference.proto"
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """Status and body of one HTTP response."""
+    """One response over REST, or over gRPC with the status that it would have over REST.
+
+    Attributes:
+        status: the HTTP status; over gRPC, 200 or the code of the error in the details.
+        body: the body; over gRPC, the field `prediction` or the details.
+        retry_after: the header `retry-after`, or the trailing metadata of this name; empty if there is none.
+    """
 
     status: int
     body: bytes
+    retry_after: str = ""
 
 
 def post(url: str, body: bytes, content_type: str = "application/octet-stream", timeout_s: float = 60) -> HttpResponse:
@@ -43,7 +50,7 @@ def post(url: str, body: bytes, content_type: str = "application/octet-stream", 
     try:
         connection.request("POST", parts.path, body, {"Content-Type": content_type})
         response = connection.getresponse()
-        return HttpResponse(response.status, response.read())
+        return HttpResponse(response.status, response.read(), response.getheader("Retry-After", ""))
     except http.client.HTTPException as error:
         raise ConnectionError(f"incomplete response: {error!r}") from error
     finally:

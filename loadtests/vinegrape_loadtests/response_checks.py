@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
+from vinegrape_loadtests.client import HttpResponse
 from vinegrape_loadtests.sample_requests import ExpectedError, SampleRequest
 
 _SUM_TOLERANCE = 1e-4  # probabilities are rounded to six decimals
@@ -33,6 +33,19 @@ class WrongResponse(Exception):
     """A response is not as expected. Locust counts equal messages together, so they contain no probabilities."""
 
 
+class GrpcError(Protocol):
+    """The part of a failed gRPC call, `grpc.RpcError`, that is read. Importing gRPC here would be slow."""
+
+    def code(self) -> Any:
+        """Return the status."""
+
+    def details(self) -> str | None:
+        """Return the text of the status."""
+
+    def trailing_metadata(self) -> Any:
+        """Return pairs of name and value."""
+
+
 class RequestRefused(Exception):
     """The server has refused the request, because it has too many. This is no fault.
 
@@ -45,39 +58,23 @@ class RequestRefused(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True)
-class Response:
-    """A response over REST or gRPC.
+def read_grpc_error(error: GrpcError) -> HttpResponse:
+    """Return the response of a call that has failed.
 
-    Attributes:
-        status: the HTTP status; over gRPC, the code of the error in the details, or 200.
-        body: JSON; over gRPC, the field `prediction`, or the details.
-        retry_after: the header `retry-after`, or the trailing metadata of this name; empty if there is none.
+    Args:
+        error: the exception that gRPC raised. Its details must be the JSON of an error.
+
+    Raises:
+        WrongResponse: the details contain no error, as when the connection fails, or one with another status.
     """
-
-    status: int
-    body: bytes
-    retry_after: str = ""
-
-    @classmethod
-    def from_grpc_error(cls, grpc_status: str, details: str, retry_after: str = "") -> Response:
-        """Return the response of a call that has failed.
-
-        Args:
-            grpc_status: name of the status, such as "INVALID_ARGUMENT".
-            details: its details, which must be the JSON of an error.
-            retry_after: as in `Response`.
-
-        Raises:
-            WrongResponse: the details contain no error, as when the connection fails, or one with another status.
-        """
-        try:
-            code = json.loads(details)["error"]["code"]
-        except (ValueError, LookupError, TypeError):
-            raise WrongResponse(f"gRPC {grpc_status} without an error of the server") from None
-        expected = _GRPC_STATUS.get(code)
-        _require(grpc_status == expected, f"gRPC {grpc_status} with the error code {code}, not {expected}")
-        return cls(code, details.encode(), retry_after)
+    status, details = error.code().name, error.details() or ""
+    try:
+        code = json.loads(details)["error"]["code"]
+    except (ValueError, LookupError, TypeError):
+        raise WrongResponse(f"gRPC {status} without an error of the server") from None
+    expected = _GRPC_STATUS.get(code)
+    _require(status == expected, f"gRPC {status} with the error code {code}, not {expected}")
+    return HttpResponse(code, details.encode(), dict(error.trailing_metadata() or ()).get("retry-after", ""))
 
 
 class ResponseChecker:
@@ -94,7 +91,7 @@ class ResponseChecker:
         self._versions = versions
         self._first: dict[str, dict[str, dict[str, float]]] = {}  # by version, then by image
 
-    def check(self, request: SampleRequest, response: Response) -> None:
+    def check(self, request: SampleRequest, response: HttpResponse) -> None:
         """Check one response.
 
         Args:
@@ -142,7 +139,7 @@ class ResponseChecker:
         _require(difference <= self._tolerance, f"differs from the first response to {expected}")
 
 
-def _parse(response: Response) -> Any:
+def _parse(response: HttpResponse) -> Any:
     try:
         body = json.loads(response.body)
     except ValueError:
@@ -151,7 +148,7 @@ def _parse(response: Response) -> Any:
     return body
 
 
-def _check_refusal(body: Any, response: Response) -> None:
+def _check_refusal(body: Any, response: HttpResponse) -> None:
     """Raise RequestRefused if the response is a complete refusal, else WrongResponse."""
     error = body.get("error")
     _require(isinstance(error, dict) and error.get("type") in _REFUSALS, f"status 429{_error_type(body)}")

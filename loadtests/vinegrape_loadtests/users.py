@@ -17,10 +17,10 @@ from locust import FastHttpUser, User, tag, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, grpc_modules
+from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, HttpResponse, grpc_modules
 from vinegrape_loadtests.current_run import CurrentRun
 from vinegrape_loadtests.pace import RunEnded, now
-from vinegrape_loadtests.response_checks import RequestRefused, Response, WrongResponse
+from vinegrape_loadtests.response_checks import RequestRefused, WrongResponse, read_grpc_error
 from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
 from vinegrape_loadtests.settings import grpc_address
 from vinegrape_loadtests.thresholds import REFUSED
@@ -127,8 +127,9 @@ class RestUser(BaseUser, FastHttpUser):
                 response.failure(problem)  # no connection, a timeout, or an incomplete response
                 return
             retry_after = response.headers.get("retry-after", "")
+            received = HttpResponse(response.status_code, response.content or b"", retry_after)
             try:
-                CurrentRun.checker.check(request, Response(response.status_code, response.content or b"", retry_after))
+                CurrentRun.checker.check(request, received)
             except WrongResponse as error:
                 response.failure(str(error))
             except RequestRefused as refusal:
@@ -172,7 +173,8 @@ class GrpcUser(BaseUser):
             failure = error
         latency_ms = self.latency_ms()
         try:
-            CurrentRun.checker.check(request, _response(failure) if failure else Response(HTTPStatus.OK, body))
+            response = read_grpc_error(failure) if failure else HttpResponse(HTTPStatus.OK, body)
+            CurrentRun.checker.check(request, response)
         except WrongResponse as error:
             problem = error
         except RequestRefused as refusal:
@@ -185,9 +187,3 @@ class GrpcUser(BaseUser):
             exception=problem,
             context={},
         )
-
-
-def _response(failure: grpc.RpcError) -> Response:
-    """Return the response of a failed call; see `Response.from_grpc_error`."""
-    retry_after = dict(failure.trailing_metadata() or ()).get("retry-after", "")
-    return Response.from_grpc_error(failure.code().name, failure.details() or "", retry_after)

@@ -1,9 +1,11 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.stand_in import prediction
-from vinegrape_loadtests.response_checks import RequestRefused, Response, ResponseChecker, WrongResponse
+from vinegrape_loadtests.client import HttpResponse
+from vinegrape_loadtests.response_checks import RequestRefused, ResponseChecker, WrongResponse, read_grpc_error
 from vinegrape_loadtests.sample_requests import ExpectedError, SampleRequest
 
 PNG = SampleRequest("png", b"", "image/png", ("png",))
@@ -16,8 +18,24 @@ OTHER = prediction(label="Nazli", probability=0.6, probabilities={"Ak": 0.4, "Na
 OVERLOADED = {"error": {"code": 429, "type": "overloaded", "message": "..."}}
 
 
+class FailedCall:
+    """The used part of gRPC's exception."""
+
+    def __init__(self, status: str, details: str, retry_after: str = ""):
+        self._status, self._details, self._retry_after = status, details, retry_after
+
+    def code(self):
+        return SimpleNamespace(name=self._status)
+
+    def details(self):
+        return self._details
+
+    def trailing_metadata(self):
+        return (("retry-after", self._retry_after),) if self._retry_after else None
+
+
 def check(request, body, status: int = 200, checker: ResponseChecker | None = None, retry_after: str = "") -> None:
-    (checker or ResponseChecker(0)).check(request, Response(status, json.dumps(body).encode(), retry_after))
+    (checker or ResponseChecker(0)).check(request, HttpResponse(status, json.dumps(body).encode(), retry_after))
 
 
 def test_a_correct_prediction_passes():
@@ -68,7 +86,7 @@ def test_an_overloaded_server_that_says_503_has_failed():
     ],
 )
 def test_a_failed_grpc_call_is_read_from_its_details(grpc_status, error):
-    response = Response.from_grpc_error(grpc_status, json.dumps(error), "3")
+    response = read_grpc_error(FailedCall(grpc_status, json.dumps(error), "3"))
     assert (response.status, json.loads(response.body), response.retry_after) == (error["error"]["code"], error, "3")
 
 
@@ -83,7 +101,7 @@ def test_a_failed_grpc_call_is_read_from_its_details(grpc_status, error):
 )
 def test_a_grpc_status_that_contradicts_its_details_is_a_wrong_response(grpc_status, details, message):
     with pytest.raises(WrongResponse, match=message):
-        Response.from_grpc_error(grpc_status, details)
+        read_grpc_error(FailedCall(grpc_status, details))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +143,7 @@ def test_a_wrong_error_is_reported(body, status, message):
 
 def test_a_body_that_is_not_json_is_reported():
     with pytest.raises(WrongResponse, match="no JSON object, with status 502"):
-        ResponseChecker(0).check(PNG, Response(502, b"<html>"))
+        ResponseChecker(0).check(PNG, HttpResponse(502, b"<html>"))
 
 
 def test_the_same_image_must_get_the_same_prediction():

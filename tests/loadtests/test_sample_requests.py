@@ -6,7 +6,8 @@ import grpc
 import pytest
 from PIL import Image
 
-from vinegrape_loadtests.response_checks import Response, ResponseChecker
+from vinegrape_loadtests.client import HttpResponse
+from vinegrape_loadtests.response_checks import ResponseChecker, read_grpc_error
 from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
 
 NAMES = ("png", "jpeg", "photo", "cut", "text", "instances")
@@ -34,11 +35,11 @@ def test_the_bytes_are_the_same_each_time(requests):
 def test_a_real_server_passes_the_checks_over_rest_and_grpc(server, requests, name):
     request, checker = requests[name], ResponseChecker(tolerance=0)
     rest = server.post(request.body, headers={"content-type": request.content_type})
-    checker.check(request, Response(rest.status_code, rest.content))
+    checker.check(request, HttpResponse(rest.status_code, rest.content))
     try:
-        response = Response(200, server.call(request.body))
+        response = HttpResponse(200, server.call(request.body))
     except grpc.RpcError as error:
-        response = Response.from_grpc_error(error.code().name, error.details())
+        response = read_grpc_error(error)
     checker.check(request, response)
 
 
