@@ -78,8 +78,8 @@ def test_no_request_fails_and_the_cpu_time_is_known(results):
     assert_complete(results.select(server="vinegrape"), KINDS)
     assert_complete(results.select(server="vinegrape --edge"), KINDS | {"edge"})
     for m in results.select(server="vinegrape --edge", mode="closed"):
-        assert m.cpu_ms["edge"] > 0
-        assert (m.cpu_ms["gateway"] > 0.05) == (m.transport == "grpc"), m
+        assert m.cpu_ms["edge"] > 0, m
+        assert m.cpu_ms["gateway"] > 0 or m.transport == "rest", m
 
 
 def test_every_cost_of_the_edge_and_the_gateway_is_known(results):
