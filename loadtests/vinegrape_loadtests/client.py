@@ -33,7 +33,13 @@ class HttpResponse:
     retry_after: str = ""
 
 
-def post(url: str, body: bytes, content_type: str = "application/octet-stream", timeout_s: float = 60) -> HttpResponse:
+def post(
+    url: str,
+    body: bytes,
+    content_type: str = "application/octet-stream",
+    timeout_s: float = 60,
+    source: str | None = None,
+) -> HttpResponse:
     """Send one POST request on a new connection, without a proxy.
 
     Args:
@@ -41,12 +47,15 @@ def post(url: str, body: bytes, content_type: str = "application/octet-stream", 
         body: the request's body.
         content_type: the body's media type.
         timeout_s: seconds to wait for the connection and for each read.
+        source: the client's own address; the system chooses it if None.
 
     Raises:
         OSError: there is no connection, no response in time, or only a part of one.
     """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
+    connection = http.client.HTTPConnection(
+        parts.netloc, timeout=timeout_s, source_address=(source, 0) if source else None
+    )
     try:
         connection.request("POST", parts.path, body, {"Content-Type": content_type})
         response = connection.getresponse()

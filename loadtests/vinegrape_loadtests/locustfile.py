@@ -13,8 +13,8 @@ Thresholds decide the exit code. Run it from the root of the checkout, with the 
 
 In an open loop, latency counts from the time when the request was due. A request that was due and never sent is a
 failure named "not sent". A request that the server refuses because it has too many (status 429, RESOURCE_EXHAUSTED) is
-no failure: it is counted under the type "refused". If Locust and the server run on the same machine, they share its
-cores.
+no failure: it is counted under the type "POST refused" or "gRPC refused". If Locust and the server run on the same
+machine, they share its cores.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def sum_accepted(stats: RequestStats) -> StatsEntry:
     """Add up the statistics of all requests that the server has not refused."""
     accepted = StatsEntry(stats, "accepted", "")
     for entry in stats.entries.values():
-        if entry.method != REFUSED:
+        if not entry.method.endswith(REFUSED):
             accepted.extend(entry)
     return accepted
 

@@ -125,14 +125,18 @@ def _form(image: bytes) -> bytes:
 def send_all(server: Server, request: LoadRequest, connections: int, seconds: float) -> Counter[str]:
     """Send the same request from several clients for some seconds; a refused client waits as long as it is told to.
 
+    Each client of an edge has an address of its own, because the edge limits the large requests of one address.
+
     Returns:
         How often each status was returned, or each exception was raised, by its name. A status of gRPC is counted as
         that of REST.
     """
     end, responses = time.monotonic() + seconds, Counter[str]()
-    send = partial(_post, server.predictions_url) if request.content_type else _caller(server.grpc_address)
+    call = None if request.content_type else _caller(server.grpc_address)
 
-    def send_until_end(_: int) -> None:
+    def send_until_end(client: int) -> None:
+        source = f"127.0.1.{client + 1}" if server.edge else None  # Linux accepts every address of 127.0.0.0/8
+        send = call or partial(_post, server.predictions_url, source)
         while (remaining_s := end - time.monotonic()) > 0:
             try:
                 response = send(request)
@@ -148,8 +152,8 @@ def send_all(server: Server, request: LoadRequest, connections: int, seconds: fl
     return responses
 
 
-def _post(url: str, request: LoadRequest) -> HttpResponse:
-    return post(url, request.body, request.content_type)
+def _post(url: str, source: str | None, request: LoadRequest) -> HttpResponse:
+    return post(url, request.body, request.content_type, source=source)
 
 
 def _caller(address: str) -> Callable[[LoadRequest], HttpResponse]:

@@ -10,8 +10,8 @@ from vinegrape_loadtests.settings import LoadSettings
 if TYPE_CHECKING:
     from locust.stats import StatsEntry
 
-# Locust's request type of requests that the server has refused
-REFUSED = "refused"
+# End of Locust's request type of requests that the server has refused
+REFUSED = " refused"
 
 # Share of the due requests that must have been sent. A Locust process that died sends none and reports no failure.
 _MIN_ARRIVED = 0.95

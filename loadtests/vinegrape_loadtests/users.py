@@ -134,7 +134,7 @@ class RestUser(BaseUser, FastHttpUser):
                 response.failure(str(error))
             except RequestRefused as refusal:
                 self.retry_after_s = refusal.retry_after_s
-                response.request_meta["request_type"] = REFUSED
+                response.request_meta["request_type"] += REFUSED
                 response.success()
             else:
                 response.success()
@@ -178,7 +178,7 @@ class GrpcUser(BaseUser):
         except WrongResponse as error:
             problem = error
         except RequestRefused as refusal:
-            self.retry_after_s, kind = refusal.retry_after_s, REFUSED
+            self.retry_after_s, kind = refusal.retry_after_s, kind + REFUSED
         self.environment.events.request.fire(
             request_type=kind,
             name=request.name,

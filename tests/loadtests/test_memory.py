@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import program
 from tests.support import stand_in
 from tests.support.processes import running
 from vinegrape_handler.settings import WorkerSettings
@@ -36,7 +37,7 @@ def test_requests_go_up_to_the_limits_of_the_settings():
 
 def server_at(url: str, grpc_address: str = "") -> SimpleNamespace:
     """The addresses of a running server."""
-    return SimpleNamespace(predictions_url=url, grpc_address=grpc_address)
+    return SimpleNamespace(predictions_url=url, grpc_address=grpc_address, edge=False)
 
 
 def test_each_status_and_each_kind_of_error_is_counted():
@@ -118,6 +119,20 @@ def test_the_command_fails_if_a_response_is_not_200(monkeypatch):
     assert lines[0].split() == ["started", "200", "100", "30", "0", "30", "360"]
     assert lines[2].split()[-4:] == ["200:", "1", "503:", "8"]
     assert result.stderr == "Error: A request failed, or all were refused: most bytes.\n"
+
+
+@pytest.mark.live
+@pytest.mark.tools
+@pytest.mark.xdist_group("timing")
+def test_the_memory_of_the_edge_is_measured_with_as_many_large_requests_as_it_accepts(tiny_archive, leaf, monkeypatch):
+    """The edge accepts 4 requests of more than 8 MB of one address at the same time, but 16 of all addresses."""
+    program("haproxy", "haproxy")
+    for name, value in {"ARCHIVE": tiny_archive, "WORKERS": 1, "MAX_IMAGE_BYTES": 9_000_000}.items():
+        monkeypatch.setenv(f"VINEGRAPE_{name}", str(value))
+    rows = {row.name: row for row in measure_memory(connections=8, seconds=1, image=leaf, edge=True)}
+    assert all(row.complete for row in rows.values()), rows
+    assert rows["most bytes"].peak_mib["edge"] > rows["started"].peak_mib["edge"] + 4 * 9
+    assert rows["most bytes"].responses.keys() == {"200"}
 
 
 @pytest.mark.live

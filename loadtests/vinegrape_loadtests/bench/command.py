@@ -108,7 +108,7 @@ def write_results(results: Results, output: Path) -> str:
 
 
 @bench.command()
-@click.option("--connections", type=click.IntRange(1, 1000), default=16, show_default=True,
+@click.option("--connections", type=click.IntRange(1, 200), default=16, show_default=True,
               help="Clients that send requests at the same time.")  # fmt: skip
 @click.option("--seconds", type=click.IntRange(1, 600), default=10, show_default=True,
               help="Duration of the load, for each kind of request.")  # fmt: skip
