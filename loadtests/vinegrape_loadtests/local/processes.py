@@ -15,7 +15,7 @@ from vinegrape_server.host.processes import find_workers
 _IDLE_S, _IDLE_SHARE = 0.3, 0.1
 
 _KIND_OF_PROGRAM = {"java": "Java", "haproxy": "edge"}
-_GATEWAY = "vinegrape_server/gateway"  # in the gateway's command line
+_GATEWAY = "vinegrape_server.gateway"  # in the command line of the gateway
 _UVICORN_WORKER = "--multiprocessing-fork"  # in the command line of what Python's multiprocessing starts
 
 
@@ -66,7 +66,7 @@ def _kind(process: psutil.Process) -> str:
     if kind := _KIND_OF_PROGRAM.get(_name(process)):
         return kind
     command_line = _command_line(process)
-    if any(_GATEWAY in argument for argument in command_line):
+    if _GATEWAY in command_line:
         return "gateway"
     return "worker" if _UVICORN_WORKER in command_line else "supervisor"
 
