@@ -179,7 +179,8 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        live = Live(process, {name: settings[name] for name in PORTS}, log, bool(settings.get("edge")))
+        ports = {name: settings[name] for name in PORTS if name in settings}
+        live = Live(process, ports, log, bool(settings.get("edge")))
         with live.client:
             yield live
 
