@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.k8s.manifests import Manifests, kubectl, render
+from tests.k8s.manifests import Manifest, Manifests, kubectl, render
 from tests.k8s.policies import POLICIES
 from tests.k8s.schemas import NEWEST_KUBERNETES, WITHOUT_SCHEMA, validate_cloud_run
-from tests.support.shell_page import DIGEST, run, scripts
+from tests.support.shell_page import DIGEST, KEY, run, scripts
 from vinegrape_server.settings import ServeSettings
 
 PAGES = ("docker.md", "gke.md", "cloud-run.md")
@@ -51,15 +51,15 @@ def commands_of(program: str, commands: list[list[str]]) -> list[list[str]]:
 def test_files_in_commands_exist(commands):
     files = [command[command.index(option) + 1] for command in commands for option in ("-f", "-T") if option in command]
     assert {"Dockerfile.serve", "docs/leaf.png"} <= set(files)
-    assert [file for file in files if not (ROOT / file).exists()] == []
+    assert [file for file in files if file != "-" and not (ROOT / file).exists()] == []  # -: standard input
 
 
 def test_published_and_requested_ports_are_public_ports_of_the_server(commands):
-    settings = ServeSettings()
-    public = {settings.rest_port, settings.grpc_port, settings.operations_port}
+    settings = ServeSettings(edge=True)
+    public = {settings.edge_port, settings.operations_port}
     words = [word for command in commands if command[0] in ("docker", "kubectl", "curl") for word in command]
     mapped = [port for word in words if re.fullmatch(r"([\d.]+:)?\d{4}:\d{4}", word) for port in word.split(":")[-2:]]
-    requested = [match[1] for word in words if (match := re.match(r"http://[^/]*:(\d+)/", word))]
+    requested = [match[1] for word in words if (match := re.match(r"https?://[^/]*:(\d+)/", word))]
     assert mapped
     assert requested
     assert set(map(int, mapped + requested)) <= public
@@ -149,22 +149,49 @@ def test_the_written_kustomization_is_valid(overlay, folder):
 
 
 @pytest.mark.tools
-def test_the_load_balancer_admits_one_address_to_the_public_ports(folder):
+def test_the_load_balancer_admits_the_listed_addresses_to_the_public_port(folder):
     run(scripts("docker.md") + scripts("gke.md"), folder)
     manifests = render(folder / "deploy")
     check(manifests)
     service = manifests.one("Service")["spec"]
-    assert (service["type"], service["loadBalancerSourceRanges"]) == ("LoadBalancer", ["198.51.100.7/32"])
+    assert (service["type"], service["loadBalancerSourceRanges"]) == ("LoadBalancer", ["198.51.100.0/24"])
     (rule,) = manifests.named("NetworkPolicy", "load-balancer")["spec"]["ingress"]
-    assert rule["from"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
-    assert {port["port"] for port in rule["ports"]} == {"rest", "grpc"}
+    assert rule["from"] == [{"ipBlock": {"cidr": "198.51.100.0/24"}}]
+    assert {port["port"] for port in rule["ports"]} == {"http"}
 
 
-def test_the_written_cloud_run_service_is_valid(folder):
-    commands = run(scripts("docker.md") + scripts("cloud-run.md"), folder)
+@pytest.mark.tools
+def test_the_load_balancer_comes_with_api_keys_and_tls_from_the_created_secrets(folder):
+    commands = run(scripts("docker.md") + scripts("gke.md"), folder)
+    created = {command[6] for command in commands if command[3:5] == ["create", "secret"]}
+    volumes = render(folder / "deploy").pod["volumes"]
+    mounted = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume}
+    assert mounted == created == {"vinegrape-api-keys", "vinegrape-tls"}
+    assert (folder / "deploy" / "api-keys").read_text() == f"phone-app {KEY}\n"
+    (request,) = [command for command in commands if command[0] == "curl" and "--resolve" in command]
+    assert f"X-Api-Key: {KEY}" in request
+
+
+def cloud_run_service(folder: Path) -> Manifest:
+    """The written service file, which is valid and uses the pushed image and the created account."""
     service = yaml.safe_load((folder / "deploy" / "cloudrun.yaml").read_text())
     validate_cloud_run(service)
     spec = service["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == IMAGE
     assert spec["serviceAccountName"] == "vinegrape@my-vinegrape-1234.iam.gserviceaccount.com"
-    assert shlex.split("gcloud iam service-accounts create vinegrape") in commands
+    return spec
+
+
+def test_the_written_cloud_run_service_is_valid(folder):
+    blocks = scripts("docker.md") + scripts("cloud-run.md", until="Allow clients without a Google identity")
+    assert shlex.split("gcloud iam service-accounts create vinegrape") in run(blocks, folder)
+    assert "volumes" not in cloud_run_service(folder)
+
+
+@pytest.mark.tools
+def test_the_cloud_run_service_with_api_keys_mounts_the_created_secret(folder):
+    kubectl()  # the block runs it
+    commands = run(scripts("docker.md") + scripts("cloud-run.md"), folder)
+    (volume,) = cloud_run_service(folder)["volumes"]
+    assert shlex.split("gcloud secrets create vinegrape-api-keys --data-file=deploy/api-keys") in commands
+    assert volume["secret"]["secretName"] == "vinegrape-api-keys"

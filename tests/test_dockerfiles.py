@@ -64,10 +64,17 @@ def test_the_serving_image_starts_the_server_and_checks_its_health():
     assert json.loads(SERVE.one("HEALTHCHECK").partition(" CMD ")[2]) == ["vinegrape", "ready"]
 
 
+def test_the_serving_image_starts_the_edge_and_contains_it():
+    assert from_environment(SERVE.environment).edge
+    (install,) = [arguments for arguments in SERVE.all("RUN") if "apt-get install" in arguments]
+    assert "haproxy" in install.split()
+    assert "rm -rf /var/lib/apt/lists/*" in install  # a later RUN would not make the image smaller
+
+
 def test_exposed_ports_are_those_that_listen_on_all_addresses():
     defaults = from_environment(SERVE.environment)
     reachable = {str(port) for name, port in defaults.ports.items() if defaults.host_of(name) == "0.0.0.0"}
-    assert set(SERVE.one("EXPOSE").split()) == reachable
+    assert set(SERVE.one("EXPOSE").split()) == reachable == {"8000", "8083"}
 
 
 @BOTH

@@ -14,7 +14,7 @@ from vinegrape_handler.settings import WorkerSettings
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 # The first bytes of each format. Pillow raises the same error for a damaged header and for an unknown format; the
-# signature tells the two cases apart. (WebP starts with RIFF, like other formats; see `_has_signature`.)
+# signature tells the two cases apart. (WebP starts with RIFF, like other formats; see `has_signature`.)
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 WHITE = (255, 255, 255)
@@ -98,12 +98,13 @@ def _read_header(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"The image has too many pixels: {error}") from error
     except Exception as error:  # as in `decode`; usually UnidentifiedImageError
-        if _has_signature(data):
+        if has_signature(data):
             raise BrokenImage("The image's header is damaged.") from error
         raise UnsupportedFormat(f"The bytes are not an image in a supported format ({', '.join(FORMATS)}).") from error
 
 
-def _has_signature(data: bytes) -> bool:
+def has_signature(data: bytes | bytearray) -> bool:
+    """Return whether data starts like an image in a supported format."""
     return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 

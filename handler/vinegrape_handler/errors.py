@@ -158,3 +158,7 @@ class Unavailable(Refused):
 
     status = 503
     type = "unavailable"
+
+
+WORKER_ERRORS = tuple(error for error in RequestError.__subclasses__() if error is not Refused)
+REFUSALS = tuple(Refused.__subclasses__())

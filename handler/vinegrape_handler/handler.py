@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier, Probabilities
-from vinegrape_handler.contract import SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
 from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
 from vinegrape_handler.memory import retain_freed_memory
@@ -44,6 +44,9 @@ class BatchContext(Protocol):
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         """Set the content type of response `idx`."""
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Set a header of response `idx`."""
 
 
 class Response(NamedTuple):
@@ -96,7 +99,7 @@ class Handler:
         Returns:
             N response bodies in JSON, in the order of the requests.
         """
-        with self.metrics.batches_in_progress.track_inprogress():
+        with self.metrics.time_batch():
             start = time.perf_counter()
             headers = [context.get_all_request_header(index) for index in range(len(data))]
             requests = [self._read(row, row_headers) for row, row_headers in zip(data, headers, strict=True)]
@@ -218,8 +221,9 @@ def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
 
 
 def _write(response: Response, context: BatchContext, index: int) -> bytes:
-    """Set the status and content type of response `index`, and encode its body."""
+    """Set the status and headers of response `index`, and encode its body."""
     context.set_response_content_type(index, answer.CONTENT_TYPE)
+    context.set_response_header(index, ERROR_HEADER, response.error.type if response.error else NO_ERROR)
     if response.error:
         status = response.error.status
         context.set_response_status(status, http.HTTPStatus(status).phrase, index)

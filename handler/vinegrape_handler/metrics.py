@@ -7,12 +7,14 @@ the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
-from vinegrape_handler.errors import Refused, RequestError
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, BATCHES_IN_PROGRESS, WORKERS_READY
+from vinegrape_handler.errors import WORKER_ERRORS, RequestError
 
 # One image takes 5 to 20 ms. The smallest bucket is for an image that fails at once, the largest for a request of 32
 # photos.
@@ -22,10 +24,6 @@ _SECONDS = (
 )  # fmt: skip
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
-
-
-# The errors that a worker can respond with
-_ERRORS = tuple(error for error in RequestError.__subclasses__() if error is not Refused)
 
 
 class Metrics:
@@ -70,7 +68,21 @@ class Metrics:
         )
         self.batches_in_progress = Gauge(*BATCHES_IN_PROGRESS, multiprocess_mode="livesum", registry=registry)
         self.workers_ready = Gauge(*WORKERS_READY, multiprocess_mode="livesum", registry=registry)
+        self.batch_started = Gauge(*BATCH_STARTED, multiprocess_mode="liveall", registry=registry)
+        self.batch_finished = Gauge(*BATCH_FINISHED, multiprocess_mode="liveall", registry=registry)
         self._create_series(classes)
+
+    @contextlib.contextmanager
+    def time_batch(self) -> Iterator[None]:
+        """Record that a batch is in progress while the block runs, when it started, and when it was finished."""
+        self.batch_started.set(time.monotonic())
+        self.batches_in_progress.inc()
+        try:
+            yield
+        finally:
+            self.batches_in_progress.dec()
+            self.batch_started.set(0)
+            self.batch_finished.set(time.monotonic())
 
     def count_request(self, transport: str, error: RequestError | None, seconds: float) -> None:
         """Count one request.
@@ -98,9 +110,9 @@ class Metrics:
         """Create every known label combination with value 0, so that Prometheus sees the first event as an increase."""
         for transport in ("rest", "grpc"):
             self.requests.labels(transport, 200, "")
-            for error in _ERRORS:
+            for error in WORKER_ERRORS:
                 self.requests.labels(transport, error.status, error.type)
-        for kind in ("", *(error.type for error in _ERRORS)):
+        for kind in ("", *(error.type for error in WORKER_ERRORS)):
             self.images.labels(kind)
         for label in classes:
             self.predictions.labels(label)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import START_FAILED
+from vinegrape_handler.contract import ERROR_HEADER, START_FAILED, TRANSPORT_HEADER
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -58,7 +59,10 @@ def handle(handler, *rows, headers=None) -> tuple[list, list[int]]:
     """Process a batch. Return the bodies and the statuses."""
     context = batch_context("", len(rows), headers=headers)
     bodies = [json.loads(body) for body in handler.handle(list(rows), context)]
-    assert {context.get_response_content_type(index) for index in range(len(rows))} == {"application/json"}
+    for index, body in enumerate(bodies):
+        error = body["error"]["type"] if "error" in body else "none"
+        headers = {"content-type": "application/json", ERROR_HEADER: error}
+        assert context.get_response_headers(index) == headers
     return bodies, [context.get_response_status(index)[0] for index in range(len(rows))]
 
 
@@ -271,7 +275,7 @@ def test_every_request_and_image_is_counted_once(model_dir):
     handler = start(model_dir)
     three = instances(b64(solid(RED)), b64(solid(BLACK)), b64(BROKEN), {"b64": "?"})
     handle(handler, {"body": solid(RED)}, {"body": b"no image"}, {"body": three}, headers={"Host": "here"})
-    handle(handler, {"data": solid(BLACK)}, {}, headers={"data": {"content-type": ""}})
+    handle(handler, {"data": solid(BLACK)}, {}, headers={TRANSPORT_HEADER: "grpc"})
     handle(handler, {}, headers=DESCRIBE)
     assert counted_requests(handler) == {
         ("rest", "200", ""): 3,  # one image, the instances, the description
@@ -293,17 +297,32 @@ def test_every_request_and_image_is_counted_once(model_dir):
     assert value(handler, "vinegrape_batches_in_progress") == 0
 
 
-def test_a_batch_is_in_progress_while_the_network_runs(model_dir, monkeypatch):
+BATCH_GAUGES = ("batches_in_progress", "batch_started_seconds", "batch_finished_seconds")
+
+
+def batch_gauges(handler) -> list[float | None]:
+    return [value(handler, f"vinegrape_{name}") for name in BATCH_GAUGES]
+
+
+def test_the_gauges_of_a_batch_while_the_network_runs_and_after_it(model_dir, monkeypatch):
     handler, values = start(model_dir), []
     network = handler.classifier._network
 
-    def record_gauge(batch):
-        values.append(value(handler, "vinegrape_batches_in_progress"))
+    def record_gauges(batch):
+        values.extend(batch_gauges(handler))
         return network(batch)
 
-    monkeypatch.setattr(handler.classifier, "_network", record_gauge)
+    assert batch_gauges(handler) == [0, 0, 0]
+    monkeypatch.setattr(handler.classifier, "_network", record_gauges)
+    before = time.monotonic()
     handle(handler, {"body": solid(RED)})
-    assert values == [1]
+    after = time.monotonic()
+    in_progress, started, finished = values
+    assert (in_progress, finished) == (1, 0)
+    assert before <= started
+    in_progress, idle, finished = batch_gauges(handler)
+    assert (in_progress, idle) == (0, 0)
+    assert started <= finished <= after
 
 
 # A self-check of a running worker

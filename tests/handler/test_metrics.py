@@ -1,6 +1,6 @@
 from prometheus_client import generate_latest
 
-from vinegrape_handler.errors import NoImage, RequestError
+from vinegrape_handler.errors import WORKER_ERRORS, DeadlineExceeded, NoImage, Overloaded
 from vinegrape_handler.metrics import Metrics
 
 
@@ -12,11 +12,13 @@ def test_every_known_series_starts_at_zero():
     metrics = Metrics(("Ak", "Nazli"))
     for transport in ("rest", "grpc"):
         assert value(metrics, "vinegrape_requests_total", transport=transport, status="200", error="") == 0
-        for error in RequestError.__subclasses__():
+        for error in WORKER_ERRORS:
             labels = {"transport": transport, "status": str(error.status), "error": error.type}
             assert value(metrics, "vinegrape_requests_total", **labels) == 0
-    for type_ in ("", *(error.type for error in RequestError.__subclasses__())):
+    for type_ in ("", *(error.type for error in WORKER_ERRORS)):
         assert value(metrics, "vinegrape_images_total", error=type_) == 0
+    assert DeadlineExceeded in WORKER_ERRORS
+    assert value(metrics, "vinegrape_images_total", error=Overloaded.type) is None  # only the edge responds with it
     for label in ("Ak", "Nazli"):
         assert value(metrics, "vinegrape_predictions_total", label=label) == 0
 
@@ -49,5 +51,6 @@ def test_the_metrics_have_their_documented_names():
     assert {name for name in names if not name.endswith("_created")} == {
         "vinegrape_requests_total", "vinegrape_request_seconds", "vinegrape_images_total", "vinegrape_decode_seconds",
         "vinegrape_batch_size", "vinegrape_inference_seconds", "vinegrape_predictions_total", "vinegrape_confidence",
-        "vinegrape_batches_in_progress", "vinegrape_workers_ready",
+        "vinegrape_batches_in_progress", "vinegrape_workers_ready", "vinegrape_batch_started_seconds",
+        "vinegrape_batch_finished_seconds",
     }  # fmt: skip

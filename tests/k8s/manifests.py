@@ -1,10 +1,11 @@
 """The Kubernetes manifests as kubectl renders them."""
 
 import functools
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tests.conftest import ROOT
 K8S = ROOT / "k8s"
 CLOUD_RUN = K8S / "cloudrun" / "service.yaml"
 FOLDERS = ("base", "overlays/cpu", "overlays/gpu")
+# The components that a user adds to an overlay
+COMPONENTS = ("load-balancer", "api-keys", "tls")
 
 # The first Kubernetes in which preStop's `sleep` needs no feature gate. The tests use the kustomize built into kubectl.
 MINIMUM_VERSION = (1, 30)
@@ -61,9 +64,30 @@ class Manifests:
 
 def render(folder: Path) -> Manifests:
     """Render a kustomization; skip the test if there is no suitable kubectl."""
+    return Manifests(list(yaml.safe_load_all(kustomize(folder))))
+
+
+def kustomize(folder: Path) -> str:
+    """What `kubectl kustomize` prints for a folder."""
     result = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return Manifests(list(yaml.safe_load_all(result.stdout)))
+    return result.stdout
+
+
+def render_with(components: Sequence[str], folder: Path, overlay: str = "overlays/cpu") -> Manifests:
+    """Render an overlay with components; the kustomization is written to `folder`."""
+
+    def relative(path: str) -> str:  # kustomize allows no absolute paths
+        return os.path.relpath(K8S / path, folder)
+
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [relative(overlay)],
+        "components": [relative(f"components/{name}") for name in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return render(folder)
 
 
 @functools.cache

@@ -4,24 +4,37 @@ import re
 from collections.abc import Callable, Iterator
 
 from tests.k8s.manifests import Manifests, environment, java_mebibytes, leaves, mebibytes, ports, selects
+from tests.support.dockerfile import Dockerfile
 from tests.support.serve_settings import VARIABLES, from_environment
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.settings import ServeSettings
 
 Policy = Callable[[Manifests], Iterator[str]]
 
-DEFAULTS = ServeSettings()
-PUBLIC_PORTS = {"rest": DEFAULTS.rest_port, "grpc": DEFAULTS.grpc_port}
-PORTS = {**PUBLIC_PORTS, "operations": DEFAULTS.operations_port}
-PRIVATE_PORTS = {DEFAULTS.management_port, DEFAULTS.grpc_management_port, DEFAULTS.metrics_port}
+IMAGE = Dockerfile("Dockerfile.serve")
 
-# Seconds that TorchServe has to stop after draining, before it is killed
+DEFAULTS = ServeSettings(edge=True)  # as Dockerfile.serve sets it
+PUBLIC_PORTS = {"http": DEFAULTS.edge_port}
+PORTS = {**PUBLIC_PORTS, "operations": DEFAULTS.operations_port}
+# TorchServe and the gateway, which only the edge may reach
+PRIVATE_PORTS = {DEFAULTS.rest_port, DEFAULTS.grpc_port}
+HTTPS_PORT = 443
+ALL_ADDRESSES = "0.0.0.0/0"
+# Where Secrets are mounted
+SECRETS = "/etc/vinegrape/"
+
+# Seconds that the processes have to stop after draining, before they are killed
 STOP_S = 10
+# Seconds until Google's load balancer knows that a node has no pod left: three health checks, 8 s apart
+LOAD_BALANCER_S = 24
 # MiB: the most that a worker used, and that Java used in addition to its heap and direct buffers. Measured with
 # `vinegrape bench memory` and the settings of k8s/base.
 WORKER_MIB, JAVA_OTHER_MIB = 800, 350
 # MiB: per further decoding thread of a worker, measured in the same way; for CUDA, an estimate
 DECODE_MIB, CUDA_MIB = 680, 2048
+# Large uploads that the edge buffers at the same time, each of the largest request's size; MiB of the gateway and the
+# supervisor
+LARGE_UPLOADS, GATEWAY_MIB = 16, 300
 # Twice the size of the temporary folder of a server that has started
 STARTED_MIB = 50
 
@@ -75,22 +88,29 @@ def ports_match_the_server(manifests: Manifests) -> Iterator[str]:
     for manifest in manifests.objects:
         for value in leaves(manifest):
             if str(value) in map(str, PRIVATE_PORTS):
-                yield f"{manifest['kind']} contains port {value}, which must stay inside the pod"
+                yield f"{manifest['kind']} contains port {value}, which is behind the edge"
 
 
 def services_reach_the_pods(manifests: Manifests) -> Iterator[str]:
+    variables = environment(manifests.server)
+    encrypted, keys = "VINEGRAPE_TLS_CERTIFICATE" in variables, "VINEGRAPE_API_KEYS" in variables
+    ports, protocol = ({"http": HTTPS_PORT}, "https") if encrypted else (PUBLIC_PORTS, "kubernetes.io/h2c")
     for service in manifests.of_kind("Service"):
         spec = service["spec"]
         if not spec["selector"].items() <= manifests.pod_labels.items():
             yield f"the selector {spec['selector']} does not select the pods"
         reached = {port["targetPort"]: port["port"] for port in spec["ports"]}
-        if reached != PUBLIC_PORTS:
-            yield f"the Service reaches {reached}; it must reach {PUBLIC_PORTS} and not operations"
+        if reached != ports:
+            yield f"the Service reaches {reached}; it must reach {ports} and not operations"
         protocols = {port["name"]: port.get("appProtocol") for port in spec["ports"]}
-        if protocols != {"rest": "http", "grpc": "kubernetes.io/h2c"}:
+        if protocols != {"http": protocol}:
             yield f"appProtocol is {protocols}"
-        if spec.get("type") == "LoadBalancer" and not spec.get("loadBalancerSourceRanges"):
-            yield "the load balancer accepts all addresses"
+        if spec.get("type") == "LoadBalancer":
+            if spec.get("externalTrafficPolicy") != "Local":
+                yield "the edge does not see the clients' addresses"
+            accepts_all = ALL_ADDRESSES in spec.get("loadBalancerSourceRanges", [ALL_ADDRESSES])
+            if accepts_all and not (encrypted and keys):
+                yield "the load balancer accepts all addresses, without TLS or API keys"
 
 
 def probes_use_the_operations_port(manifests: Manifests) -> Iterator[str]:
@@ -108,7 +128,13 @@ def the_grace_period_covers_the_drain(manifests: Manifests) -> Iterator[str]:
     sleep_s = hook.get("sleep", {}).get("seconds", 0)
     if hook.keys() != {"sleep"} or sleep_s < 5:
         yield "preStop does not wait for the update of the endpoints; use its own sleep, not a program of the image"
-    drain_s = int(environment(manifests.server).get("VINEGRAPE_DRAIN_TIMEOUT_S", DEFAULTS.drain_timeout_s))
+    balancers = [service for service in manifests.of_kind("Service") if service["spec"].get("type") == "LoadBalancer"]
+    if balancers and sleep_s <= LOAD_BALANCER_S:
+        yield f"preStop ends after {sleep_s} s; the load balancer sends new connections for {LOAD_BALANCER_S} s"
+    settings = _settings(manifests)
+    drain_s = settings.drain_timeout_s
+    if drain_s * 1000 < settings.deadline_ms:
+        yield f"a drain of {drain_s} s is shorter than deadline_ms ({settings.deadline_ms} ms)"
     needed_s, grace_s = sleep_s + drain_s + STOP_S, manifests.pod.get("terminationGracePeriodSeconds", 30)
     if grace_s < needed_s:
         yield f"the pod is killed after {grace_s} s; preStop, drain and stop can take {needed_s} s"
@@ -138,7 +164,7 @@ def workers_match_the_requested_cores(manifests: Manifests) -> Iterator[str]:
         yield "Java uses all cores of the node: ActiveProcessorCount is not the requested number of cores"
 
 
-def the_memory_limit_covers_java_and_the_workers(manifests: Manifests) -> Iterator[str]:
+def the_memory_limit_covers_all_processes(manifests: Manifests) -> Iterator[str]:
     server, variables = manifests.server, environment(manifests.server)
     java = java_mebibytes(server)
     if java is None:
@@ -146,17 +172,29 @@ def the_memory_limit_covers_java_and_the_workers(manifests: Manifests) -> Iterat
     workers, on_gpu = int(variables.get("VINEGRAPE_WORKERS", 0)), "nvidia.com/gpu" in server["resources"]["limits"]
     threads = int(variables.get("VINEGRAPE_DECODE_THREADS", 8 if on_gpu else 1))
     worker = WORKER_MIB + (threads - 1) * DECODE_MIB + (CUDA_MIB if on_gpu else 0)
-    needed = (java or 0) + JAVA_OTHER_MIB + workers * worker
+    needed = (java or 0) + JAVA_OTHER_MIB + workers * worker + edge_mebibytes(_settings(manifests)) + GATEWAY_MIB
     limit = mebibytes(server["resources"]["limits"].get("memory", "0Mi"))
     if limit < needed:
-        yield f"the memory limit is {limit:.0f} MiB; Java and {workers} workers can use {needed} MiB"
+        yield f"the memory limit is {limit:.0f} MiB; all processes with {workers} workers can use {needed:.0f} MiB"
+
+
+def edge_mebibytes(settings: ServeSettings) -> float:
+    """The most that the edge uses for uploads."""
+    return LARGE_UPLOADS * settings.max_request_bytes / 2**20
 
 
 def only_tmp_is_writable(manifests: Manifests) -> Iterator[str]:
-    if [mount["mountPath"] for mount in manifests.server.get("volumeMounts", [])] != ["/tmp"]:
-        yield "a folder other than /tmp is mounted"
     volumes = manifests.pod.get("volumes", [])
+    secrets = {volume["name"] for volume in volumes if volume.keys() == {"name", "secret"}}
+    mounts = manifests.server.get("volumeMounts", [])
+    if [mount["mountPath"] for mount in mounts if mount["name"] not in secrets] != ["/tmp"]:
+        yield "a folder other than /tmp is mounted"
+    for mount in mounts:
+        if mount["name"] in secrets and not (mount["mountPath"].startswith(SECRETS) and mount.get("readOnly")):
+            yield f"{mount['name']} is not mounted read-only below {SECRETS}"
     for volume in volumes:
+        if volume["name"] in secrets:
+            continue
         folder = volume.get("emptyDir", {})
         if volume.keys() != {"name", "emptyDir"}:
             yield f"{volume['name']} is not an emptyDir"
@@ -191,6 +229,13 @@ def the_network_is_closed_by_default(manifests: Manifests) -> Iterator[str]:
                 yield f"{name} opens operations without a namespaceSelector"
             if any(source.get("namespaceSelector") == {} for source in sources):
                 yield f"{name} accepts all namespaces"
+
+
+def settings_name_files_of_mounted_secrets(manifests: Manifests) -> Iterator[str]:
+    mounted = {mount["mountPath"] for mount in manifests.server.get("volumeMounts", [])}
+    for name, value in environment(manifests.server).items():
+        if value.startswith(SECRETS) and value.rpartition("/")[0] not in mounted:
+            yield f"{name} is {value}, but that folder is not mounted"
 
 
 def only_the_autoscaler_sets_the_replicas(manifests: Manifests) -> Iterator[str]:
@@ -240,9 +285,14 @@ def settings_are_valid(manifests: Manifests) -> Iterator[str]:
         if "$(" in value:
             yield f"{name} is {value}, which refers to a variable that is not defined before it"
     try:
-        from_environment(variables)
+        _settings(manifests)
     except SettingError as error:
         yield str(error)
+
+
+def _settings(manifests: Manifests) -> ServeSettings:
+    """The settings of the server, with the variables of the image."""
+    return from_environment({**IMAGE.environment, **environment(manifests.server)})
 
 
 def prometheus_scrapes_the_pods(manifests: Manifests) -> Iterator[str]:
@@ -267,8 +317,9 @@ POLICIES: tuple[Policy, ...] = (
     the_grace_period_covers_the_drain,
     resources_are_limited,
     workers_match_the_requested_cores,
-    the_memory_limit_covers_java_and_the_workers,
+    the_memory_limit_covers_all_processes,
     only_tmp_is_writable,
+    settings_name_files_of_mounted_secrets,
     the_network_is_closed_by_default,
     only_the_autoscaler_sets_the_replicas,
     nodes_can_be_drained,

@@ -6,16 +6,37 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.k8s.manifests import CLOUD_RUN, Manifest, environment, java_mebibytes, leaves, mebibytes
-from tests.k8s.policies import JAVA_OTHER_MIB, PRIVATE_PORTS, STARTED_MIB, WORKER_MIB
+from tests.k8s.manifests import (
+    CLOUD_RUN,
+    Manifest,
+    environment,
+    java_mebibytes,
+    kustomize,
+    leaves,
+    mebibytes,
+)
+from tests.k8s.policies import (
+    DEFAULTS,
+    GATEWAY_MIB,
+    IMAGE,
+    JAVA_OTHER_MIB,
+    LARGE_UPLOADS,
+    PRIVATE_PORTS,
+    SECRETS,
+    STARTED_MIB,
+    WORKER_MIB,
+    edge_mebibytes,
+)
 from tests.k8s.schemas import cloud_run_api, validate_cloud_run
+from tests.support.archives import info
 from tests.support.serve_settings import from_environment
+from vinegrape_server.plan import make_plan
 from vinegrape_server.settings import ServeSettings
 
 # From Cloud Run's container contract: seconds from SIGTERM to SIGKILL, and the longest startup probe
 KILL_AFTER_S, LONGEST_STARTUP_S = 10, 240
-
-DEFAULTS = ServeSettings()
+# Seconds for which Google's load balancers keep an idle connection
+IDLE_S = 600
 
 
 @pytest.fixture
@@ -32,6 +53,13 @@ def revision(service) -> Manifest:
 def server(revision) -> Manifest:
     (container,) = revision["containers"]
     return container
+
+
+@pytest.fixture
+def settings(server) -> ServeSettings:
+    """The settings of the server in the container: Cloud Run sets PORT."""
+    (port,) = server["ports"]
+    return from_environment({**IMAGE.environment, **environment(server), "PORT": str(port["containerPort"])})
 
 
 def test_the_service_fits_the_api(service):
@@ -63,8 +91,9 @@ def test_the_api_documents_every_annotation_for_its_resource(service):
             assert kind in resources.get(name, ""), f"{name} is documented for {resources.get(name)}, not for {kind}"
 
 
-def test_rest_is_the_only_port_and_probes_use_the_operations_port(server):
-    assert server["ports"] == [{"name": "http1", "containerPort": DEFAULTS.rest_port}]
+def test_the_edge_is_the_only_port_and_probes_use_the_operations_port(server):
+    """`h2c`: Cloud Run sends HTTP/2 without TLS, which gRPC needs."""
+    assert server["ports"] == [{"name": "h2c", "containerPort": DEFAULTS.edge_port}]
     assert server["startupProbe"]["httpGet"] == {"path": "/readyz", "port": DEFAULTS.operations_port}
     assert server["livenessProbe"]["httpGet"] == {"path": "/livez", "port": DEFAULTS.operations_port}
 
@@ -83,15 +112,16 @@ def test_private_ports_are_not_used(service):
     assert not {str(value) for value in leaves(service)} & set(map(str, PRIVATE_PORTS))
 
 
-def test_settings_are_valid_and_fit_the_cores_and_the_time_to_stop(server):
-    settings = from_environment({**environment(server), "PORT": "8080"})
+def test_settings_are_valid_and_fit_the_cores_and_the_time_to_stop(server, settings):
+    assert settings.edge
+    assert settings.edge_port == DEFAULTS.edge_port
     assert settings.workers == int(server["resources"]["limits"]["cpu"])
     assert settings.drain_timeout_s < KILL_AFTER_S
 
 
-def test_the_memory_limit_covers_java_the_workers_and_tmp(server):
-    workers = int(environment(server)["VINEGRAPE_WORKERS"])
-    needed = java_mebibytes(server) + JAVA_OTHER_MIB + workers * WORKER_MIB + STARTED_MIB
+def test_the_memory_limit_covers_all_processes_and_tmp(server, settings):
+    java, workers = java_mebibytes(server) + JAVA_OTHER_MIB, settings.workers * WORKER_MIB
+    needed = java + workers + edge_mebibytes(settings) + GATEWAY_MIB + STARTED_MIB
     assert mebibytes(server["resources"]["limits"]["memory"]) >= needed
 
 
@@ -109,9 +139,38 @@ def test_the_service_scales_from_zero_to_a_limit(service):
     assert annotations["run.googleapis.com/startup-cpu-boost"] == "true"
 
 
-def test_concurrency_and_timeout_fit_the_queue_and_the_response_timeout(revision):
-    assert 1 <= revision["containerConcurrency"] <= DEFAULTS.queue_size
-    assert revision["timeoutSeconds"] >= DEFAULTS.response_timeout_s
+def test_the_edge_takes_every_request_that_cloud_run_sends(revision, settings):
+    """Otherwise an instance would refuse requests while Cloud Run could start another."""
+    plan = make_plan(settings, info("onnx_int8"), gpus=0, torch_installed=False)
+    assert 1 <= revision["containerConcurrency"] <= plan.slots + plan.settings.queue_size
+    assert revision["containerConcurrency"] <= LARGE_UPLOADS
+
+
+def test_the_edge_ends_a_slow_request_before_cloud_run_does(revision, settings):
+    assert revision["timeoutSeconds"] > settings.upload_timeout_s + settings.deadline_ms / 1000
+
+
+def test_the_edge_keeps_idle_connections_longer_than_its_client(settings):
+    """The only client is Google's proxy. It would send a request on a connection that the edge is closing."""
+    assert settings.keep_alive_timeout_s > IDLE_S
+
+
+@pytest.mark.tools
+def test_the_kustomization_only_adds_api_keys(service, server):
+    with_keys = yaml.safe_load(kustomize(CLOUD_RUN.parent))
+    validate_cloud_run(with_keys)
+    revision = with_keys["spec"]["template"]["spec"]
+    (container,) = revision["containers"]
+    folder = f"{SECRETS}api-keys"
+    assert revision.pop("volumes") == [
+        {
+            "name": "api-keys",
+            "secret": {"secretName": "vinegrape-api-keys", "items": [{"key": "latest", "path": "api-keys"}]},
+        }
+    ]
+    assert container.pop("volumeMounts") == [{"name": "api-keys", "mountPath": folder}]
+    assert container["env"].pop() == {"name": "VINEGRAPE_API_KEYS", "value": f"{folder}/api-keys"}
+    assert with_keys == service
 
 
 def test_the_service_does_not_run_as_the_default_account(revision):

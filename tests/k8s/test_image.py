@@ -25,7 +25,7 @@ def test_the_server_listens_on_all_addresses_of_the_pod(folder, rendered):
     """The image sets the addresses, not the manifests. Probes and clients come from outside the pod."""
     variables = environment(rendered[folder].server)
     settings = from_environment({**IMAGE.environment, **variables})
-    assert {settings.host_of(port) for port in ("rest_port", "grpc_port", "operations_port")} == {"0.0.0.0"}
+    assert {settings.host_of(port) for port in ("edge_port", "operations_port")} == {"0.0.0.0"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -45,7 +45,7 @@ def test_the_gpu_overlay_keeps_the_path_of_the_image(rendered):
     *folders, inherited = IMAGE.environment["PATH"].split(":")
     assert inherited == "$PATH"
     assert path[: len(folders)] == folders
-    assert {"/usr/local/bin", "/usr/bin", "/bin"} <= set(path)
+    assert {"/usr/local/bin", "/usr/sbin", "/usr/bin", "/bin"} <= set(path)  # HAProxy is in /usr/sbin
 
 
 def test_image_tags_are_the_version_of_the_project(rendered):

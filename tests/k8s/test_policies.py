@@ -11,14 +11,15 @@ from tests.k8s.policies import POLICIES
 pytestmark = pytest.mark.tools  # kubectl renders the manifests
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "components"])
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
 def test_a_kustomization_follows_a_policy(policy, folder, rendered):
     assert list(policy(rendered[folder])) == []
 
 
-def port(manifests, kind, name):
-    (entry,) = [entry for entry in manifests.one(kind)["spec"]["ports"] if entry["name"] == name]
+def port(manifests):
+    """The only port of the Service."""
+    (entry,) = manifests.one("Service")["spec"]["ports"]
     return entry
 
 
@@ -40,14 +41,24 @@ def add_variable(manifests, name, value):
     manifests.server["env"].append({"name": name, "value": value})
 
 
+def named(entries, name):
+    """The only entry of a list with this name."""
+    (entry,) = [entry for entry in entries if entry["name"] == name]
+    return entry
+
+
 def tmp(manifests):
     """The volume that is mounted at /tmp."""
-    return manifests.pod["volumes"][0]
+    return named(manifests.pod["volumes"], "tmp")
+
+
+def remove_variable(manifests, name):
+    manifests.server["env"].remove(variable(manifests.server, name))
 
 
 GPU = {"nvidia.com/gpu": "1"}
 METRICS_PORT = {"name": "metrics", "port": 8083, "targetPort": "operations"}
-MANAGEMENT_PORT = {"name": "management", "containerPort": 8081}
+TORCHSERVE_PORT = {"name": "torchserve", "containerPort": 8080}
 
 # For each policy: changes that break it, each with a part of the message
 BROKEN = {
@@ -77,28 +88,37 @@ BROKEN = {
         (lambda m: m.server.update(image="vinegrape-serve:1"), ":1 has no full version"),
     ],
     policies.ports_match_the_server: [
-        (lambda m: m.server["ports"].append(MANAGEMENT_PORT), "8081"),
-        (lambda m: port(m, "Service", "rest").update(targetPort="8082"), "8082"),
-        (lambda m: variable(m.server, "VINEGRAPE_WORKERS").update(value="7071"), "7071"),
-        (lambda m: m.server["ports"][0].update(containerPort=8000), "8000"),
+        (lambda m: m.server["ports"].append(TORCHSERVE_PORT), "8080"),
+        (lambda m: port(m).update(targetPort="7070"), "7070"),
+        (lambda m: m.server["ports"][0].update(containerPort=9000), "9000"),
     ],
     policies.services_reach_the_pods: [
         (lambda m: m.one("Service")["spec"]["selector"].update(a="b"), "does not select"),
-        (lambda m: port(m, "Service", "rest").update(targetPort="web"), "web"),
+        (lambda m: port(m).update(targetPort="web"), "web"),
         (lambda m: m.one("Service")["spec"]["ports"].append(METRICS_PORT), "not operations"),
-        (lambda m: port(m, "Service", "grpc").pop("appProtocol"), "appProtocol"),
-        (lambda m: m.one("Service")["spec"].update(type="LoadBalancer"), "all addresses"),
+        (lambda m: port(m).pop("appProtocol"), "appProtocol"),
+        (lambda m: remove_variable(m, "VINEGRAPE_TLS_CERTIFICATE"), "{'http': 8000}"),
+        (lambda m: m.one("Service")["spec"].update(externalTrafficPolicy="Cluster"), "clients' addresses"),
+        (
+            lambda m: (
+                m.one("Service")["spec"].pop("loadBalancerSourceRanges"),
+                remove_variable(m, "VINEGRAPE_API_KEYS"),
+            ),
+            "all addresses",
+        ),
     ],
     policies.probes_use_the_operations_port: [
         (lambda m: m.server.pop("livenessProbe"), "livenessProbe"),
-        (lambda m: m.server["readinessProbe"]["httpGet"].update(path="/ping", port="rest"), "/ping"),
+        (lambda m: m.server["readinessProbe"]["httpGet"].update(path="/ping", port="http"), "/ping"),
         (lambda m: m.server["startupProbe"].update(failureThreshold=60), "startup_timeout_s"),
     ],
     policies.the_grace_period_covers_the_drain: [
         (lambda m: m.server.pop("lifecycle"), "preStop does not wait"),
         (lambda m: m.server["lifecycle"].update(preStop={"exec": {"command": ["sleep", "10"]}}), "not a program"),
+        (lambda m: m.server["lifecycle"]["preStop"]["sleep"].update(seconds=10), "new connections for 24 s"),
         (lambda m: m.pod.pop("terminationGracePeriodSeconds"), "killed after 30 s"),
-        (lambda m: add_variable(m, "VINEGRAPE_DRAIN_TIMEOUT_S", "60"), "80 s"),
+        (lambda m: add_variable(m, "VINEGRAPE_DRAIN_TIMEOUT_S", "60"), "100 s"),
+        (lambda m: add_variable(m, "VINEGRAPE_DRAIN_TIMEOUT_S", "5"), "shorter than deadline_ms"),
     ],
     policies.resources_are_limited: [
         (lambda m: resources(m, "limits").pop("memory"), "memory"),
@@ -108,15 +128,16 @@ BROKEN = {
         (lambda m: resources(m, "limits").update(GPU), "GPU"),
     ],
     policies.workers_match_the_requested_cores: [
-        (lambda m: m.server["env"].remove(variable(m.server, "VINEGRAPE_WORKERS")), "None; it must be 2"),
+        (lambda m: remove_variable(m, "VINEGRAPE_WORKERS"), "None; it must be 2"),
         (lambda m: variable(m.server, "VINEGRAPE_WORKERS").update(value="8"), "8; it must be 2"),
-        (lambda m: m.server["env"].remove(variable(m.server, "JAVA_TOOL_OPTIONS")), "ActiveProcessorCount"),
+        (lambda m: remove_variable(m, "JAVA_TOOL_OPTIONS"), "ActiveProcessorCount"),
     ],
-    policies.the_memory_limit_covers_java_and_the_workers: [
+    policies.the_memory_limit_covers_all_processes: [
         (lambda m: resources(m, "limits").update(memory="2Gi"), "2048 MiB"),
         (lambda m: resources(m, "requests").update(cpu="4"), "4 workers"),
         (lambda m: variable(m.server, "JAVA_TOOL_OPTIONS").update(value="-Xmx512m"), "no limit"),
-        (lambda m: add_variable(m, "VINEGRAPE_DECODE_THREADS", "4"), "7566 MiB"),
+        (lambda m: add_variable(m, "VINEGRAPE_DECODE_THREADS", "4"), "8095 MiB"),
+        (lambda m: variable(m.server, "VINEGRAPE_MAX_IMAGE_BYTES").update(value="20000000"), "4244 MiB"),
     ],
     policies.only_tmp_is_writable: [
         (lambda m: m.pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}}), "host is not an emptyDir"),
@@ -125,6 +146,12 @@ BROKEN = {
         (lambda m: tmp(m)["emptyDir"].update(medium="Memory"), "memory limit"),
         (lambda m: tmp(m)["emptyDir"].update(sizeLimit="1Gi"), "not larger than the volumes"),
         (lambda m: m.server["volumeMounts"].append({"name": "tmp", "mountPath": "/srv"}), "other than /tmp"),
+        (lambda m: named(m.server["volumeMounts"], "api-keys").pop("readOnly"), "not mounted read-only"),
+        (lambda m: named(m.server["volumeMounts"], "tls").update(mountPath="/srv"), "not mounted read-only"),
+    ],
+    policies.settings_name_files_of_mounted_secrets: [
+        (lambda m: m.server["volumeMounts"].remove(named(m.server["volumeMounts"], "api-keys")), "not mounted"),
+        (lambda m: variable(m.server, "VINEGRAPE_TLS_KEY").update(value="/etc/vinegrape/key"), "not mounted"),
     ],
     policies.the_network_is_closed_by_default: [
         (lambda m: m.objects.remove(m.named("NetworkPolicy", "deny-all")), "no policy denies"),
@@ -182,7 +209,7 @@ BROKEN = {
     ],
 )
 def test_a_policy_finds_a_violation(policy, change, message, rendered):
-    manifests = copy.deepcopy(rendered["overlays/cpu"])
+    manifests = copy.deepcopy(rendered["components"])
     change(manifests)
     assert message in "\n".join(policy(manifests))
 

@@ -8,14 +8,21 @@ from tests.support.pages import ROOT, blocks
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
-# Records its name and arguments, each followed by NUL, and then a line feed. Prints the digest that the pages read.
+KEY = "0123456789abcdef" * 4
+
+# Records its name and arguments, each followed by NUL, and then a line feed. Prints the digest and the random key that
+# the pages read. `kubectl kustomize` is real: it only reads files.
 STAND_IN = f"""#!/bin/bash
 printf '%s\\0' "${{0##*/}}" "$@" $'\\n' >> "$RECORD"
-[[ $* != *image_summary.digest* ]] || echo {DIGEST}
+case "${{0##*/}} $*" in
+*image_summary.digest*) echo {DIGEST} ;;
+"openssl rand"*) echo {KEY} ;;
+"kubectl kustomize "*) exec {shutil.which("kubectl")} "$@" ;;
+esac
 """
-STAND_INS = ("curl", "docker", "gcloud", "git", "kubectl", "make")
+STAND_INS = ("chmod", "curl", "docker", "gcloud", "git", "kubectl", "make", "openssl")
 # The only real programs that the blocks can run
-PROGRAMS = ("bash", "cat", "id", "mkdir", "sed")
+PROGRAMS = ("bash", "cat", "cut", "id", "mkdir", "sed")
 
 
 def scripts(page: str, until: str | None = None) -> list[str]:
