@@ -70,9 +70,8 @@ def _own(result: Result) -> str:
 
 
 def _verdict(result: Result) -> str:
-    if result.verdict == FAILED or result.problems:
-        return f"**{result.verdict}**: {'; '.join(result.problems)}"
-    return result.verdict
+    verdict = f"**{result.verdict}**" if result.verdict == FAILED else result.verdict
+    return ": ".join([verdict, *(["; ".join(result.problems)] if result.problems else [])])
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -48,6 +48,8 @@ class Row:
         fault: what is done.
         claim: what must come of it.
         limits: what others may notice.
+        limits_without_edge: the same without the edge, where TorchServe itself refuses what is too much, with 503;
+            None: equal.
         short: whether the short form contains it.
         options: options of `vinegrape serve`.
         needs: "edge", "root", or a program; without it the row is skipped.
@@ -62,6 +64,7 @@ class Row:
     fault: str
     claim: str
     limits: Limits = field(default_factory=Limits)
+    limits_without_edge: Limits | None = None
     short: bool = False
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

@@ -44,7 +44,8 @@ ROWS = (
         grpc_calls.early_ends,
         "gRPC calls with deadlines of 10 to 100 ms, and as many cancelled ones, from 8 threads for 20 s",
         "No worker ends; others wait longer, but get right answers or 429.",
-        Limits(refused=None, p99_ms=5000),
+        Limits(lost=0, refused=None, p99_ms=5000),
+        limits_without_edge=Limits(lost=None, refused=None, p99_ms=None),
         short=True,
     ),
     Row(
@@ -96,6 +97,7 @@ ROWS = (
         "floods of pipelined GET, and pairs of pipelined POST",
         "Answers are in order, and workers go on.",
         short=True,
+        needs=("edge",),
     ),
     Row(
         "unread-answers",
@@ -103,6 +105,7 @@ ROWS = (
         connections.unread_answers,
         "requests on 20 connections whose answers are not read, `OPTIONS /` among them",
         "The server stops reading; others do not notice.",
+        needs=("edge",),
     ),
     Row(
         "one-worker-stopped",

@@ -126,9 +126,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             trial.begin()
             trial.row.run(trial)
             trial.finish()
-        if trial.row.limits.worker_deaths is not None and target.is_running():
+        if trial.limits.worker_deaths is not None and target.is_running():
             died = _deaths(target) - deaths
-            trial.require(died <= trial.row.limits.worker_deaths, f"{died:g} workers ended")
+            trial.require(died <= trial.limits.worker_deaths, f"{died:g} workers ended")
         if trial.problems:
             self._end_target()  # the next row gets a server that nothing has happened to
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from vinegrape_loadtests.chaos.answers import LOST, REFUSED, RIGHT, WRONG, Answer, KnownImage
 from vinegrape_loadtests.chaos.good_clients import GoodClients
-from vinegrape_loadtests.chaos.row import FAILED, PASSED, Result, Row
+from vinegrape_loadtests.chaos.row import FAILED, PASSED, Limits, Result, Row
 from vinegrape_loadtests.chaos.target import Target, start_target
 from vinegrape_loadtests.chaos.watch import Watch
 
@@ -64,6 +64,12 @@ class Trial:
     peak_mib: dict[str, float] = field(default_factory=dict)
     soak_minutes: float = 30
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def limits(self) -> Limits:
+        """What others may notice."""
+        without_edge = self.row.limits_without_edge
+        return self.row.limits if self.edge or without_edge is None else without_edge
 
     def count(self, short: int, long: int) -> int:
         """Return a number for this form."""
@@ -126,7 +132,7 @@ class Trial:
     def finish(self) -> None:
         """The fault has ended. Wait until the server has recovered and good clients have their answers."""
         self.end = time.monotonic()
-        limit = self.row.limits.recovery_s
+        limit = self.limits.recovery_s
         if self.clients is None:
             return
         if limit is None and not self.target.is_running():
@@ -140,7 +146,7 @@ class Trial:
 
     def result(self) -> Result:
         """Compare what was seen with the limits."""
-        row, limits = self.row, self.row.limits
+        row, limits = self.row, self.limits
         answers = self.clients.since(self.start) if self.clients is not None else []
         counts = Counter(answer.outcome for answer in answers)
         p99 = percentile_ms([answer.seconds for answer in answers if answer.outcome == RIGHT], 0.99)
@@ -192,7 +198,7 @@ class Trial:
         return False
 
     def _check_clients(self, answers: list[Answer], counts: Counter[str], p99: float | None) -> None:
-        limits = self.row.limits
+        limits = self.limits
         self.require(counts[WRONG] == 0, f"{counts[WRONG]} wrong answers: {details(answers, WRONG)}")
         if limits.lost is not None:
             allowed = limits.lost + self.allowed_lost

@@ -145,7 +145,7 @@ def manners(trial: Trial) -> None:
     """Send what ordinary clients send: Connection: close, HTTP/1.0, half-closed connections, Expect: 100-continue."""
     image, rest = trial.images[0].image, trial.target.rest
     close = build_request(image, headers=("Connection: close",))
-    probes = {
+    probes: dict[str, Callable[[], str]] = {
         "Connection: close": lambda: _answered_and_closed(rest, close, "200"),
         "HTTP/1.0": lambda: _answered_and_closed(
             rest, build_request(image).replace(b"HTTP/1.1", b"HTTP/1.0", 1), "200"
