@@ -55,7 +55,7 @@ ROWS = (
         "images that cost a decoder seconds to hours: JPEG of thousands of scans or segments, PNG of chunks, TIFF of "
         "strips, BMP of line ends",
         "The image gets an error. One that takes longer than 5 s shows in /readyz, and its worker is replaced.",
-        Limits(lost=2, p99_ms=5000, worker_deaths=2),
+        Limits(refused=None, p99_ms=5000, worker_deaths=None),
         options=_HANGING,
     ),
     Row(
@@ -64,7 +64,7 @@ ROWS = (
         images.memory_images,
         "small files that take gigabytes: PNG of 1 x 50,000,000, TIFF with a giant tile, WebP of 50 megapixels",
         "The image gets an error or an answer; no worker ends.",
-        Limits(p99_ms=5000),
+        Limits(refused=None, p99_ms=None),
     ),
     Row(
         "many-fields",
@@ -189,7 +189,7 @@ ROWS = (
         11,
         connections.many_connections,
         "1,000 idle connections from ten addresses, and 300 from one",
-        "Others do not notice; one address gets no more than max_connections_per_client.",
+        "Others do not notice; a request on one of too many connections of one address gets 429.",
     ),
     Row(
         "http2-floods",
@@ -279,7 +279,7 @@ ROWS = (
         "framing",
         16,
         connections.ambiguous_framing,
-        "19 heads and chunks that two parsers could read differently, each with a second request behind it",
+        "heads and chunks that two parsers could read differently, each with a second request behind it",
         "Each is refused, and the connection closed.",
         short=True,
         needs=("edge",),
@@ -288,7 +288,7 @@ ROWS = (
         "paths",
         16,
         connections.paths_and_methods,
-        "17 other ways to the model and to TorchServe's own pages, and 4 methods",
+        "other paths to the model, TorchServe's own pages, and other methods",
         "404 and 405, in our error body.",
         short=True,
         needs=("edge",),

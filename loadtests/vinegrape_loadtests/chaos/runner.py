@@ -107,9 +107,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             return trial.result()
         except Skip as reason:
             return Result(row.name, row.attack, row.fault, row.claim, SKIPPED, [str(reason)])
-        except (OSError, click.ClickException) as error:
+        except Exception as error:  # whatever goes wrong in one row, the others are still tried
             self._end_target()
-            trial.problems.append(str(error) or type(error).__name__)
+            trial.problems.append(f"{type(error).__name__}: {error}")
             return trial.result()
 
     def _run_with_target(self, trial: Trial) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -77,6 +78,20 @@ class Reader:
             return RawResponse(RESET)
         except TimeoutError:
             return RawResponse(TIMEOUT)
+
+    def drain(self) -> int | None:
+        """Read what has arrived, without waiting; return the number of bytes, or None if the server has closed.
+
+        Raises:
+            ConnectionError: the server has reset the connection.
+        """
+        total = 0
+        while select.select([self.socket], [], [], 0)[0]:
+            part = self.socket.recv(_CHUNK)
+            if not part:
+                return None
+            total += len(part)
+        return total
 
     def wait_for_end(self, timeout_s: float) -> str:
         """Read until the server closes the connection; return "closed" (FIN), "reset" (RST) or "timeout"."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from vinegrape_loadtests.chaos import http2_frames as h2
 from vinegrape_loadtests.chaos.http_client import build_request
-from vinegrape_loadtests.chaos.sockets import CLOSED, RESET, TIMEOUT, Reader, connected, exchange
+from vinegrape_loadtests.chaos.sockets import CLOSED, RESET, TIMEOUT, connected, exchange
 from vinegrape_loadtests.chaos.trial import Trial
 from vinegrape_loadtests.client import PREDICTIONS_PATH, instances_body
 from vinegrape_server.settings import LOOPBACK
@@ -23,6 +23,10 @@ SLOW_CLIENT_OPTIONS = (
     "--upload-timeout-s", str(SLOW_CLIENT_LIMIT_S), "--keep-alive-timeout-s", str(SLOW_CLIENT_LIMIT_S)
 )  # fmt: skip
 _TOLERANCE_S = 4  # from the limit to the end of the connection
+# Any other status, such as 415, says that the request has reached a worker
+_FRAMING_REFUSED = {"400", "405", "501", "505", CLOSED, RESET}
+# RFC 9112 (6.3) lets a proxy believe the Transfer-Encoding alone, if it then closes the connection
+_ALSO_ALLOWED = {"Content-Length and Transfer-Encoding": {"415"}}
 _CLIENT_ADDRESSES = [f"127.0.0.{number}" for number in range(2, 12)]
 
 
@@ -89,10 +93,8 @@ def many_connections(trial: Trial) -> None:
         trial.outcomes["idle connections"] = per_address * len(_CLIENT_ADDRESSES)
         if trial.edge:
             opened = [stack.enter_context(connected(trial.target.rest, "127.0.0.100")) for _ in range(300)]
-            time.sleep(0.5)
-            refused = sum(_is_closed(connection) for connection in opened)
-            trial.note(f"{refused} of 300 connections of one address were refused")
-            trial.require(refused > 0, "300 connections of one address were all accepted")
+            opened[-1].send(build_request(method="GET", headers=("Accept: application/json",)))
+            trial.expect(opened[-1].response().outcome, {"429", CLOSED, RESET}, "request on the 300th of one address")
 
 
 def http2_floods(trial: Trial) -> None:
@@ -173,7 +175,7 @@ def ambiguous_framing(trial: Trial) -> None:
         with connected(trial.target.rest, timeout_s=10) as connection:
             connection.send(data)
             first, second = connection.response(), connection.response()  # the second request must not be seen
-        refused = first.outcome.startswith(("4", "5")) or first.outcome in (CLOSED, RESET)
+        refused = first.outcome in _FRAMING_REFUSED | _ALSO_ALLOWED.get(name, set())
         trial.outcomes[first.outcome] += 1
         trial.require(refused, f"{name}: {first.outcome}")
         trial.require(second.outcome in (CLOSED, RESET), f"{name}: then the second request got {second.outcome}")
@@ -183,16 +185,16 @@ def paths_and_methods(trial: Trial) -> None:
     """Request each way to the model that is not offered, and TorchServe's own pages."""
     image = trial.images[0].image
     paths = (
-        "/", "/ping", "/api-description", "/predictions", "/predictions/other", "/predictions/vinegrape/1.0",
+        "/", "/api-description", "/predictions", "/predictions/other", "/predictions/vinegrape/1.0",
         "/predictions/vinegrape/", "/predictions/vinegrape/../vinegrape", "/models/vinegrape/invoke", "/models",
-        "/invocations", "/vinegrape/predict", "/explanations/vinegrape", "/v1/models/vinegrape:predict",
+        "/invocations", "/vinegrape/predict", "/explanations/vinegrape", "/v1/models/vinegrape:explain",
         "/v2/models/vinegrape/infer", "/wfpredict/vinegrape", "/metrics",
     )  # fmt: skip
     for path in paths:
         response, _ = exchange(trial.target.rest, build_request(image, path=path, headers=("Connection: close",)))
         trial.expect(response.outcome, {"404"}, f"POST {path}")
         trial.require(b'"error"' in response.body, f"POST {path}: no error body of ours: {response.body[:60]!r}")
-    for method in ("PUT", "DELETE", "PATCH", "TRACE"):
+    for method in ("DELETE", "PATCH", "TRACE"):
         response, _ = exchange(trial.target.rest, build_request(method=method, headers=("Connection: close",)))
         trial.expect(response.outcome, {"405"}, method)
 
@@ -217,9 +219,10 @@ def _flood(address: tuple[str, int], data: bytes, seconds: float, *, read: bool)
             with contextlib.suppress(TimeoutError):
                 total += connection.socket.send(data)
             if read:
-                with contextlib.suppress(BlockingIOError):
-                    while part := connection.socket.recv(1 << 20, socket.MSG_DONTWAIT):
-                        received += len(part)
+                part = connection.drain()
+                if part is None:
+                    break
+                received += part
     return received if read else total
 
 
@@ -232,9 +235,7 @@ def _flood_frames(address: tuple[str, int], chunks: Iterator[bytes], seconds: fl
             for chunk in chunks:
                 connection.socket.sendall(chunk)
                 sent += 1
-                with contextlib.suppress(BlockingIOError):
-                    while connection.socket.recv(1 << 16, socket.MSG_DONTWAIT):
-                        pass
+                if connection.drain() is None:
                     return "closed by the server"
                 if time.monotonic() > end:
                     break
@@ -280,17 +281,6 @@ def _hold(address: tuple[str, int], count: int, first: bytes, more: bytes, timeo
     return ends
 
 
-def _is_closed(connection: Reader) -> bool:
-    """Return whether the server has closed a connection or sent something on it without a request."""
-    try:
-        connection.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
-    return True
-
-
 def _answer_kind(body: bytes) -> str:
     """Return "list" for the answer to several instances, "one" for the answer to one image, else its start."""
     with contextlib.suppress(ValueError):
@@ -334,7 +324,8 @@ def _expect_continue(address: tuple[str, int], image: bytes) -> str:
 def _ambiguous(hidden: bytes) -> dict[str, bytes]:
     """Return requests whose end two parsers could see at different places, by name, each followed by another request.
 
-    A bare LF in a chunk extension is not among them: HAProxy 2.6 reads it as TorchServe does.
+    Two are not among them, because HAProxy passes on what it has read itself, and they mean the same to everyone who
+    accepts them: lines that end with LF (RFC 9112, 2.2), and a bare LF in a chunk extension.
     """
     chunked = b"Transfer-Encoding: chunked\r\n"
     chunks = b"4\r\nabcd\r\n0\r\n\r\n"
@@ -358,7 +349,6 @@ def _ambiguous(hidden: bytes) -> dict[str, bytes]:
         "space before the colon": head(b"Content-Length : 3") + b"\r\nabc",
         "control character before a name": head(b"\x01Content-Length: 3") + b"\r\nabc",
         "folded header": head(b"X-Folded: a\r\n b", b"Content-Length : 3") + b"\r\nabc",
-        "line ends of LF": head(b"Content-Length: 3").replace(b"\r\n", b"\n") + b"\nabc",
         "HTTP/9.9": head(b"Content-Length: 3", start=b"POST %b HTTP/9.9" % PREDICTIONS_PATH.encode()) + b"\r\nabc",
         "no version": b"POST %b\r\n\r\n" % PREDICTIONS_PATH.encode(),
         "TRACE": re.sub(rb"^POST", b"TRACE", head(b"Content-Length: 3", b"Connection: close")) + b"\r\nabc",

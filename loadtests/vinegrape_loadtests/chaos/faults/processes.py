@@ -14,6 +14,7 @@ from vinegrape_loadtests.chaos.http_client import build_request
 from vinegrape_loadtests.chaos.sockets import RawResponse, connected, exchange
 from vinegrape_loadtests.chaos.target import EDGE, GATEWAY, JAVA, WORKER, Target, stopped
 from vinegrape_loadtests.chaos.trial import Skip, Trial
+from vinegrape_server.host.processes import is_running
 
 RESPONSE_TIMEOUT_S = 6  # of the rows in which a worker hangs; the default is longer
 WORKER_BACK_S = 3
@@ -28,9 +29,13 @@ def workers_killed(trial: Trial) -> None:
         victim = trial.target.processes(WORKER)[0]
         victim.kill()
         trial.allow_lost(1)  # the request that it held
-        victim.wait(10)
         back = trial.wait_until(
-            lambda: trial.target.metric("vinegrape_workers_ready") >= workers and trial.target.probe() == "ok", 30
+            lambda: (
+                not is_running(victim.pid)  # noqa: B023
+                and trial.target.metric("vinegrape_workers_ready") >= workers
+                and trial.target.probe() == "ok"
+            ),
+            30,
         )
         trial.require(back is not None, "a killed worker was not replaced within 30 s")
         slowest = max(slowest, back or 30)
@@ -149,7 +154,6 @@ def _stop(trial: Trial, kind: str) -> None:
 def _kill(trial: Trial, kind: str) -> None:
     (victim, *_) = _find(trial, kind)
     victim.kill()
-    victim.wait(10)
     code = trial.target.wait_for_exit(4)
     if code is not None:
         trial.note(f"`vinegrape serve` ended with code {code}, for the orchestrator to start it again")
