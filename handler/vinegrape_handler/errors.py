@@ -66,10 +66,13 @@ class NoImage(RequestError):
 
 
 class TooLarge(RequestError):
-    """The request has too many bytes, pixels or instances."""
+    """The request has too many bytes, pixels or instances, or needs too much memory."""
 
     status = 413
     type = "too_large"
+
+
+NEEDS_MEMORY = "The image needs more memory than the server allows. Send a smaller image."
 
 
 class UnsupportedFormat(RequestError):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hmac
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from vinegrape_handler import forms
-from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.decode import has_signature
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
 from vinegrape_handler.instances import FORM, parse_json, read_instances
@@ -24,7 +24,7 @@ _URLENCODED = "application/x-www-form-urlencoded"
 # No supported image format starts with a brace, or with a byte order mark and a brace (UTF-8, UTF-16).
 _JSON_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{|\xff\xfe\{|\xfe\xff\0\{")
 
-_HOW_TO_SEND = "Send it as the body (curl -T leaf.jpg URL), or as the form field data, image or file."
+_HOW_TO_SEND = "Send the image as the body (curl -T leaf.jpg URL), or as the form field data, image or file."
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ def read_request(
 
     Raises:
         BadRequest, NoImage, TooLarge, UnsupportedFormat: the request as a whole is invalid.
+        DeadlineExceeded: its deadline has passed.
     """
+    if self_check_token and _requests_self_check(headers, self_check_token):
+        return Request("self_check")  # whatever its body is
+    check_deadline(read_deadline(headers))
     # The edge labels each body as octet-stream for TorchServe, and passes the client's content type on
     passed_on = headers.get(CONTENT_TYPE_HEADER, "")
     if passed_on and row.get("body") and _is_form(row["body"], passed_on):
@@ -66,8 +70,6 @@ def read_request(
     fields = [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
     if fields:
         return _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
-    if self_check_token and _requests_self_check(headers, self_check_token):
-        return Request("self_check")
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(
@@ -79,14 +81,6 @@ def read_request(
 def transport(headers: Mapping[str, Any]) -> Literal["rest", "grpc"]:
     """Return how a request arrived."""
     return "grpc" if headers.get(TRANSPORT_HEADER) == "grpc" else "rest"
-
-
-def deadline(headers: Mapping[str, Any]) -> float:
-    """Return the Unix time in seconds after which a request is not started; infinity if it has no valid deadline."""
-    try:
-        return float(headers[DEADLINE_HEADER]) / 1000
-    except (KeyError, TypeError, ValueError):
-        return math.inf
 
 
 def _values(value: Any) -> list[Any]:
@@ -172,8 +166,9 @@ def _content_type(headers: Mapping[str, Any]) -> str:
 
 
 def _requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
+    sent = headers.get(SELF_CHECK_HEADER)
     # compare_digest takes the same time for every wrong token, so the time does not reveal the right one
-    return hmac.compare_digest(_text_headers(headers).get(SELF_CHECK_HEADER, "").encode(), token.encode())
+    return isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
 
 
 def _requests_description(headers: Mapping[str, Any]) -> bool:

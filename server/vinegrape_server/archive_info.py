@@ -20,11 +20,15 @@ class ArchiveInfo:
         path: absolute path of the file.
         metadata: metadata of the model.
         backends: the backends whose weights the archive holds.
+        packed_bytes: size of the file, in bytes.
+        unpacked_bytes: size of the files in the archive together, in bytes.
     """
 
     path: Path
     metadata: Metadata
     backends: tuple[Backend, ...]
+    packed_bytes: int = 0
+    unpacked_bytes: int = 0
 
     @classmethod
     def read(cls, path: Path) -> ArchiveInfo:
@@ -40,7 +44,7 @@ class ArchiveInfo:
             )
         try:
             with zipfile.ZipFile(path) as archive:
-                names = set(archive.namelist())
+                sizes = {file.filename: file.file_size for file in archive.infolist()}
                 metadata = Metadata.from_json(archive.read(METADATA_FILE))
         except (zipfile.BadZipFile, zlib.error, KeyError) as error:
             raise ArchiveError(
@@ -48,5 +52,5 @@ class ArchiveInfo:
             ) from error
         if not metadata.self_check:
             raise ArchiveError(f"{path} has no self-check images. Create it again with: vinegrape archive")
-        backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in names)
-        return cls(path.absolute(), metadata, backends)
+        backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in sizes)
+        return cls(path.absolute(), metadata, backends, path.stat().st_size, sum(sizes.values()))

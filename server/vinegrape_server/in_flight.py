@@ -17,6 +17,7 @@ from vinegrape_server.torchserve.client import TorchServeClient
 # use less.
 _QUIET_S = 0.5
 _QUIET_CPU_S = 0.1
+_NO_REPORT = (OSError, ValueError, LookupError, TypeError)
 
 
 class InFlight:
@@ -36,26 +37,43 @@ class InFlight:
         self._worker_metrics = worker_metrics
         self._java_pid = java_pid
         self._quiet_s = max_batch_delay_ms / 1000 + _QUIET_S
-        self._start_quiet_time()
+        self._quiet_since = self._window_since = time.monotonic()
+        self._window_cpu_s = self._cpu_s()
 
     def none(self) -> bool:
         """Return whether no request has been seen for half a second plus the batch delay. Call it repeatedly."""
-        if self._is_busy() or self._cpu_s() - self._quiet_cpu_s > _QUIET_CPU_S:
-            self._start_quiet_time()
-        return time.monotonic() - self._quiet_since > self._quiet_s
+        return self.quiet_s() > self._quiet_s
 
-    def _start_quiet_time(self) -> None:
-        self._quiet_since, self._quiet_cpu_s = time.monotonic(), self._cpu_s()
+    def quiet_s(self) -> float:
+        """Return the seconds for which no request has been seen. Call it repeatedly."""
+        now, cpu_s = time.monotonic(), self._cpu_s()
+        busy = self._is_busy() or cpu_s - self._window_cpu_s > _QUIET_CPU_S
+        if busy:
+            self._quiet_since = now
+        if busy or now - self._window_since > _QUIET_S:
+            self._window_since, self._window_cpu_s = now, cpu_s
+        return time.monotonic() - self._quiet_since
+
+    def seen(self) -> bool:
+        """Return whether TorchServe or a worker reports a request; False if TorchServe has not loaded its model yet."""
+        try:
+            return self._reported() > 0
+        except _NO_REPORT:
+            return False
 
     def _is_busy(self) -> bool:
-        """Return whether a request is queued or in a worker; True if TorchServe does not respond.
+        """Return whether a request is queued or in a worker; True if TorchServe does not respond."""
+        try:
+            return self._reported() > 0
+        except _NO_REPORT:
+            return True
+
+    def _reported(self) -> float:
+        """Return how many requests are queued, or batches in progress.
 
         It reads the queue first. In the other order it would miss a request that moves from the queue to a worker.
         """
-        try:
-            return bool(self._client.queued_requests() or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name))
-        except (OSError, ValueError, LookupError, TypeError):
-            return True
+        return self._client.queued_requests() or self._worker_metrics.gauge(BATCHES_IN_PROGRESS.name)
 
     def _cpu_s(self) -> float:
         """Return the CPU seconds that Java and the workers have used; infinity if one of them has just ended."""

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.children import Process
+from vinegrape_server.edge import configuration as edge_configuration
+from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.edge.haproxy import find_haproxy
+from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.gateway import process as gateway_process
 from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
-from vinegrape_server.host.http import Address, reachable
+from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import serve_operations
 from vinegrape_server.plan import Plan, make_plan
+from vinegrape_server.probes import EDGE, GATEWAY
 from vinegrape_server.settings import ServeSettings
-from vinegrape_server.supervisor import Supervisor
+from vinegrape_server.supervisor import Supervisor, entry
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
+
+_BACKLOG = 128  # connections that wait to be accepted; the client of a further one retries after 1 s
 
 
 def serve_archive(settings: ServeSettings, stop: Stop) -> None:
@@ -35,35 +46,35 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     has_torch = torch_installed()
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
     java = find_java()
+    haproxy = find_haproxy() if settings.edge else None
     check_ports(settings)
-    with instance_folder() as folder:
+    with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
-        rest = Address(settings.host_of("rest_port"), settings.rest_port)
-        with (
-            Supervisor(plan, java, folder) as supervisor,
-            GatewayProcess(
-                gateway_process.options(plan, rest),
-                gateway_process.environment(folder / configuration.METRICS_FOLDER),
-                folder,
-            ) as gateway,
-            serve_operations(
-                settings.operations_host,
-                settings.operations_port,
-                supervisor.why_not_live,
-                lambda: (
-                    supervisor.why_not_ready() or ("" if gateway.is_listening() else "the gRPC gateway is not running")
-                ),
-                make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
-            ),
-        ):
-            if supervisor.wait_until_ready(stop):
-                gateway.check()
-                write_console(banner(plan), sys.stdout)
-                supervisor.watch(stop)
-            write_console("Stopping.\n", sys.stdout)
-            gateway.stop_gracefully()
-            gateway.wait(stop, settings.drain_timeout_s)
-            supervisor.stop(stop)
+        access_log = AccessLog(sys.stdout if settings.access_log else None)
+        children: dict[str, Callable[[], Process]] = {}
+        if haproxy:
+            edge_configuration.prepare(plan, haproxy, folder)
+            children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
+        children[GATEWAY] = partial(start_gateway, plan, folder)
+        with Supervisor(plan, java, folder, children) as supervisor:
+            registry = make_registry(plan, supervisor, access_log if haproxy else None)
+            with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry):
+                if supervisor.wait_until_ready(stop):
+                    write_console(banner(plan), sys.stdout)
+                    supervisor.watch(stop)
+                write_console("Stopping.\n", sys.stdout)
+                supervisor.stop(stop)
+
+
+def start_gateway(plan: Plan, folder: Path) -> GatewayProcess:
+    """Start the gateway, which forwards to REST, through the edge's queue if there is an edge.
+
+    Args:
+        plan: what is served.
+        folder: the folder of the instance.
+    """
+    environment = gateway_process.environment(folder / configuration.METRICS_FOLDER)
+    return GatewayProcess(gateway_process.options(plan, entry(plan, folder)), environment, folder)
 
 
 def check_ports(settings: ServeSettings) -> None:
@@ -73,29 +84,42 @@ def check_ports(settings: ServeSettings) -> None:
         SettingError: a port or an address cannot be used.
     """
     for name, port in settings.ports.items():
-        if port == 0:
-            continue
-        host = settings.host_of(name)
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                option = f"--{name.replace('_', '-')} PORT"
-            else:
-                option = "--operations-host HOST" if name == "operations_port" else "--host HOST"
-            raise SettingError(
-                f"Cannot listen on {host or repr(host)}:{port} ({error.strerror}). Choose another: {option}"
-            ) from error
+        if port:
+            listen(settings, name).close()
+
+
+def listen(settings: ServeSettings, name: str) -> socket.socket:
+    """Listen on a port.
+
+    Args:
+        settings: the settings of the server.
+        name: the name of the port's setting, such as "operations_port".
+
+    Raises:
+        SettingError: the port or its address cannot be used.
+    """
+    host, port = settings.host_of(name), settings.ports[name]
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            option = f"--{name.replace('_', '-')} PORT"
+        else:
+            option = "--operations-host HOST" if name == "operations_port" else "--host HOST"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise SettingError(
+            f"Cannot listen on {host or repr(host)}:{port} ({reason}). Choose another: {option}"
+        ) from error
 
 
 def banner(plan: Plan) -> str:
     """Return the text that a started server prints: its model, its addresses, and commands to try."""
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
-    url = f"http://{reachable(host)}:{settings.rest_port}/predictions/{metadata.name}"
+    rest, grpc = (settings.edge_port,) * 2 if settings.edge else (settings.rest_port, settings.grpc_port)
+    scheme = "https" if settings.edge and settings.tls_certificate else "http"
+    url = f"{scheme}://{reachable(host)}:{rest}/predictions/{metadata.name}"
     device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
     batches = f"batches of up to {settings.batch_size} within {settings.max_batch_delay_ms} ms"
     if settings.batch_size == 1:
@@ -105,8 +129,8 @@ def banner(plan: Plan) -> str:
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
   {settings.worker.backend} on {device}, {workers}, {batches}
 
-    REST        http://{host}:{settings.rest_port}
-    gRPC        {host}:{settings.grpc_port}
+    REST        {scheme}://{host}:{rest}
+    gRPC        {host}:{grpc}
     operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
 
   Classify a leaf:  curl -T docs/leaf.png {url}

@@ -116,7 +116,7 @@ def test_an_invalid_variable_is_a_usage_error(archive):
 def test_an_unknown_setting_in_the_file_is_reported(tmp_path):
     config = tmp_path / "vinegrape.toml"
     config.write_text("rest_prot = 9000\n")
-    text = f"{config}: unknown setting rest_prot. Valid settings: archive, host,"
+    text = f"{config}: unknown setting rest_prot. Valid settings: archive, edge, host,"
     assert error_text("serve", "--config", config).startswith(text)
     assert error_text("serve", VINEGRAPE_CONFIG=str(config)).startswith(text)
 
@@ -125,9 +125,13 @@ def test_the_help_shows_each_setting_with_its_variable_and_default():
     result = CliRunner().invoke(vinegrape, ["serve", "--help"], terminal_width=200)
     text = " ".join(result.output.split())
     for name, (_, field) in fields().items():
-        assert f"--{name.replace('_', '-')} " in text
-        further = ", PORT" if name == "rest_port" else ""
-        assert f"[env var: VINEGRAPE_{name.upper()}{further}; default: {field.default}]" in text
+        option = name.replace("_", "-")
+        assert f"--{option} " in text
+        default = field.default
+        if isinstance(default, bool):
+            default = option if default else f"no-{option}"
+        shown = '""' if default == "" else default
+        assert f"[env var: VINEGRAPE_{name.upper()}; default: {shown}]" in text
 
 
 # Ready
@@ -137,9 +141,11 @@ def test_the_help_shows_each_setting_with_its_variable_and_default():
 def operations_port():
     """The operations port of a ready server; a test sets `reasons[0]` to make it not ready."""
     reasons = [""]
-    port = free_ports()["operations_port"]
-    with serve_operations("127.0.0.1", port, lambda: "", lambda: reasons[0], CollectorRegistry()):
-        yield port, reasons
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        serve_operations(listener, lambda: "", lambda: reasons[0], CollectorRegistry()),
+    ):
+        yield listener.getsockname()[1], reasons
 
 
 def test_a_ready_server_gives_exit_code_0(operations_port):

@@ -1,5 +1,7 @@
 """The sources of a setting's value: option, variable, file or default."""
 
+import json
+
 import pytest
 
 from tests.support.serve_settings import from_command_line, from_environment
@@ -52,7 +54,7 @@ def test_the_file_may_be_named_by_a_variable(config):
 
 def test_a_file_may_set_every_setting(config):
     values = {name: field.default for name, (_, field) in fields().items()}
-    lines = (f"{name} = {value}" if isinstance(value, int) else f'{name} = "{value}"' for name, value in values.items())
+    lines = (f"{name} = {json.dumps(value)}" for name, value in values.items())
     assert from_command_line([config("\n".join(lines))], {}) == ServeSettings()
 
 
@@ -65,6 +67,13 @@ def test_the_variable_port_sets_the_rest_port_before_the_file(config):
     assert from_command_line([config("rest_port = 3")], {"PORT": "2"}).rest_port == 2
     assert from_environment({"PORT": "2", "VINEGRAPE_REST_PORT": "4"}).rest_port == 4
     assert from_command_line(["--rest-port=1"], {"PORT": "2"}).rest_port == 1
+
+
+@pytest.mark.parametrize("source", [(["--edge"], {}), ([], {"VINEGRAPE_EDGE": "true"})])
+def test_with_the_edge_the_variable_port_sets_the_edges_port(source):
+    arguments, environment = source
+    settings = from_command_line(arguments, {**environment, "PORT": "2"})
+    assert (settings.edge_port, settings.rest_port) == (2, 8080)
 
 
 # Errors name the source of the value
@@ -102,7 +111,7 @@ def test_an_unknown_choice_in_a_file_is_reported_with_the_valid_ones(config):
 
 
 def test_an_unknown_setting_is_reported_with_the_valid_ones(config):
-    with pytest.raises(SettingError, match=r"vinegrape\.toml: unknown setting rest_prot\. Valid settings: archive, ho"):
+    with pytest.raises(SettingError, match=r"vinegrape\.toml: unknown setting rest_prot\. Valid settings: archive, ed"):
         from_command_line([config("rest_port = 1\nrest_prot = 2")], {})
     with pytest.raises(SettingError, match=r"unknown settings colour, rest_prot\."):
         from_command_line([config("colour = 1\nrest_prot = 2")], {})

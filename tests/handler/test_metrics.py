@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+
+import pytest
 from prometheus_client import generate_latest
 
 from vinegrape_handler.errors import WORKER_ERRORS, DeadlineExceeded, NoImage, Overloaded
@@ -54,3 +59,35 @@ def test_the_metrics_have_their_documented_names():
         "vinegrape_batches_in_progress", "vinegrape_workers_ready", "vinegrape_batch_started_seconds",
         "vinegrape_batch_finished_seconds",
     }  # fmt: skip
+
+
+# Creates metrics as a worker does, in a process that may write files of a limited size
+CREATE = """
+import resource, sys
+from vinegrape_handler.metrics import Metrics
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+Metrics([f"class {number} of Büzgülü" for number in range(1000)])
+"""
+
+
+def create(folder, max_file_bytes) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", CREATE, str(max_file_bytes)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_all_files_of_the_metrics_have_their_disk_space(tmp_path):
+    """On a full disk, a write to a mapped file without disk space ends the process."""
+    result = create(tmp_path, 10_000_000)
+    assert (result.returncode, result.stderr) == (0, "")
+    files = {path.stem.rpartition("_")[0]: path.stat() for path in tmp_path.iterdir()}
+    assert set(files) == {"counter", "histogram", "gauge_livesum", "gauge_liveall"}
+    for file in files.values():
+        assert file.st_blocks * 512 >= file.st_size > 65_536
+    assert len({file.st_size for file in files.values()}) == 1  # prometheus_client has enlarged none
+
+
+@pytest.mark.parametrize("max_file_bytes", [0, 70_000])
+def test_missing_disk_space_is_reported(tmp_path, max_file_bytes):
+    error = create(tmp_path, max_file_bytes).stderr.splitlines()[-1]
+    assert f"bytes for the metrics in {tmp_path}: File too large. Free some space" in error

@@ -1,12 +1,11 @@
 import base64
 import json
-import math
 
 import pytest
 
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, TRANSPORT_HEADER
-from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge, UnsupportedFormat
-from vinegrape_handler.request import Request, deadline, read_request, transport
+from vinegrape_handler.errors import BadRequest, DeadlineExceeded, NoImage, RequestError, TooLarge, UnsupportedFormat
+from vinegrape_handler.request import Request, read_request, transport
 
 IMAGE = b"\x89PNG\r\n\x1a\n and so on"
 B64 = base64.b64encode(IMAGE).decode()
@@ -41,16 +40,25 @@ def test_bytes_that_are_not_a_json_object_are_passed_to_the_decoder(body):
 # A self-check
 
 
-@pytest.mark.parametrize("name", ["X-Vinegrape-Self-Check", "x-vinegrape-self-check"])
-def test_a_header_with_the_token_requests_a_self_check(name):
-    assert read({}, {name: "secret", "content-length": "0"}, self_check_token="secret") == Request("self_check")
+SELF_CHECK = {"x-vinegrape-self-check": "secret", "content-length": "0"}
+
+
+@pytest.mark.parametrize("row", [{}, {"body": b""}, {"body": IMAGE}, {"body": b"{"}])
+@pytest.mark.parametrize("more", [{}, {DEADLINE_HEADER: "1000"}])
+def test_a_header_with_the_token_requests_a_self_check_whatever_the_body_is(row, more):
+    assert read(row, SELF_CHECK | more, self_check_token="secret") == Request("self_check")
+
+
+@pytest.mark.parametrize("token", ["", "guess", "other"])
+def test_a_self_check_needs_the_token(token):
+    assert read({"body": IMAGE}, SELF_CHECK, self_check_token=token) == Request("image", (IMAGE,))
     with pytest.raises(NoImage):
-        read({}, {name: "guessed", "content-length": "0"}, self_check_token="secret")
+        read({}, SELF_CHECK, self_check_token=token)
 
 
-def test_a_request_with_an_image_is_not_a_self_check():
-    headers = {"x-vinegrape-self-check": "1"}
-    assert read({"body": IMAGE}, headers, self_check_token="1") == Request("image", (IMAGE,))
+def test_a_form_field_with_the_name_of_the_header_is_not_the_header():
+    headers = {"x-vinegrape-self-check": {"content-type": "text/plain"}}
+    assert read({"image": IMAGE}, headers, self_check_token="secret") == Request("image", (IMAGE,))
 
 
 # The headers of the edge and the gateway
@@ -62,14 +70,9 @@ def test_the_gateway_states_the_transport():
         assert transport(headers) == "rest"
 
 
-def test_a_deadline_is_a_unix_time_in_milliseconds():
-    assert deadline({DEADLINE_HEADER: "1800000000250"}) == 1_800_000_000.25
-
-
-@pytest.mark.parametrize("value", ["", "soon", "12:30", "1e999", {"content-type": ""}, "9" * 10_000])
-def test_a_malformed_deadline_is_ignored(value):
-    assert deadline({DEADLINE_HEADER: value}) == math.inf
-    assert deadline({}) == math.inf
+def test_a_request_after_its_deadline_is_not_read():
+    with pytest.raises(DeadlineExceeded):
+        read({"body": IMAGE}, {DEADLINE_HEADER: "1000"})
 
 
 # Forms and other content types, which the edge passes on

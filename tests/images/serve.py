@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -20,22 +23,24 @@ from vinegrape_loadtests.local.server import free_ports
 
 IMAGE = os.environ["SERVE_IMAGE"]
 READ_ONLY = ("--read-only",)
+# The settings of the ports that listen in the container
+PORTS = ("edge_port", "rest_port", "grpc_port", "operations_port")
 # Megabytes of packages, code, archive and compiled modules, without the base image
 SIZE_LIMIT_MB = 420
 
 
 @contextlib.contextmanager
-def started(log: Path, ports: dict[str, int]) -> Iterator[Live]:
+def started(log: Path, ports: dict[str, int], options: tuple[str, ...] = ()) -> Iterator[Live]:
     """Start a container of the image with these ports, and stop it at the end of the block.
 
-    The variable PORT sets the REST port, as on Cloud Run.
+    The variable PORT sets the edge's port, as on Cloud Run. REST and gRPC requests of the `Live` server go to the edge.
     """
-    named = {f"VINEGRAPE_{name.upper()}": port for name, port in ports.items() if name != "rest_port"}
-    options = (*READ_ONLY, *image.variables(PORT=ports["rest_port"], **named))
+    named = {f"VINEGRAPE_{name.upper()}": ports[name] for name in PORTS if name != "edge_port"}
+    options = (*READ_ONLY, *options, *image.variables(PORT=ports["edge_port"], **named))
     with log.open("w") as output:
         process = subprocess.Popen(image.command(IMAGE, options=options), stdout=output, stderr=output, text=True)
     try:
-        yield Live(process, ports, log)
+        yield Live(process, {**ports, "rest_port": ports["edge_port"], "grpc_port": ports["edge_port"]}, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -56,8 +61,14 @@ def is_ready(live: Live) -> bool:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Live]:
-    with started(tmp_path_factory.mktemp("serve") / "log", free_ports()) as live:
+def ports() -> dict[str, int]:
+    """The ports of `server`."""
+    return free_ports()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, ports) -> Iterator[Live]:
+    with started(tmp_path_factory.mktemp("serve") / "log", ports) as live:
         wait_until(lambda: is_ready(live), seconds=120)
         yield live
 
@@ -69,21 +80,22 @@ def run_health_check(operations_port: int) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_container_starts_classifies_and_stops_with_exit_code_0(tmp_path, leaf, capsys):
-    begin = time.monotonic()
-    with started(tmp_path / "log", free_ports()) as live:
+    begin, ports = time.monotonic(), free_ports()
+    with started(tmp_path / "log", ports) as live:
         wait_until(lambda: rest_responds(live), seconds=120)
         assert live.post(leaf).json()["label"] == "Ak"
         seconds = time.monotonic() - begin
         wait_until(lambda: is_ready(live))
         live.process.send_signal(signal.SIGTERM)
         assert live.process.wait(60) == 0
-        assert not any(listens("127.0.0.1", port) for port in live.ports.values())
+        assert not any(listens("127.0.0.1", port) for port in ports.values())
         assert "Traceback" not in live.log.read_text()
     with capsys.disabled():
         print(f"\n{IMAGE}: first correct response {seconds:.1f} s after the start")  # noqa: T201
 
 
-def test_the_self_check_images_get_their_probabilities_over_rest_and_grpc(server):
+def test_the_self_check_images_get_their_probabilities_over_rest_and_grpc_on_one_port(server):
+    assert server.ports["rest_port"] == server.ports["grpc_port"] == server.ports["edge_port"]
     metadata, images = read_self_check(ROOT / "model_store" / "vinegrape.mar")
     for content, check in zip(images, metadata.self_check, strict=True):
         response = server.post(content).json()
@@ -111,12 +123,59 @@ def test_the_health_check_fails_without_a_server():
     assert f"port {port}" in result.stderr
 
 
-def test_only_the_public_ports_are_reachable_from_outside(server):
+def test_the_edge_refuses_what_is_not_offered(server):
+    response = server.client.get("/models")  # TorchServe's management
+    assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found")
+
+
+def test_only_the_edge_and_the_operations_port_are_reachable_from_outside(server, ports):
     """127.0.0.2 stands for all addresses other than 127.0.0.1."""
-    assert {name: listens("127.0.0.2", port) for name, port in server.ports.items()} == {
-        "rest_port": True, "grpc_port": True, "operations_port": True,
-        "metrics_port": False, "management_port": False, "grpc_management_port": False,
-    }  # fmt: skip
+    inside = {name for name in PORTS if listens("127.0.0.1", ports[name])}
+    outside = {name for name in PORTS if listens("127.0.0.2", ports[name])}
+    assert inside == set(PORTS)
+    assert outside == {"edge_port", "operations_port"}
+
+
+def test_api_keys_and_tls_come_from_a_mounted_folder(tmp_path, leaf):
+    """With the commands of docs/docker.md, whose files user 10001 must be able to read."""
+    secrets = tmp_path / "deploy"
+    secrets.mkdir()
+    (secrets / "api-keys").write_text("phone-app 0123456789abcdef0123456789abcdef\n")
+    create_certificate(secrets)
+    files = {"api_keys": "api-keys", "tls_certificate": "tls.crt", "tls_key": "tls.key"}
+    variables = image.variables(
+        **{f"VINEGRAPE_{name.upper()}": f"/etc/vinegrape/{file}" for name, file in files.items()}
+    )
+    ports = free_ports()
+    with started(tmp_path / "log", ports, ("-v", f"{secrets}:/etc/vinegrape:ro", *variables)) as live:
+        wait_until(lambda: is_ready(live), seconds=120)
+        url = f"https://localhost:{ports['edge_port']}/predictions/vinegrape"
+        trusted = ssl.create_default_context(cafile=secrets / "tls.crt")
+
+        def post(**headers: str) -> int:
+            return httpx.post(url, content=leaf, headers=headers, verify=trusted, timeout=60).status_code
+
+        assert post() == 401
+        assert post(authorization="Bearer wrong") == 403
+        assert post(authorization="Bearer 0123456789abcdef0123456789abcdef") == 200
+        assert "0123456789abcdef" not in live.log.read_text()
+
+
+def create_certificate(folder: Path) -> None:
+    """Create tls.crt and tls.key for localhost."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed; on Debian: apt-get install openssl")
+    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([openssl, *options.split(), "-keyout", "tls.key", "-out", "tls.crt"], cwd=folder, check=True)
+    (folder / "tls.key").chmod(0o644)
+
+
+def test_a_tmp_that_is_noexec_is_reported(tmp_path):
+    """Docker mounts a tmpfs so by default."""
+    result = image.run(IMAGE, options=(*READ_ONLY, "--tmpfs", "/tmp"))
+    assert result.returncode == 1
+    assert "noexec" in result.stderr
 
 
 def test_the_user_is_not_root():

@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable, Iterator
 
 from tests.k8s.manifests import Manifests, environment, java_mebibytes, leaves, mebibytes, ports, selects
+from tests.support.archives import info
 from tests.support.dockerfile import Dockerfile
 from tests.support.serve_settings import VARIABLES, from_environment
 from vinegrape_handler.errors import SettingError
+from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import ServeSettings
 
 Policy = Callable[[Manifests], Iterator[str]]
@@ -32,9 +34,12 @@ LOAD_BALANCER_S = 24
 WORKER_MIB, JAVA_OTHER_MIB = 800, 350
 # MiB: per further decoding thread of a worker, measured in the same way; for CUDA, an estimate
 DECODE_MIB, CUDA_MIB = 680, 2048
-# Large uploads that the edge buffers at the same time, each of the largest request's size; MiB of the gateway and the
+# What the edge holds at the same time: large uploads, each of the largest request's size; medium uploads, at least this
+# number and at least one per request in TorchServe and in the queue, with their largest size. Then MiB for all others.
+LARGE_UPLOADS, MEDIUM_UPLOADS, MEDIUM_BYTES, EDGE_OTHER_MIB = 16, 64, 8_000_000, 130
+# gRPC messages that the gateway and the edge's inner entry both hold; MiB of the gateway without them, and of the
 # supervisor
-LARGE_UPLOADS, GATEWAY_MIB = 16, 300
+GRPC_MESSAGES, GATEWAY_OTHER_MIB, SUPERVISOR_MIB = 8, 60, 50
 # Twice the size of the temporary folder of a server that has started
 STARTED_MIB = 50
 
@@ -172,15 +177,22 @@ def the_memory_limit_covers_all_processes(manifests: Manifests) -> Iterator[str]
     workers, on_gpu = int(variables.get("VINEGRAPE_WORKERS", 0)), "nvidia.com/gpu" in server["resources"]["limits"]
     threads = int(variables.get("VINEGRAPE_DECODE_THREADS", 8 if on_gpu else 1))
     worker = WORKER_MIB + (threads - 1) * DECODE_MIB + (CUDA_MIB if on_gpu else 0)
-    needed = (java or 0) + JAVA_OTHER_MIB + workers * worker + edge_mebibytes(_settings(manifests)) + GATEWAY_MIB
+    plan = make_plan(_settings(manifests), info("onnx_int8", "torchscript"), gpus=int(on_gpu), torch_installed=on_gpu)
+    needed = (java or 0) + JAVA_OTHER_MIB + workers * worker + edge_mebibytes(plan) + gateway_mebibytes(plan)
     limit = mebibytes(server["resources"]["limits"].get("memory", "0Mi"))
     if limit < needed:
         yield f"the memory limit is {limit:.0f} MiB; all processes with {workers} workers can use {needed:.0f} MiB"
 
 
-def edge_mebibytes(settings: ServeSettings) -> float:
-    """The most that the edge uses for uploads."""
-    return LARGE_UPLOADS * settings.max_request_bytes / 2**20
+def edge_mebibytes(plan: Plan) -> float:
+    """The most that the edge uses."""
+    medium = max(MEDIUM_UPLOADS, plan.slots + plan.settings.queue_size)
+    return (LARGE_UPLOADS * plan.settings.max_request_bytes + medium * MEDIUM_BYTES) / 2**20 + EDGE_OTHER_MIB
+
+
+def gateway_mebibytes(plan: Plan) -> float:
+    """The most that the gateway with its messages, and the supervisor, use."""
+    return 2 * GRPC_MESSAGES * plan.settings.max_request_bytes / 2**20 + GATEWAY_OTHER_MIB + SUPERVISOR_MIB
 
 
 def only_tmp_is_writable(manifests: Manifests) -> Iterator[str]:

@@ -17,7 +17,6 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.policies import (
     DEFAULTS,
-    GATEWAY_MIB,
     IMAGE,
     JAVA_OTHER_MIB,
     LARGE_UPLOADS,
@@ -26,11 +25,12 @@ from tests.k8s.policies import (
     STARTED_MIB,
     WORKER_MIB,
     edge_mebibytes,
+    gateway_mebibytes,
 )
 from tests.k8s.schemas import cloud_run_api, validate_cloud_run
 from tests.support.archives import info
 from tests.support.serve_settings import from_environment
-from vinegrape_server.plan import make_plan
+from vinegrape_server.plan import Plan, make_plan
 from vinegrape_server.settings import ServeSettings
 
 # From Cloud Run's container contract: seconds from SIGTERM to SIGKILL, and the longest startup probe
@@ -60,6 +60,11 @@ def settings(server) -> ServeSettings:
     """The settings of the server in the container: Cloud Run sets PORT."""
     (port,) = server["ports"]
     return from_environment({**IMAGE.environment, **environment(server), "PORT": str(port["containerPort"])})
+
+
+@pytest.fixture
+def plan(settings) -> Plan:
+    return make_plan(settings, info("onnx_int8"), gpus=0, torch_installed=False)
 
 
 def test_the_service_fits_the_api(service):
@@ -119,9 +124,9 @@ def test_settings_are_valid_and_fit_the_cores_and_the_time_to_stop(server, setti
     assert settings.drain_timeout_s < KILL_AFTER_S
 
 
-def test_the_memory_limit_covers_all_processes_and_tmp(server, settings):
-    java, workers = java_mebibytes(server) + JAVA_OTHER_MIB, settings.workers * WORKER_MIB
-    needed = java + workers + edge_mebibytes(settings) + GATEWAY_MIB + STARTED_MIB
+def test_the_memory_limit_covers_all_processes_and_tmp(server, plan):
+    java, workers = java_mebibytes(server) + JAVA_OTHER_MIB, plan.settings.workers * WORKER_MIB
+    needed = java + workers + edge_mebibytes(plan) + gateway_mebibytes(plan) + STARTED_MIB
     assert mebibytes(server["resources"]["limits"]["memory"]) >= needed
 
 
@@ -139,9 +144,8 @@ def test_the_service_scales_from_zero_to_a_limit(service):
     assert annotations["run.googleapis.com/startup-cpu-boost"] == "true"
 
 
-def test_the_edge_takes_every_request_that_cloud_run_sends(revision, settings):
+def test_the_edge_takes_every_request_that_cloud_run_sends(revision, plan):
     """Otherwise an instance would refuse requests while Cloud Run could start another."""
-    plan = make_plan(settings, info("onnx_int8"), gpus=0, torch_installed=False)
     assert 1 <= revision["containerConcurrency"] <= plan.slots + plan.settings.queue_size
     assert revision["containerConcurrency"] <= LARGE_UPLOADS
 

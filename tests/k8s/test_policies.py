@@ -136,8 +136,8 @@ BROKEN = {
         (lambda m: resources(m, "limits").update(memory="2Gi"), "2048 MiB"),
         (lambda m: resources(m, "requests").update(cpu="4"), "4 workers"),
         (lambda m: variable(m.server, "JAVA_TOOL_OPTIONS").update(value="-Xmx512m"), "no limit"),
-        (lambda m: add_variable(m, "VINEGRAPE_DECODE_THREADS", "4"), "8095 MiB"),
-        (lambda m: variable(m.server, "VINEGRAPE_MAX_IMAGE_BYTES").update(value="20000000"), "4244 MiB"),
+        (lambda m: add_variable(m, "VINEGRAPE_DECODE_THREADS", "4"), "7984 MiB"),
+        (lambda m: variable(m.server, "VINEGRAPE_MAX_IMAGE_BYTES").update(value="20000000"), "4362 MiB"),
     ],
     policies.only_tmp_is_writable: [
         (lambda m: m.pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}}), "host is not an emptyDir"),

@@ -15,7 +15,15 @@ from vinegrape_server.archive_info import ArchiveInfo
 
 def test_metadata_and_backends_are_read(tmp_path):
     path = archives.write(tmp_path / "vinegrape.mar", backends=("onnx_int8", "torchscript"))
-    assert ArchiveInfo.read(path) == ArchiveInfo(path, METADATA, ("onnx_int8", "torchscript"))
+    info = ArchiveInfo.read(path)
+    assert (info.path, info.metadata, info.backends) == (path, METADATA, ("onnx_int8", "torchscript"))
+
+
+def test_the_sizes_of_the_archive_and_of_its_files_are_read(tmp_path):
+    plain = ArchiveInfo.read(archives.write(tmp_path / "plain.mar"))
+    larger = ArchiveInfo.read(archives.write(tmp_path / "larger.mar", files={"text": "x" * 1000}))
+    assert larger.packed_bytes == (tmp_path / "larger.mar").stat().st_size
+    assert larger.unpacked_bytes == plain.unpacked_bytes + 1000
 
 
 def test_the_path_is_made_absolute(tmp_path, monkeypatch):

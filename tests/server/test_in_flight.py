@@ -55,7 +55,7 @@ def torchserve():
 
 @pytest.fixture
 def in_flight(torchserve, java, tmp_path):
-    client = TorchServeClient(plan(**{**free_ports(), "management_port": torchserve.port}))
+    client = TorchServeClient(plan(**{**free_ports(), "management_port": torchserve.port}), tmp_path)
     return InFlight(client, WorkerMetrics(tmp_path), java.pid, max_batch_delay_ms=1)
 
 

@@ -25,7 +25,7 @@ def test_a_taken_port_is_reported_with_the_option_that_changes_it(name):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingError) as raised:
-            check_ports(settings(**{name: port}))
+            check_ports(settings(edge=True, **{name: port}))
     option = name.replace("_", "-")
     assert str(raised.value) == (
         f"Cannot listen on 127.0.0.1:{port} (Address already in use). Choose another: --{option} PORT"
@@ -68,7 +68,6 @@ def test_the_banner_fits_on_a_screen_and_shows_addresses_and_commands():
         "REST        http://0.0.0.0:9080",
         "gRPC        0.0.0.0:7070",
         "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",
-        "http://127.0.0.1:8081 (this machine only)",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
         "Ctrl-C",
     ):

@@ -10,7 +10,7 @@ def test_defaults():
     assert settings.host == "127.0.0.1"
     assert settings.ports == {
         "rest_port": 8080, "grpc_port": 7070, "operations_port": 8083,
-        "metrics_port": 8082, "management_port": 8081, "grpc_management_port": 7071,
+        "metrics_port": 0, "management_port": 0, "grpc_management_port": 0,
     }  # fmt: skip
 
 
@@ -36,8 +36,8 @@ def test_two_equal_ports_are_refused():
 
 
 def test_a_port_equal_to_the_default_of_another_is_refused():
-    with pytest.raises(SettingError, match="management_port and rest_port are both 8081"):
-        ServeSettings(rest_port=8081)
+    with pytest.raises(SettingError, match="grpc_port and rest_port are both 7070"):
+        ServeSettings(rest_port=7070)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_port_equal_to_the_default_of_another_is_refused():
         ("workers", 0),
         ("batch_size", 0),
         ("max_batch_delay_ms", 1),  # TorchServe uses 100 ms for 0
-        ("queue_size", 1),
+        ("queue_size", 0),
         ("response_timeout_s", 1),
         ("startup_timeout_s", 1),
         ("drain_timeout_s", 0),
@@ -86,7 +86,21 @@ def test_an_ipv6_host_is_refused_because_torchserve_misreads_it(name):
         ServeSettings(**{name: "::"})
 
 
-def test_only_rest_grpc_and_operations_can_leave_this_machine():
+def test_private_ports_are_optional_and_may_all_be_0():
+    assert ServeSettings(metrics_port=0, management_port=0, grpc_management_port=0) == ServeSettings()
+    with pytest.raises(SettingError, match="management_port is 70000; a port must be between 1 and 65535"):
+        ServeSettings(management_port=70000)
+
+
+def test_behind_the_edge_only_the_edge_and_operations_can_leave_this_machine():
+    settings = ServeSettings(edge=True, host="192.0.2.1", operations_host="192.0.2.2")
+    assert {name: settings.host_of(name) for name in settings.ports} == {
+        "edge_port": "192.0.2.1", "rest_port": "127.0.0.1", "grpc_port": "127.0.0.1", "operations_port": "192.0.2.2",
+        "metrics_port": "127.0.0.1", "management_port": "127.0.0.1", "grpc_management_port": "127.0.0.1",
+    }  # fmt: skip
+
+
+def test_without_the_edge_only_rest_grpc_and_operations_can_leave_this_machine():
     settings = ServeSettings(host="192.0.2.1", operations_host="192.0.2.2")
     assert {name: settings.host_of(name) for name in settings.ports} == {
         "rest_port": "192.0.2.1", "grpc_port": "192.0.2.1", "operations_port": "192.0.2.2",

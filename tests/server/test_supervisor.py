@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -14,24 +17,33 @@ from tests.support.metadata import METADATA
 from tests.support.server import wait_until
 from vinegrape_handler.contract import START_FAILED
 from vinegrape_loadtests.local.server import free_ports
+from vinegrape_server import supervisor as module
 from vinegrape_server.errors import ServeError
+from vinegrape_server.host.processes import is_running
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 
-# Responds to self-checks on the REST port and reports its queue on the management port
+# Responds to self-checks on the REST port and reports its queue on the management port. SIGUSR1 ends its only worker
 _JAVA = """\
 #!{python}
-import itertools, json, os, threading
+import itertools, json, os, signal, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from vinegrape_handler.contract import SELF_CHECK_HEADER, SELF_CHECK_VARIABLE, SelfCheckAnswer
 from vinegrape_handler.metrics import Metrics
 
 options = json.loads(os.environ["STAND_IN"])
-Metrics(("Ak",)).workers_ready.set(options["workers_ready"])
+metrics = Metrics(("Ak",))
+metrics.workers_ready.set(1)
+signal.signal(signal.SIGUSR1, lambda *_: metrics.workers_ready.set(0))
 workers = itertools.cycle([os.getpid(), os.getppid()])
 
 class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with metrics.time_batch():
+            self.do_GET()
+
     def do_GET(self):
         status, body = 200, [{{"jobQueueStatus": {{"pendingRequests": options["queue"]}}}}]
         if self.path == "/predictions/vinegrape":
@@ -55,11 +67,11 @@ for port in options["ports"]:
 def start(tmp_path, monkeypatch):
     """Create a supervisor whose `java` is the script above, or another one."""
 
-    def create(script: str = "", passes=True, workers_ready=1, queue=0, **values) -> Supervisor:
+    def create(script: str = "", children=MappingProxyType({}), passes=True, queue=0, **values) -> Supervisor:
         settings = {**free_ports(), "workers": 1, **values}
         options = {
             "ports": [settings["rest_port"], settings["management_port"]],
-            "version": METADATA.version, "passes": passes, "workers_ready": workers_ready, "queue": queue,
+            "version": METADATA.version, "passes": passes, "queue": queue,
         }  # fmt: skip
         monkeypatch.setenv("STAND_IN", json.dumps(options))
         java = tmp_path / "java"
@@ -67,7 +79,7 @@ def start(tmp_path, monkeypatch):
         java.chmod(0o755)
         folder = tmp_path / "instance"
         (folder / configuration.METRICS_FOLDER).mkdir(parents=True)
-        return Supervisor(plan(**settings), Path(java), folder)
+        return Supervisor(plan(**settings), Path(java), folder, children)
 
     return create
 
@@ -81,7 +93,7 @@ def shell(code: str) -> str:
 
 def test_a_server_is_ready_once_every_worker_has_passed_a_self_check(start):
     with start(workers=2) as supervisor:
-        assert supervisor.why_not_ready() == "starting: 0 of 2 workers have passed their self-check"
+        assert re.match(r"starting: [01] of 2 workers have passed their self-check", supervisor.why_not_ready())
         assert supervisor.why_not_live() == ""
         assert supervisor.wait_until_ready(Stop())
         assert supervisor.why_not_ready() == ""
@@ -144,12 +156,99 @@ def test_a_torchserve_that_does_not_respond_is_reported(start):
 
 
 def test_a_server_without_workers_is_not_ready_and_is_reported(start):
-    with start(workers_ready=0, startup_timeout_s=2) as supervisor:
+    with start(startup_timeout_s=2) as supervisor:
         assert supervisor.wait_until_ready(Stop())
-        assert supervisor.why_not_ready() == "no worker is running"
+        os.kill(supervisor.pid, signal.SIGUSR1)
+        wait_until(lambda: supervisor.why_not_ready() == "no worker is running")
         assert supervisor.why_not_live() == ""
-        with pytest.raises(ServeError, match=r"^No worker has run for 2 s \(startup_timeout_s\)\. See the log"):
+        expected = r"^Fewer than 1 workers have run for 2 s \(startup_timeout_s\)\. See the log"
+        with pytest.raises(ServeError, match=expected):
             supervisor.watch(Stop())
+
+
+def test_a_torchserve_that_was_suspended_with_the_supervisor_is_live(start, monkeypatch):
+    """Pings are counted, and not the seconds of a clock: a suspended process sends none."""
+    monkeypatch.setattr(module, "_NOT_LIVE_PINGS", 2)
+    with start() as supervisor:
+        assert supervisor.wait_until_ready(Stop())
+        os.kill(supervisor.pid, signal.SIGSTOP)
+        wait_until(lambda: supervisor.why_not_live() == "TorchServe does not respond")
+        os.kill(supervisor.pid, signal.SIGCONT)
+        wait_until(lambda: supervisor.why_not_live() == "")
+
+
+def test_a_full_temporary_folder_is_logged_once(start, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_FULL_BYTES", 10**15)
+    stop = Stop()
+    with start() as supervisor:
+        assert supervisor.wait_until_ready(stop)
+        threading.Timer(1, stop.request).start()
+        supervisor.watch(stop)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "is full" in line]
+    assert line.startswith("vinegrape: The temporary folder /")
+
+
+# Further processes
+
+
+class Further:
+    """A process that ends by itself some time after it was asked to."""
+
+    def __init__(self, log: list[str], grace="0.5") -> None:
+        self._log, self._grace = log, grace
+        self._process = subprocess.Popen(["/bin/sh", "-c", "exec sleep 600"])
+        self.pid = self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        if not self.is_running():
+            raise ServeError("A process has ended.")
+
+    def stop_gracefully(self) -> None:
+        self._log.append("stop")
+        threading.Timer(float(self._grace), self._process.terminate).start()
+
+    def kill(self) -> None:
+        self._log.append(f"kill {self._process.poll()}")
+        self._process.kill()
+        self._process.wait()
+
+
+def test_a_further_process_is_started_again_while_the_server_runs(start):
+    stop = Stop()
+    with start(children={"second": lambda: Further([])}) as supervisor:
+        assert supervisor.wait_until_ready(stop)
+        (first,) = supervisor.pids()["second"]
+        thread = threading.Thread(target=supervisor.watch, args=(stop,))
+        thread.start()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: supervisor.pids()["second"] != [first])
+        assert supervisor.restarts() == {"second": 1}
+        stop.request()
+        thread.join(60)
+
+
+def test_a_stop_waits_for_the_further_processes_in_their_order(start):
+    log: list[str] = []
+    children = {"first": lambda: Further(log), "second": lambda: Further(log)}
+    with start(children=children) as supervisor:
+        assert supervisor.wait_until_ready(Stop())
+        first, second = supervisor.pids()["first"] + supervisor.pids()["second"]
+        supervisor.stop(Stop())
+        assert log == ["stop", "kill -15", "stop", "kill -15"]  # both ended by themselves
+        assert not is_running(first)
+        assert not is_running(second)
+
+
+def test_a_stop_waits_only_some_seconds_for_idle_connections(start, monkeypatch, capsys):
+    """The process does not end, because a client keeps a connection open."""
+    monkeypatch.setattr(module, "_IDLE_CONNECTIONS_S", 0.2)
+    with start(children={"first": lambda: Further([], grace="600")}, drain_timeout_s=1000) as supervisor:
+        assert supervisor.wait_until_ready(Stop())
+        supervisor.stop(Stop())
+    assert "in flight" not in capsys.readouterr().err
 
 
 # Stop
@@ -179,7 +278,6 @@ def test_an_immediate_stop_does_not_wait_for_queued_requests(start):
         thread.start()
         wait_until(lambda: supervisor.why_not_ready() == "stopping")
         assert supervisor.why_not_live() == ""
-        stop.request()
-        stop.request()
+        stop.immediate.set()
         thread.join(60)
         assert not thread.is_alive()

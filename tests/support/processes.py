@@ -4,7 +4,6 @@ import contextlib
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from signal import SIGINT, SIGTERM
 
 import psutil
 
@@ -12,7 +11,13 @@ from vinegrape_server.host.processes import die_with_parent, find_workers
 
 STOP_S = 30  # much longer than any program needs to end; limits the time of a failing test
 
-_SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
+_SERVER_WORDS = (
+    "vinegrape serve",
+    "org.pytorch.serve.ModelServer",
+    "model_service_worker",
+    "vinegrape_server.gateway",
+    "haproxy.cfg",
+)
 # Descendants by the process id of their program. psutil no longer finds them once the program is killed.
 _families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
 
@@ -36,16 +41,15 @@ def running(arguments: list[str], **options) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a program at once, and kill those of its descendants that still run."""
+    """End a program without waiting for its requests, and kill those of its descendants that still run."""
     descendants(process)
-    # vinegrape does not wait for requests after a second signal. Two equal signals could arrive as one.
-    process.send_signal(SIGINT)
-    process.send_signal(SIGTERM)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    # vinegrape stops at once after a second signal, unless that follows within a second
+    for timeout_s in (1.1, STOP_S):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+    process.kill()
+    process.wait()
     kill(psutil.wait_procs(_families[process.pid], timeout=5)[1])
 
 
@@ -67,8 +71,23 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def java(process: subprocess.Popen[str]) -> psutil.Process:
     """The Java process of a running `vinegrape serve`."""
-    (child,) = psutil.Process(process.pid).children()
-    return child
+    return child(process, "org.pytorch.serve.ModelServer")
+
+
+def gateway(process: subprocess.Popen[str]) -> psutil.Process:
+    """The gateway of a running `vinegrape serve`."""
+    return child(process, "vinegrape_server.gateway")
+
+
+def haproxy(process: subprocess.Popen[str]) -> psutil.Process:
+    """The HAProxy of a running `vinegrape serve --edge`."""
+    return child(process, "haproxy.cfg")
+
+
+def child(process: subprocess.Popen[str], word: str) -> psutil.Process:
+    """The child process of a program whose command line contains a word."""
+    (found,) = [each for each in psutil.Process(process.pid).children() if word in command_line(each)]
+    return found
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:

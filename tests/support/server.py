@@ -43,8 +43,14 @@ def command(*arguments: str) -> list[str]:
 
 def serve_command(archive: Path, **settings: Any) -> list[str]:
     """The command that serves an archive. Settings are command-line options, with underscores."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    return command("serve", f"--archive={archive}", *options)
+    return command("serve", f"--archive={archive}", *(_option(*setting) for setting in settings.items()))
+
+
+def _option(name: str, value: Any) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -74,20 +80,32 @@ class Live:
         process: the process of `vinegrape serve`.
         ports: port numbers by the names of their settings.
         log: the file with its output.
-        client: sends requests to the REST port.
+        edge: whether clients connect to the edge.
+        client: sends requests to the port for REST.
     """
 
     process: subprocess.Popen[str]
     ports: dict[str, int]
     log: Path
+    edge: bool = False
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['rest_port']}", timeout=60)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.rest_port}", timeout=60)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['rest_port']}/predictions/vinegrape"
+        return f"http://127.0.0.1:{self.rest_port}/predictions/vinegrape"
+
+    @property
+    def rest_port(self) -> int:
+        """The port that clients use for REST."""
+        return self.ports["edge_port" if self.edge else "rest_port"]
+
+    @property
+    def grpc_port(self) -> int:
+        """The port that clients use for gRPC."""
+        return self.ports["edge_port" if self.edge else "grpc_port"]
 
     def post(self, content: bytes, **options: Any) -> httpx.Response:
         return self.client.post("/predictions/vinegrape", content=content, **options)
@@ -97,7 +115,7 @@ class Live:
         import grpc
 
         messages, services = _grpc_modules()
-        with grpc.insecure_channel(f"127.0.0.1:{self.ports['grpc_port']}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
             stub = services.InferenceAPIsServiceStub(channel)
             request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
             prediction: bytes = stub.Predictions(request, timeout=60).prediction
@@ -161,7 +179,7 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        live = Live(process, {name: settings[name] for name in PORTS}, log)
+        live = Live(process, {name: settings[name] for name in PORTS}, log, bool(settings.get("edge")))
         with live.client:
             yield live
 

@@ -19,13 +19,15 @@ class StandIn:
 
     Attributes:
         port: the port that it listens on.
-        responses: status and body by path; other paths have status 404.
+        responses: status and body by path, or by method and path; other paths have status 404.
         tokens: the self-check token of each request received.
+        bodies: the size of each body received.
     """
 
     port: int = 0
     responses: dict[str, tuple[int, str]] = field(default_factory=dict)
     tokens: list[str | None] = field(default_factory=list)
+    bodies: list[int] = field(default_factory=list)
 
     def set_queue(self, requests: int) -> None:
         """Set the number of queued requests that the stand-in reports, as TorchServe's management port does."""
@@ -39,9 +41,14 @@ def standing_in() -> Iterator[StandIn]:
     stand_in = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            stand_in.bodies.append(len(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.do_GET()
+
         def do_GET(self) -> None:
             stand_in.tokens.append(self.headers[SELF_CHECK_HEADER])
-            status, body = stand_in.responses.get(self.path, (404, "{}"))
+            path = f"{self.command} {self.path}"
+            status, body = stand_in.responses.get(path) or stand_in.responses.get(self.path, (404, "{}"))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body.encode())

@@ -28,6 +28,17 @@ def is_running(pid: int) -> bool:
     return running
 
 
+def has_clients(pid: int, port: int) -> bool:
+    """Return whether a process has connections of clients on a port; True if this cannot be found out."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return True
+    return any(each.laddr.port == port and each.status != psutil.CONN_LISTEN for each in connections)
+
+
 def find_workers(java: psutil.Process) -> list[psutil.Process]:
     """Return the worker processes of TorchServe.
 

@@ -5,37 +5,48 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# systemd can send SIGHUP right after SIGTERM, and Ctrl-C reaches a server both from the terminal and from `make`
+_DUPLICATE_S = 1.0
 
 
-@dataclass(frozen=True)
 class Stop:
     """A request to stop the server, from Ctrl-C, an orchestrator or a closed terminal.
 
+    Args:
+        duplicate_s: seconds after the first signal within which further signals count as the same one.
+
     Attributes:
         requested: set by the first signal. The server stops once the requests in flight have their responses.
-        immediate: set by the second signal. The server stops at once.
+        immediate: set by a later signal. The server stops at once.
     """
 
-    requested: threading.Event = field(default_factory=threading.Event)
-    immediate: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, duplicate_s: float = _DUPLICATE_S) -> None:
+        self.requested = threading.Event()
+        self.immediate = threading.Event()
+        self._duplicate_s = duplicate_s
+        self._requested_at = 0.0
 
     def request(self) -> None:
-        """Request a stop. The second call requests an immediate stop."""
-        (self.immediate if self.requested.is_set() else self.requested).set()
+        """Request a stop. A later call requests an immediate stop, unless it is a duplicate of the first."""
+        if not self.requested.is_set():
+            self._requested_at = time.monotonic()
+            self.requested.set()
+        elif time.monotonic() - self._requested_at >= self._duplicate_s:
+            self.immediate.set()
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Handle SIGINT, SIGTERM and SIGHUP while the block runs.
+def stop_signals(duplicate_s: float = _DUPLICATE_S) -> Iterator[Stop]:
+    """Handle SIGINT, SIGTERM and SIGHUP while the block runs; see `Stop`.
 
     SIGHUP stays ignored if it is ignored already: `nohup` does this to protect a process from a closed terminal.
     """
-    stop = Stop()
+    stop = Stop(duplicate_s)
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         stop.request()

@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import psutil
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vinegrape_server.host.processes import find_workers
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
-from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.operations.worker_metrics import WorkerMetrics, sum_metrics
 from vinegrape_server.plan import Plan
 from vinegrape_server.torchserve.client import TorchServeClient
 
 
-def make_registry(
-    plan: Plan, java_pid: int, worker_metrics: WorkerMetrics, client: TorchServeClient
-) -> CollectorRegistry:
-    """Return a registry of all metrics: the workers', the model's, the processes' and TorchServe's.
+class Status(Protocol):
+    """Reports on a running server.
+
+    Attributes:
+        worker_metrics: the metrics of its workers and of its gateway.
+        client: reads TorchServe's own metrics.
+    """
+
+    worker_metrics: WorkerMetrics
+    client: TorchServeClient
+
+    def why_not_ready(self) -> str:
+        """Return the reason why it is not ready; empty if it is."""
+
+    def pids(self) -> Mapping[str, Sequence[int]]:
+        """Return the ids of its processes by kind, without this process."""
+
+    def restarts(self) -> Mapping[str, int]:
+        """Return how many times each process was started again, by name."""
+
+
+def make_registry(plan: Plan, status: Status, edge_metrics: Collector | None = None) -> CollectorRegistry:
+    """Return a registry of all metrics: the server's, the workers', the model's, the processes' and TorchServe's.
 
     Args:
         plan: what is served.
-        java_pid: process id of TorchServe's Java process.
-        worker_metrics: the workers' metrics.
-        client: reads TorchServe's own metrics.
+        status: reports on the running server.
+        edge_metrics: the metrics of the edge, if there is one.
     """
     registry = CollectorRegistry()
-    registry.register(worker_metrics)
+    registry.register(Summed([status.worker_metrics, *([edge_metrics] if edge_metrics else [])]))
     registry.register(ModelInfo(plan))
-    registry.register(ResidentMemory(java_pid))
-    registry.register(TorchServeMetrics(client.metrics_text))
+    registry.register(ServerMetrics(status))
+    registry.register(TorchServeMetrics(status.client.metrics_text, status.client.own_requests))
     return registry
+
+
+class Summed(Collector):
+    """Adds the metrics of several collectors: both the gateway and the edge count responses."""
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric once."""
+        return iter(sum_metrics(metric for each in self._collectors for metric in each.collect()).values())
 
 
 class ModelInfo(Collector):
@@ -56,28 +86,36 @@ class ModelInfo(Collector):
         yield metric
 
 
-class ResidentMemory(Collector):
-    """The gauge `vinegrape_resident_memory_bytes` by kind of process. Memory that two of them share counts twice."""
+class ServerMetrics(Collector):
+    """Whether the server is ready, and the memory and the restarts of its processes."""
 
-    def __init__(self, java_pid: int) -> None:
-        self._processes = {"supervisor": psutil.Process(), "frontend": psutil.Process(java_pid)}
+    def __init__(self, status: Status) -> None:
+        self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauge."""
-        metric = GaugeMetricFamily(
+        """Yield the metrics."""
+        ready = not self._status.why_not_ready()
+        yield GaugeMetricFamily("vinegrape_ready", "1 if /readyz responds with 200, otherwise 0", value=ready)
+        memory = GaugeMetricFamily(
             "vinegrape_resident_memory_bytes",
-            "Resident memory of the supervisor, of TorchServe's frontend (Java) and of all its workers",
+            "Resident memory by process: the supervisor, TorchServe's frontend (Java), all its workers, the gateway, "
+            "the edge. Memory that two processes share counts twice",
             labels=["process"],
         )
-        for name, process in self._processes.items():
-            metric.add_metric([name], _resident_bytes(process))
-        metric.add_metric(["workers"], sum(map(_resident_bytes, find_workers(self._processes["frontend"]))))
-        yield metric
+        for name, pids in {"supervisor": [os.getpid()], **self._status.pids()}.items():
+            memory.add_metric([name], sum(map(_resident_bytes, pids)))
+        yield memory
+        restarts = CounterMetricFamily(
+            "vinegrape_process_restarts", "Restarts of a process that had ended by itself", labels=["process"]
+        )
+        for name, number in self._status.restarts().items():
+            restarts.add_metric([name], number)
+        yield restarts
 
 
-def _resident_bytes(process: psutil.Process) -> int:
+def _resident_bytes(pid: int) -> int:
     try:
-        resident: int = process.memory_info().rss
+        resident: int = psutil.Process(pid).memory_info().rss
     except psutil.Error:  # the process has just ended
         return 0
     return resident

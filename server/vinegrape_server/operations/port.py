@@ -7,27 +7,31 @@ import http
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-_CLIENT_TIMEOUT_S = 10  # the longest time of one connection; a slow client cannot extend it
+# The longest times from the connection to a complete request, and from there to the end of the response
+_REQUEST_TIMEOUT_S, _RESPONSE_TIMEOUT_S = 1, 10
 _MAX_CLIENTS = 32  # connections at the same time; more could exceed this process's limit of open files
+_POLL_S = 0.1
 
 
 @contextlib.contextmanager
 def serve_operations(
-    host: str, port: int, why_not_live: Callable[[], str], why_not_ready: Callable[[], str], registry: CollectorRegistry
+    listener: socket.socket,
+    why_not_live: Callable[[], str],
+    why_not_ready: Callable[[], str],
+    registry: CollectorRegistry,
 ) -> Iterator[None]:
     """Serve `/livez`, `/readyz` and `/metrics` while the block runs.
 
     Args:
-        host: the address to listen on.
-        port: the port to listen on.
+        listener: the listening socket of the port.
         why_not_live: returns the reason why the service is not live; empty if it is.
         why_not_ready: returns the reason why the service accepts no requests; empty if it does.
         registry: the metrics of `/metrics`.
@@ -37,45 +41,63 @@ def serve_operations(
         probes: ClassVar = {"/livez": why_not_live, "/readyz": why_not_ready}
         metrics = registry
 
-    with _Server((host, port), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server(listener, Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 class _Server(ThreadingHTTPServer):
+    """Serves each client in a thread.
+
+    A client without a complete request makes room for a new client: clients that send nothing cannot lock others out.
+    """
+
     daemon_threads = True
-    request_queue_size = 128  # connections that wait to be accepted; the client of a further one retries after 1 s
 
-    def __init__(self, *arguments: Any) -> None:
-        self._slots = threading.BoundedSemaphore(_MAX_CLIENTS)
-        super().__init__(*arguments)
-
-    def server_bind(self) -> None:
-        """Bind without the DNS lookup of `HTTPServer`, because there may be no DNS server."""
-        TCPServer.server_bind(self)
+    def __init__(self, listener: socket.socket, handler: type[_Handler]) -> None:
+        super().__init__(listener.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._lock = threading.Lock()
+        # Deadlines by connection, in the order of arrival: of connections without, and with a complete request
+        self._waiting: dict[socket.socket, float] = {}
+        self._served: dict[socket.socket, float] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a client, or close the connection if there are too many clients."""
-        if self._slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Start a thread for a client. If there are too many, close the oldest connection without a request."""
+        with self._lock:
+            if len(self._waiting) + len(self._served) >= _MAX_CLIENTS:
+                oldest = next(iter(self._waiting), request)
+                self._waiting.pop(oldest, None)
+                _close(oldest)
+            self._waiting[request] = time.monotonic() + _REQUEST_TIMEOUT_S
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one client, and close its connection if it takes longer than the timeout."""
-        timer = threading.Timer(_CLIENT_TIMEOUT_S, _close, (request,))
-        timer.daemon = True
-        timer.start()
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            timer.cancel()
-            self._slots.release()
+    def request_is_complete(self, request: socket.socket) -> None:
+        """Note that a client has sent a complete request."""
+        with self._lock:
+            if self._waiting.pop(request, None):
+                self._served[request] = time.monotonic() + _RESPONSE_TIMEOUT_S
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection whose response was sent, or whose client has left."""
+        with self._lock:
+            self._waiting.pop(request, None)
+            self._served.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Close the connections whose time has passed. The server calls this several times per second."""
+        now = time.monotonic()
+        with self._lock:
+            for connections in (self._waiting, self._served):
+                for connection in [c for c, deadline in connections.items() if deadline < now]:
+                    _close(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do not log clients that disconnect early, as some probes do."""
@@ -84,13 +106,21 @@ class _Server(ThreadingHTTPServer):
 
 
 def _close(request: socket.socket) -> None:
+    """Close a connection whose thread still uses the socket: the thread then reads the end of the stream."""
     with contextlib.suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     probes: ClassVar[dict[str, Callable[[], str]]]
     metrics: CollectorRegistry
+
+    def parse_request(self) -> bool:
+        """Read the rest of the request."""
+        complete = super().parse_request()
+        self.server.request_is_complete(self.connection)
+        return complete
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -106,6 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Respond to a request that is no HTTP, or has another method."""
+        self._send(http.HTTPStatus(code), f"{http.HTTPStatus(code).phrase}\n".encode())
+
     def _encode(self) -> tuple[bytes, str]:
         """Encode the metrics in the format of the Accept header; as plain text if the header is not valid."""
         for accept in (self.headers.get("Accept", ""), ""):
@@ -115,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise AssertionError("prometheus_client rejects an empty Accept header")
 
     def _send(self, status: http.HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
-        self.send_response(status)
+        self.send_response_only(status)  # send_response also names the versions of this server and of Python
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

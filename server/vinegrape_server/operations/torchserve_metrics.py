@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+
+from vinegrape_server.torchserve.own_requests import OwnRequests
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class _Source:
         unit: the factor from TorchServe's unit to ours, such as 1e-6 from microseconds to seconds.
         labels: TorchServe's labels to keep, and our names for them.
         fixed: labels to add, and their values.
+        own: returns how much of the value comes from this server's own requests.
     """
 
     unit: float = 1
     labels: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
+    own: Callable[[OwnRequests], int] = lambda _: 0
 
 
 @dataclass(frozen=True)
@@ -40,39 +45,32 @@ class _Family:
     help: str
     sources: dict[str, _Source]
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter."""
+        return self.kind is CounterMetricFamily
+
 
 _GPU = {"DeviceId": "gpu"}
 
-# HandlerTime and PredictionTime of TorchServe 0.12 are left out: they hold only the last value, while our histograms
-# count every value. The labels Level and Hostname are left out: each has only one value.
+# TorchServe's times are left out. Its counters of latency also contain this server's self-checks. HandlerTime,
+# PredictionTime, QueueTime and WorkerThreadTime hold only the last value, while our histograms count every value. The
+# labels Level and Hostname are left out: each has only one value.
 _FAMILIES = {
     "ts_inference_requests": _Family(
         CounterMetricFamily,
-        "Requests for the model over REST and gRPC, refused ones included",
-        {"ts_inference_requests_total": _Source()},
-    ),
-    "ts_inference_latency_seconds": _Family(
-        CounterMetricFamily,
-        "Total time from the arrival of requests in TorchServe to their responses",
-        {"ts_inference_latency_microseconds": _Source(1e-6)},
-    ),
-    "ts_queue_latency_seconds": _Family(
-        CounterMetricFamily,
-        "Total time from the arrival of requests in TorchServe to a worker",
-        {"ts_queue_latency_microseconds": _Source(1e-6)},
+        "Requests for the model that TorchServe has received, refused ones included",
+        {"ts_inference_requests_total": _Source(own=OwnRequests.predictions)},
     ),
     "ts_http_responses": _Family(
         CounterMetricFamily,
-        "HTTP responses of all ports of TorchServe, by the first digit of their status",
-        {f"Requests{digit}XX": _Source(fixed={"status": f"{digit}xx"}) for digit in "245"},
-    ),
-    "ts_last_queue_time_seconds": _Family(
-        GaugeMetricFamily, "Time of the last request in the queue", {"QueueTime": _Source(1e-3)}
-    ),
-    "ts_last_worker_thread_time_seconds": _Family(
-        GaugeMetricFamily,
-        "Time that TorchServe itself added to the last batch, beside the time in the worker",
-        {"WorkerThreadTime": _Source(1e-3)},
+        "HTTP responses of TorchServe, by the first digit of their status",
+        {
+            f"Requests{digit}XX": _Source(
+                fixed={"status": f"{digit}xx"}, own=partial(OwnRequests.responses, digit=digit)
+            )
+            for digit in "245"
+        },
     ),
     "ts_worker_load_time_seconds": _Family(
         GaugeMetricFamily,
@@ -110,14 +108,17 @@ _FAMILIES = {
 
 
 class TorchServeMetrics(Collector):
-    """Reads TorchServe's metrics and translates them.
+    """Reads TorchServe's metrics, subtracts this server's own requests, and translates them.
 
     Args:
         fetch: returns the text of TorchServe's metrics port. If it raises an OSError, `collect` yields no metrics.
+        own_requests: this server's own requests.
     """
 
-    def __init__(self, fetch: Callable[[], str]) -> None:
+    def __init__(self, fetch: Callable[[], str], own_requests: OwnRequests) -> None:
         self._fetch = fetch
+        self._own_requests = own_requests
+        self._counted: dict[tuple[str, ...], float] = {}  # the last value of each counter
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric that TorchServe has."""
@@ -126,21 +127,27 @@ class TorchServeMetrics(Collector):
         except OSError:
             return
         families = {family.name: family for family in text_string_to_metric_families(text)}
-        metrics = (_translate(name, family, families) for name, family in _FAMILIES.items())
+        metrics = (self._translate(name, family, families) for name, family in _FAMILIES.items())
         yield from (metric for metric in metrics if metric.samples)
 
+    def _translate(self, name: str, family: _Family, families: dict[str, Metric]) -> Metric:
+        """Sum TorchServe's samples to one of our metrics, which has no samples if TorchServe has none."""
+        (labels,) = {(*source.labels.values(), *source.fixed) for source in family.sources.values()}
+        total: dict[tuple[str, ...], float] = {}
+        for origin, source in family.sources.items():
+            metric = families.get(origin.removesuffix("_total"))
+            own = source.own(self._own_requests)
+            for sample in metric.samples if metric else ():
+                values = (*(sample.labels[label] for label in source.labels), *source.fixed.values())
+                # Several samples may differ only in labels that are dropped, such as the version in the client's URL
+                total[values] = total.get(values, -own) + sample.value * source.unit
+        translated = family.kind(name, family.help, labels=labels)
+        for values, value in total.items():
+            translated.add_metric(values, self._never_lower(name, values, value) if family.counts else value)
+        return translated
 
-def _translate(name: str, family: _Family, families: dict[str, Metric]) -> Metric:
-    """Sum TorchServe's samples to one of our metrics, which has no samples if TorchServe has none."""
-    (labels,) = {(*source.labels.values(), *source.fixed) for source in family.sources.values()}
-    total: dict[tuple[str, ...], float] = {}
-    for origin, source in family.sources.items():
-        metric = families.get(origin.removesuffix("_total"))
-        for sample in metric.samples if metric else ():
-            values = (*(sample.labels[label] for label in source.labels), *source.fixed.values())
-            # Several samples may differ only in labels that are dropped, such as the version in the client's URL
-            total[values] = total.get(values, 0) + sample.value * source.unit
-    translated = family.kind(name, family.help, labels=labels)
-    for values, value in total.items():
-        translated.add_metric(values, value)
-    return translated
+    def _never_lower(self, name: str, labels: tuple[str, ...], value: float) -> float:
+        """Return the value of a counter; its previous value if an own request in flight makes it appear lower."""
+        series = name, *labels
+        self._counted[series] = max(value, self._counted.get(series, 0))
+        return self._counted[series]

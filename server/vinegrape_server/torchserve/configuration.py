@@ -20,9 +20,18 @@ METRICS_FOLDER = "metrics"  # the folder, inside an instance's folder, of the wo
 
 # The path of a socket has at most 107 bytes. TorchServe names its sockets `.ts.sock.` and a number.
 _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
+# Java's native library, and the files of the metrics of each process
+_OTHER_BYTES = 16_000_000
+# Java's memory outside its heap: what it needs without requests, and for each of the largest requests
+_DIRECT_BYTES, _COPIES, _MIN_BODIES = 64 << 20, 3, 8
 _HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
 _WORKER = Path(__file__).parents[1] / "worker" / "main.py"
 _CONFIG = files("vinegrape_server") / "serve_config"
+
+
+def required_bytes(plan: Plan) -> int:
+    """Return the free space that the folder of one instance needs, in bytes."""
+    return plan.archive.packed_bytes + plan.archive.unpacked_bytes + _OTHER_BYTES
 
 
 def prepare(plan: Plan, folder: Path) -> None:
@@ -149,6 +158,8 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
     """Return the environment variables of TorchServe and its workers."""
     return {
         **inherited,
+        # Ours come first: Java takes the last of two. Options of its command line would take precedence over both
+        "JAVA_TOOL_OPTIONS": " ".join([*_memory_options(plan), inherited.get("JAVA_TOOL_OPTIONS", "")]).strip(),
         **plan.settings.worker.to_environment(),
         "TMPDIR": str(folder),
         "TEMP": str(folder),
@@ -159,6 +170,18 @@ def environment(plan: Plan, folder: Path, inherited: Mapping[str, str] = os.envi
         # Numerical libraries read this when they are loaded, before the handler can configure them
         "OMP_NUM_THREADS": str(plan.settings.worker.threads),
     }
+
+
+def _memory_options(plan: Plan) -> list[str]:
+    """Return Java's options for the memory outside its heap, which holds the bodies of requests.
+
+    A form that TorchServe cannot parse is never released. Only the collector frees it, and only without Netty's pool of
+    buffers. The edge lets no form through, and the pool is cheaper.
+    """
+    bodies = max(plan.slots, _MIN_BODIES)
+    limit = _DIRECT_BYTES + bodies * _COPIES * plan.settings.max_request_bytes
+    allocator = [] if plan.settings.edge else ["-Dio.netty.allocator.type=unpooled"]
+    return [*allocator, f"-XX:MaxDirectMemorySize={limit // 1024}k"]
 
 
 def _torchserve_folder() -> Path:

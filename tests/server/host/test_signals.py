@@ -21,15 +21,25 @@ def set_signal() -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_requests_a_stop_and_the_second_an_immediate_one(number, set_signal):
+def test_the_first_signal_requests_a_stop_and_a_later_one_an_immediate_stop(number, set_signal):
     set_signal(number, signal.SIG_DFL)
-    with stop_signals() as stop:
+    with stop_signals(duplicate_s=0) as stop:
         assert not stop.requested.is_set()
         os.kill(os.getpid(), number)
         assert (stop.requested.is_set(), stop.immediate.is_set()) == (True, False)
         os.kill(os.getpid(), number)
         assert stop.immediate.is_set()
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_soon_after_the_first_is_the_same_signal(second, set_signal):
+    """As when systemd sends SIGHUP right after SIGTERM."""
+    set_signal(second, signal.SIG_DFL)
+    with stop_signals(duplicate_s=1e9) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), second)
+        assert (stop.requested.is_set(), stop.immediate.is_set()) == (True, False)
 
 
 def test_a_sighup_that_nohup_ignores_stays_ignored(set_signal):

@@ -9,7 +9,6 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.support.server import wait_until
-from vinegrape_loadtests.local.server import free_port
 from vinegrape_server.operations import port as module
 from vinegrape_server.operations.port import serve_operations
 
@@ -30,10 +29,10 @@ def service() -> Service:
 def client(service):
     registry = CollectorRegistry()
     Counter("leaves", "Leaves seen", registry=registry).inc(3)
-    port = free_port()
     with (
-        serve_operations("127.0.0.1", port, lambda: service.live, lambda: service.ready, registry),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
+        serve_operations(listener, lambda: service.live, lambda: service.ready, registry),
+        httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
     ):
         yield client
 
@@ -90,18 +89,30 @@ def connect(client) -> socket.socket:
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
 
 
-def test_a_silent_client_does_not_block_others(client):
-    with connect(client):
-        assert client.get("/livez").status_code == 200
-
-
-def test_too_many_clients_are_disconnected_and_later_ones_served(client, monkeypatch):
-    """Otherwise they could exceed the process's limit of open files."""
-    monkeypatch.setattr(module, "_CLIENT_TIMEOUT_S", 0.5)
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n"])
+def test_clients_without_a_complete_request_do_not_lock_out_others(client, monkeypatch, sent):
+    monkeypatch.setattr(module, "_REQUEST_TIMEOUT_S", 1e9)
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(client)) for _ in range(100)]
-        assert all(connection.recv(1) == b"" for connection in silent)  # refused, or closed after the timeout
-    wait_until(lambda: status(client) == 200)
+        for connection in silent[-20:]:
+            connection.sendall(sent)
+        assert [client.get("/livez").status_code for _ in range(40)] == [200] * 40
+        assert silent[0].recv(1) == b""  # the oldest made room
+
+
+def test_a_client_that_sends_nothing_is_disconnected(client, monkeypatch):
+    monkeypatch.setattr(module, "_REQUEST_TIMEOUT_S", 0.2)
+    with connect(client) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_clients_that_do_not_read_their_response_do_not_lock_out_others_for_long(client, monkeypatch, service):
+    monkeypatch.setattr(module, "_RESPONSE_TIMEOUT_S", 0.5)
+    service.ready = "x" * 10_000_000  # more than the buffers of a connection hold
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connect(client)).sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        wait_until(lambda: status(client) == 200)
 
 
 def status(client) -> int | None:
@@ -109,8 +120,23 @@ def status(client) -> int | None:
         return client.get("/livez").status_code
 
 
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/none"])
+def test_responses_do_not_name_the_software(client, path):
+    assert set(client.get(path).headers) == {"content-type", "content-length"}
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x00\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
+def test_the_text_of_an_error_is_our_own(client, sent):
+    with connect(client) as other:
+        other.sendall(sent)
+        received = b"".join(iter(lambda: other.recv(1000), b""))
+    assert received.rpartition(b"\r\n\r\n")[2] in {
+        b"Bad Request\n", b"Not Implemented\n", b"HTTP Version Not Supported\n",
+    }  # fmt: skip
+
+
 def test_a_request_that_arrives_too_slowly_is_disconnected(client, monkeypatch):
-    monkeypatch.setattr(module, "_CLIENT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(module, "_REQUEST_TIMEOUT_S", 0.5)
     with connect(client) as slow:
         slow.settimeout(0.1)
         wait_until(lambda: is_closed_after_sending(slow))

@@ -1,7 +1,9 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from vinegrape_server.host.http import HttpResponse
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
+from vinegrape_server.torchserve.own_requests import OwnRequests
 
 # As TorchServe 0.12 writes them, with its trailing commas
 TORCHSERVE_TEXT = """\
@@ -14,9 +16,6 @@ Requests2XX{Level="Host",Hostname="vm",} 4.0
 # TYPE ts_inference_requests_total counter
 ts_inference_requests_total{model_name="vinegrape",model_version="default",hostname="vm",} 3.0
 ts_inference_requests_total{model_name="vinegrape",model_version="1b75607327bf",hostname="vm",} 2.0
-# HELP ts_queue_latency_microseconds Torchserve prometheus counter metric with unit: Microseconds
-# TYPE ts_queue_latency_microseconds counter
-ts_queue_latency_microseconds{model_name="vinegrape",model_version="default",hostname="vm",} 2500000.0
 # HELP WorkerLoadTime Torchserve prometheus gauge metric with unit: Milliseconds
 # TYPE WorkerLoadTime gauge
 WorkerLoadTime{WorkerName="W-9000",Level="Host",Hostname="vm",} 750.0
@@ -36,7 +35,7 @@ GPUMemoryUsed{Level="Host",DeviceId="1",Hostname="vm",} 1.0
 @pytest.fixture
 def registry() -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(TorchServeMetrics(lambda: TORCHSERVE_TEXT))
+    registry.register(TorchServeMetrics(lambda: TORCHSERVE_TEXT, OwnRequests()))
     return registry
 
 
@@ -45,7 +44,6 @@ def registry() -> CollectorRegistry:
     [
         ("ts_http_responses_total", {"status": "2xx"}, 4),
         ("ts_inference_requests_total", {}, 5),
-        ("ts_queue_latency_seconds_total", {}, 2.5),
         ("ts_worker_load_time_seconds", {"worker": "W-9000"}, 0.75),
         ("ts_worker_load_time_seconds", {"worker": "W-9001"}, 0.5),
         ("ts_host_cpu_utilization_ratio", {}, 0.5),
@@ -68,8 +66,30 @@ def test_without_a_response_there_are_no_metrics():
         raise ConnectionRefusedError
 
     registry = CollectorRegistry()
-    registry.register(TorchServeMetrics(refuse))
+    registry.register(TorchServeMetrics(refuse, OwnRequests()))
     assert generate_latest(registry) == b""
+
+
+def test_the_servers_own_requests_are_subtracted():
+    own, registry = OwnRequests(), CollectorRegistry()
+    registry.register(TorchServeMetrics(lambda: TORCHSERVE_TEXT, own))
+    own.count(lambda: HttpResponse(200, b""), prediction=True)
+    own.count(lambda: HttpResponse(200, b""))
+    assert registry.get_sample_value("ts_inference_requests_total") == 5 - 1
+    assert registry.get_sample_value("ts_http_responses_total", {"status": "2xx"}) == 4 - 2
+
+
+def test_counters_do_not_decrease_while_an_own_request_is_in_flight():
+    """It is subtracted before TorchServe counts it."""
+    own, registry = OwnRequests(), CollectorRegistry()
+    registry.register(TorchServeMetrics(lambda: TORCHSERVE_TEXT, own))
+
+    def send() -> HttpResponse:
+        assert registry.get_sample_value("ts_inference_requests_total") == 5
+        return HttpResponse(200, b"")
+
+    assert registry.get_sample_value("ts_inference_requests_total") == 5
+    own.count(send, prediction=True)
 
 
 def test_every_series_is_unique(registry):

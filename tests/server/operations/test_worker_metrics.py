@@ -56,9 +56,19 @@ def start(tmp_path):
         worker.process.stdout.close()
 
 
-def values(folder) -> dict[str, float]:
+@pytest.fixture
+def metrics(tmp_path) -> WorkerMetrics:
+    return WorkerMetrics(tmp_path)
+
+
+@pytest.fixture
+def registry(metrics) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(folder))
+    registry.register(metrics)
+    return registry
+
+
+def values(registry) -> dict[str, float]:
     return {
         "Ak": registry.get_sample_value("vinegrape_predictions_total", {"label": "Ak"}),
         "Nazli": registry.get_sample_value("vinegrape_predictions_total", {"label": "Nazli"}),
@@ -76,33 +86,32 @@ def expected(ak, nazli, ready) -> dict[str, float | None]:
     }  # fmt: skip
 
 
-def test_workers_are_summed_and_ended_ones_stay_counted(tmp_path, start):
+def test_workers_are_summed_and_ended_ones_stay_counted(registry, start):
     first, second = start(), start()
     for label in ("Ak", "Ak", "Nazli"):
         first.count(label)
     second.count("Nazli")
-    assert values(tmp_path) == expected(2, 2, ready=2)
+    assert values(registry) == expected(2, 2, ready=2)
     first.kill()
-    assert values(tmp_path) == expected(2, 2, ready=1)
+    assert values(registry) == expected(2, 2, ready=1)
     second.count("Ak")
-    assert values(tmp_path) == expected(3, 2, ready=1)
+    assert values(registry) == expected(3, 2, ready=1)
     second.kill()
-    assert values(tmp_path) == expected(3, 2, ready=0)
-    assert values(tmp_path) == expected(3, 2, ready=0)  # a second reading counts nothing twice
+    assert values(registry) == expected(3, 2, ready=0)
+    assert values(registry) == expected(3, 2, ready=0)  # a second reading counts nothing twice
 
 
-def test_the_files_of_ended_workers_are_removed(tmp_path, start):
-    for _ in range(3):
+def test_the_files_of_ended_workers_are_removed(registry, tmp_path, start):
+    """Their counts are in no other file: with a full disk, writing to a file of prometheus_client kills the process."""
+    for count in range(1, 4):
         worker = start()
         worker.count("Ak")
         worker.kill()
-        values(tmp_path)
-    assert values(tmp_path) == expected(3, 0, ready=0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_dead.db", "histogram_dead.db"]
+        assert values(registry) == expected(count, 0, ready=0)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_gauge_sums_the_running_workers(tmp_path, start):
-    metrics = WorkerMetrics(tmp_path)
+def test_a_gauge_sums_the_running_workers(metrics, start):
     assert metrics.gauge("vinegrape_workers_ready") == 0
     first, second = start(), start()
     first.count("Ak")
@@ -112,9 +121,26 @@ def test_a_gauge_sums_the_running_workers(tmp_path, start):
     assert metrics.gauge("vinegrape_workers_ready") == 1
 
 
-def test_ended_workers_are_counted(tmp_path, start):
-    registry = CollectorRegistry()
-    registry.register(WorkerMetrics(tmp_path))
+def test_the_gauges_of_each_worker(metrics, start):
+    first, second = start(), start()
+    first.count("Ak")
+    second.count("Ak")
+    gauges = metrics.gauges_by_process()
+    assert set(gauges) == {first.process.pid, second.process.pid}
+    assert gauges[first.process.pid]["vinegrape_workers_ready"] == 1
+    assert gauges[first.process.pid]["vinegrape_batch_finished_seconds"] == 0
+
+
+def test_gauges_of_single_workers_are_not_published(registry, start):
+    """Each new worker would add series."""
+    start().count("Ak")
+    published = {metric.name for metric in registry.collect()}
+    assert "vinegrape_workers_ready" in published
+    assert not any(name.startswith("vinegrape_batch_started") for name in published)
+    assert not any(name.startswith("vinegrape_batch_finished") for name in published)
+
+
+def test_ended_workers_are_counted(registry, start):
     for deaths in range(3):
         assert registry.get_sample_value("vinegrape_worker_deaths_total") == deaths
         worker = start()
@@ -122,22 +148,20 @@ def test_ended_workers_are_counted(tmp_path, start):
         worker.kill()
 
 
-def test_an_empty_file_is_skipped(tmp_path, start):
+def test_an_empty_file_is_skipped(registry, tmp_path, start):
     """prometheus_client first creates an empty file. Its process may be killed before the file grows."""
     worker, dead = start(), start()
     worker.count("Ak")
     dead.kill()
-    values(tmp_path)
+    values(registry)
     for pid in (os.getpid(), dead.process.pid):
         (tmp_path / f"counter_{pid}.db").touch()
         (tmp_path / f"gauge_livesum_{pid}.db").touch()
-    assert values(tmp_path) == expected(1, 0, ready=1)
+    assert values(registry) == expected(1, 0, ready=1)
     assert (tmp_path / f"counter_{os.getpid()}.db").exists()
     assert not (tmp_path / f"counter_{dead.process.pid}.db").exists()
 
 
-def test_gauges_are_0_without_workers(tmp_path):
-    registry = CollectorRegistry()
-    registry.register(WorkerMetrics(tmp_path))
+def test_gauges_are_0_without_workers(registry):
     assert registry.get_sample_value("vinegrape_workers_ready") == 0
     assert registry.get_sample_value("vinegrape_batches_in_progress") == 0

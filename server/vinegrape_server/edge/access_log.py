@@ -1,0 +1,144 @@
+"""The access log: one line of JSON per request of a client, and the metrics that are counted from it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, TextIO
+
+from prometheus_client import Counter, Histogram, Metric
+from prometheus_client.registry import Collector
+
+from vinegrape_server.host.console import write_console
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+_CHUNK_BYTES = 1 << 16
+_CLIENT_CLOSED = "client_closed"
+_CLIENT_CLOSED_STATUS = 499  # nginx's number; the client has left, so no status was sent
+_NO_SERVER = "<NOSRV>"
+_GRPC_STATUS = {
+    "3": "INVALID_ARGUMENT",
+    "7": "PERMISSION_DENIED",
+    "8": "RESOURCE_EXHAUSTED",
+    "12": "UNIMPLEMENTED",
+    "14": "UNAVAILABLE",
+    "16": "UNAUTHENTICATED",
+}
+
+
+class AccessLog(Collector):
+    """Reads HAProxy's log, counts each request in exactly one series, and writes one line for it.
+
+    Args:
+        output: where the lines are written; None to count only.
+    """
+
+    def __init__(self, output: TextIO | None) -> None:
+        self._output = output
+        self._responses = Counter(
+            "vinegrape_responses",
+            "Responses of the edge to REST clients, and its refusals of gRPC calls, by the status that the client got; "
+            "error is the type in the body. The gateway counts the gRPC calls that it has received. Status 499 with "
+            "error client_closed: the client left before its response",
+            ["transport", "status", "error"],
+            registry=None,
+        )
+        self._queue = Histogram(
+            "vinegrape_edge_queue_seconds",
+            "Seconds that REST requests waited in the edge's queue for TorchServe",
+            buckets=_SECONDS,
+            registry=None,
+        )
+        self._total = Histogram(
+            "vinegrape_edge_request_seconds",
+            "Seconds from the first byte of a REST request to the last byte of its response, its upload included",
+            buckets=_SECONDS,
+            registry=None,
+        )
+        self._threads: list[threading.Thread] = []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        for metric in (self._responses, self._queue, self._total):
+            yield from metric.collect()
+
+    def follow(self, stream: IO[bytes]) -> None:
+        """Read the log of one HAProxy process in a thread, until the process ends."""
+        thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Wait for the last line of every process, but at most this long for each."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Count and write some of HAProxy's lines."""
+        entries = [entry for line in lines if (entry := _entry(line)) is not None]
+        for entry in entries:
+            self._count(entry)
+        if self._output:
+            text = "".join(json.dumps(_public(entry), separators=(",", ":")) + "\n" for entry in entries)
+            write_console(text, self._output)
+
+    def _read(self, stream: IO[bytes]) -> None:
+        """Read large parts: one system call and one write for all lines that have arrived."""
+        rest = b""
+        with stream:
+            while chunk := stream.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.add(lines)
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        if entry["transport"] == "grpc":
+            reached_gateway = entry["server"] != _NO_SERVER and not entry["error"]
+            if not reached_gateway and entry["error"] != _CLIENT_CLOSED:
+                status = _GRPC_STATUS.get(entry["grpc_status"], "UNKNOWN")
+                self._responses.labels("grpc", status, entry["error"]).inc()
+            return
+        self._responses.labels("rest", entry["status"], entry["error"]).inc()
+        self._total.observe(max(entry["total_ms"], 0) / 1000)
+        if entry["queue_ms"] is not None:
+            self._queue.observe(entry["queue_ms"] / 1000)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Read one line of HAProxy; None for a line that is not JSON, such as a warning."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    # HAProxy writes "-" for a variable that is not set
+    entry: dict[str, Any] = {name: "" if value == "-" else value for name, value in fields.items()}
+    entry["transport"] = entry["transport"] or "rest"
+    if _client_left(entry):
+        entry["status"], entry["error"] = _CLIENT_CLOSED_STATUS, _CLIENT_CLOSED
+    elif entry["status"] == 400 and not entry["error"] and entry["server"] == _NO_SERVER:
+        entry["error"] = "bad_request"  # HAProxy could not parse the head
+    elif entry["status"] == 408 and not entry["error"]:
+        entry["error"] = "upload_timeout"
+    waited, service = entry.pop("Tw"), entry.pop("Tr")
+    # A request with its own deadline waits behind the private entry, which reports the time in a header
+    inside = int(entry["queue_ms"] or 0)
+    entry["queue_ms"] = None if waited < 0 else waited + inside
+    entry["service_ms"] = None if service < 0 else service - inside
+    entry["total_ms"] = entry.pop("Ta")
+    return entry
+
+
+def _client_left(entry: dict[str, Any]) -> bool:
+    """Return whether the client closed its connection before it got a response: see HAProxy's termination states."""
+    return str(entry["termination"])[0] == "C" and str(entry["termination"])[1:2] in ("R", "Q", "C", "H")
+
+
+def _public(entry: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "traceparent", "client", "key", "transport", "method", "path", "status", "error")
+    numbers = ("bytes_in", "bytes_out", "queue_ms", "service_ms", "total_ms", "termination")
+    time = datetime.datetime.fromtimestamp(entry["time"] / 1000, datetime.UTC)
+    return {
+        "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        **{name: entry[name] for name in (*names, *numbers)},
+    }

@@ -1,0 +1,178 @@
+"""The process of the edge."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, cast
+
+from vinegrape_handler.errors import SettingError
+from vinegrape_server.edge import configuration
+from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.errors import ServeError
+from vinegrape_server.host.console import write_console
+from vinegrape_server.host.processes import die_with_parent
+from vinegrape_server.plan import Plan
+
+_POLL_S = 0.02
+_RELOAD_TIMEOUT_S = 10
+_LOG_END_S = 5
+_ADMIN_TIMEOUT_S = 2
+_PIPE_BYTES = 1 << 20  # some 2,000 lines
+
+
+class EdgeProcess:
+    """A HAProxy that starts at construction. As a context manager it kills HAProxy at the end.
+
+    Args:
+        plan: what is served.
+        haproxy: the program.
+        folder: the folder of the instance, filled by `configuration.prepare`.
+        log: reads HAProxy's log.
+
+    Attributes:
+        pid: process id; a reload changes it.
+    """
+
+    def __init__(self, plan: Plan, haproxy: Path, folder: Path, log: AccessLog) -> None:
+        self._plan, self._haproxy, self._folder, self._log = plan, haproxy, folder, log
+        self._old: list[subprocess.Popen[bytes]] = []  # processes that finish their requests after a reload
+        self._watched = self._fingerprint()
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the HAProxy that accepts connections."""
+        return self._process.pid
+
+    def __enter__(self) -> EdgeProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def is_running(self) -> bool:
+        """Return whether HAProxy runs."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Check that HAProxy runs.
+
+        Raises:
+            ServeError: it has ended.
+        """
+        code = self._process.poll()
+        if code is not None:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise ServeError(f"HAProxy {how}.")
+
+    def restart(self) -> None:
+        """Start HAProxy again after it has ended."""
+        self._process = self._start()
+
+    def files_changed(self) -> bool:
+        """Return whether the files of keys and certificate differ from those of the last start or reload."""
+        return self._fingerprint() != self._watched
+
+    def reload(self) -> bool:
+        """Read the files of keys and certificate again, without closing a connection or refusing one.
+
+        A new HAProxy takes the listening sockets over, and the old one finishes its requests.
+
+        Returns:
+            False if the files are not valid; then the old HAProxy continues, and the reason is logged.
+        """
+        self._watched = self._fingerprint()
+        self._old = [process for process in self._old if process.poll() is None]
+        try:
+            configuration.prepare(self._plan, self._haproxy, self._folder)
+        except SettingError as error:
+            write_console(f"vinegrape: The edge keeps its keys and its certificate. {error}\n", sys.stderr)
+            return False
+        old = self._process
+        before = self._admin_socket()
+        new = self._start("-x", configuration.ADMIN_SOCKET, "-sf", str(old.pid))
+        deadline = time.monotonic() + _RELOAD_TIMEOUT_S
+        while self._admin_socket() == before and new.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if new.poll() is not None:
+            write_console("vinegrape: HAProxy could not reload; the old process continues.\n", sys.stderr)
+            return False
+        self._old.append(old)
+        self._process = new
+        return True
+
+    def stop_gracefully(self) -> None:
+        """Accept no new connections, and close each connection after its next response; HTTP/2 gets a GOAWAY.
+
+        HAProxy goes on until `kill`, and idle connections stay open. HAProxy's soft stop, SIGUSR1, would also close the
+        private entry, which requests with a deadline of their own and gRPC calls still need.
+        """
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(_ADMIN_TIMEOUT_S)
+            admin.connect(configuration.admin(self._folder).host)
+            admin.sendall(b"shutdown frontend public\n")
+            admin.recv(1)  # HAProxy responds when it has closed the port
+
+    def kill(self) -> None:
+        """End HAProxy at once, those that finish their requests after a reload too."""
+        for process in (self._process, *self._old):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+        self._log.wait_for_end(_LOG_END_S)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(  # noqa: S603
+            [*configuration.command(self._haproxy), *options],
+            env=configuration.environment(self._plan),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the terminal does not reach it
+            preexec_fn=die_with_parent,
+        )
+        log, errors = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
+        # HAProxy drops log lines while the pipe is full
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._log.follow(log)
+        threading.Thread(target=_forward_alerts, args=(errors,), daemon=True).start()
+        return process
+
+    def _admin_socket(self) -> int:
+        """Return a number that changes when another process listens on the admin socket."""
+        try:
+            return Path(configuration.admin(self._folder).host).stat().st_ino
+        except OSError:
+            return 0
+
+    def _fingerprint(self) -> list[tuple[int, ...]]:
+        """Return what changes if a watched file is written or replaced; a missing file has an empty tuple."""
+        found: list[tuple[int, ...]] = []
+        for path in configuration.watched_files(self._plan.settings):
+            try:
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:
+                found.append(())
+            else:
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return found
+
+
+def _forward_alerts(stream: IO[bytes]) -> None:
+    """Log HAProxy's errors, without its notices and warnings of every start and stop."""
+    with stream:
+        for line in stream:
+            text = line.decode(errors="replace")
+            if "[ALERT]" in text:
+                write_console(f"vinegrape: HAProxy: {configuration.first_alert(text)}\n", sys.stderr)
