@@ -36,6 +36,8 @@ from vinegrape_handler.weights import BACKENDS
 from vinegrape_loadtests.bench.report import edge_table
 from vinegrape_loadtests.bench.report import report as benchmark_report
 from vinegrape_loadtests.bench.results import Results
+from vinegrape_loadtests.chaos.report import markdown as fault_table
+from vinegrape_loadtests.chaos.row import Report
 from vinegrape_server import settings as server_settings
 from vinegrape_server.operations.metrics import ModelInfo, ResidentMemory
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
@@ -45,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
 EVALUATION = ROOT / "docs" / "model" / "evaluation.json"
 COMPARISON = ROOT / "docs" / "model" / "comparison.json"
+FAULTS = ROOT / "docs" / "reliability.json"
 BENCHMARK = ROOT / "docs" / "performance" / "bench.json"
 
 # int8 kernels of different processors give slightly different probabilities
@@ -440,12 +443,18 @@ def benchmark() -> str:
     return benchmark_report(_benchmark()) + "\n"
 
 
+def faults() -> str:
+    """The results of the faults."""
+    return fault_table(Report.read(FAULTS))
+
+
 PARTS = {
     "answer": Part(answer, same_answer),
     "comparison": Part(comparison),
     "confusion": Part(confusion),
     "edge": Part(edge),
     "errors": Part(errors),
+    "faults": Part(faults),
     "invalid-image": Part(invalid_image),
     "limits": Part(limits),
     "machine": Part(machine),

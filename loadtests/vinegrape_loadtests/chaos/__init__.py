@@ -1,0 +1,1 @@
+"""`vinegrape chaos`: faults of clients, of processes and of the machine, each tried on a running server."""
