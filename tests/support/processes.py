@@ -12,7 +12,9 @@ from vinegrape_server.host.processes import die_with_parent, find_workers
 
 STOP_S = 30  # much longer than any program needs to end; limits the time of a failing test
 
-_SERVER_WORDS = ("vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker")
+_SERVER_WORDS = (
+    "vinegrape serve", "org.pytorch.serve.ModelServer", "model_service_worker", "vinegrape_server.gateway",
+)  # fmt: skip
 # Descendants by the process id of their program. psutil no longer finds them once the program is killed.
 _families: defaultdict[int, set[psutil.Process]] = defaultdict(set)
 
@@ -67,7 +69,16 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def java(process: subprocess.Popen[str]) -> psutil.Process:
     """The Java process of a running `vinegrape serve`."""
-    (child,) = psutil.Process(process.pid).children()
+    return _child(process, "org.pytorch.serve.ModelServer")
+
+
+def gateway(process: subprocess.Popen[str]) -> psutil.Process:
+    """The gRPC gateway of a running `vinegrape serve`."""
+    return _child(process, "vinegrape_server.gateway")
+
+
+def _child(process: subprocess.Popen[str], word: str) -> psutil.Process:
+    (child,) = (child for child in psutil.Process(process.pid).children() if word in command_line(child))
     return child
 
 
