@@ -27,7 +27,7 @@ QUICK := not live and not trains and not tools and not nightly
 PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help serve check test test-all lint types quick format docs constraints evaluate model images loadtest bench clean
+.PHONY: help serve check test test-all lint types quick format docs proto constraints evaluate model images loadtest bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,12 @@ format: $(LINT)/installed ## Format the code and mend what ruff can mend
 
 docs: $(DEV)/installed ## Write the generated parts of README and docs
 	$(DEV)/bin/python docs/generate.py $(ARGS)
+
+proto: $(DEV)/installed ## Generate the gateway's messages from clients/inference.proto
+	generated=$$(mktemp -d) && \
+	$(DEV)/bin/python -m grpc_tools.protoc -I. --python_out=$$generated --pyi_out=$$generated clients/inference.proto && \
+	cp $$generated/clients/inference_pb2.py $$generated/clients/inference_pb2.pyi server/vinegrape_server/gateway/ && \
+	rm -r $$generated
 
 constraints: $(DEV)/installed ## Pin the versions of all packages again, in constraints.txt; ARGS=--upgrade takes newer ones
 	CUSTOM_COMPILE_COMMAND='make constraints' $(DEV)/bin/pip-compile --quiet --all-extras --strip-extras \

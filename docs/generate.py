@@ -25,7 +25,8 @@ import click
 import yaml
 from prometheus_client import Metric
 
-from vinegrape_handler.errors import RequestError
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED
+from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
 from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
@@ -121,6 +122,9 @@ class _Context:
     def set_response_content_type(self, idx: int, value: str) -> None:
         pass
 
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        pass
+
 
 @cache
 def _response(file: str) -> dict[str, Any]:
@@ -174,10 +178,11 @@ def invalid_image() -> str:
 
 def errors() -> str:
     """The table of all errors that a request or an image can get."""
-    kinds = sorted(RequestError.__subclasses__(), key=lambda error: (error.status, error.type))
+    senders = {**dict.fromkeys(WORKER_ERRORS, "worker"), **dict.fromkeys(REFUSALS, "edge or gateway")}
+    kinds = sorted(senders, key=lambda error: (error.status, error.type))
     return _table(
-        ["status", "`type`", "meaning"],
-        [[error.status, f"`{error.type}`", _first_line(error)] for error in kinds],
+        ["status", "`type`", "meaning", "sent by"],
+        [[error.status, f"`{error.type}`", _first_line(error), senders[error]] for error in kinds],
     )
 
 
@@ -199,7 +204,7 @@ def settings() -> str:
 def limits() -> str:
     """The table of the settings that limit a request."""
     fields = {name: field for name, (_, field) in server_settings.fields().items() if name.startswith("max_image")}
-    fields["max_instances"] = server_settings.fields()["max_instances"][1]
+    fields |= {name: server_settings.fields()[name][1] for name in ("max_instances", "worker_memory_mb")}
     rows = [[_option(name), f"{field.default:,}", field.metadata["meaning"]] for name, field in fields.items()]
     return _table(["option of `vinegrape serve`", "default", "meaning"], rows)
 
@@ -228,7 +233,8 @@ def _metrics() -> Iterator[Metric]:
     with tempfile.TemporaryDirectory() as folder:
         collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ResidentMemory(os.getpid())]
         server = [metric for collector in collectors for metric in collector.collect()]
-    yield from workers.values()
+    # Only the supervisor reads these
+    yield from (metric for name, metric in workers.items() if name not in (BATCH_STARTED.name, BATCH_FINISHED.name))
     yield from (metric for metric in server if metric.name not in workers)
     yield from TorchServeMetrics(_torchserve_metrics).collect()
 

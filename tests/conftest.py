@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("VINEGRAPE_SHARED", ROOT.parent / "shared"))
 ALL = os.environ.get("VINEGRAPE_TESTS") == "all"
+DATA_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,6 +74,13 @@ def no_server_left_running() -> Iterator[None]:
     command_lines = [processes.command_line(server) for server in servers]
     processes.kill(servers)
     assert not command_lines, "A test left these processes running"
+
+
+@pytest.fixture(autouse=True)
+def memory_is_not_limited() -> Iterator[None]:
+    """Remove the limit that the handler sets when a test loads a model in this process."""
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, DATA_LIMIT)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vinegrape_handler.deadline import check_deadline
 from vinegrape_handler.decode import Limits, decode, open_image
-from vinegrape_handler.errors import InferenceFailed, RequestError
+from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
@@ -23,6 +24,22 @@ Probabilities: TypeAlias = NDArray[np.float32]
 """The probabilities of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
 
 _logger = logging.getLogger(__name__)
+
+
+class TimedImage(NamedTuple):
+    """An image that is not decoded after a deadline.
+
+    Attributes:
+        data: the encoded image.
+        deadline: Unix time in seconds.
+    """
+
+    data: bytes
+    deadline: float
+
+
+EncodedImage: TypeAlias = bytes | TimedImage | RequestError
+"""An encoded image. An error takes the place of an image that could not be read."""
 
 
 class Classifier:
@@ -57,11 +74,11 @@ class Classifier:
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
 
-    def classify(self, images: Sequence[bytes | RequestError]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
         """Classify a batch. An invalid image gets its own error and does not affect the others.
 
         Args:
-            images: N encoded images. An error takes the place of an image that could not be read.
+            images: N encoded images.
 
         Returns:
             N results in the order of the images. An error among the images is returned as it is.
@@ -78,16 +95,21 @@ class Classifier:
             return 0
         return width * height
 
-    def _prepare(self, image: bytes | RequestError) -> NDArray[np.uint8] | RequestError:
+    def _prepare(self, image: EncodedImage) -> NDArray[np.uint8] | RequestError:
         """Decode and resize one image to uint8 [S, S, 3], or return its error."""
         if isinstance(image, RequestError):
             return image
         try:
+            if isinstance(image, TimedImage):
+                check_deadline(image.deadline)
+                image = image.data
             side = self.metadata.input_size
             with self._time_decode():
                 return resize(decode(image, self._limits, side), side, self.metadata.interpolation)
         except RequestError as error:
             return error
+        except MemoryError:
+            return TooLarge(NEEDS_MEMORY)
 
     def _infer(self, images: list[NDArray[np.uint8]]) -> list[Probabilities | RequestError]:
         """Run the network on images of uint8 [S, S, 3], up to `call_size` at a time."""

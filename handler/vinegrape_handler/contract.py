@@ -20,6 +20,7 @@ DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a requ
 # Response header of every response that the handler has made: the error's type, or "none". TorchServe's own errors have
 # none, which is how the edge and the gateway recognise them. The edge removes it.
 ERROR_HEADER = "x-vinegrape-error"
+NO_ERROR = "none"
 
 SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 
@@ -36,6 +37,9 @@ class GaugeName(NamedTuple):
 
 WORKERS_READY = GaugeName("vinegrape_workers_ready", "Running workers that have passed their self-check")
 BATCHES_IN_PROGRESS = GaugeName("vinegrape_batches_in_progress", "Batches that workers are processing")
+# Times of each worker, by process id. They are seconds of CLOCK_MONOTONIC, which is the same for all processes.
+BATCH_STARTED = GaugeName("vinegrape_batch_started_seconds", "When a worker's current batch started (0: it has none)")
+BATCH_FINISHED = GaugeName("vinegrape_batch_finished_seconds", "When a worker's last batch was finished (0: none yet)")
 
 
 class SelfCheckAnswer(NamedTuple):

@@ -66,10 +66,13 @@ class NoImage(RequestError):
 
 
 class TooLarge(RequestError):
-    """The request has too many bytes, pixels or instances."""
+    """The request has too many bytes, pixels or instances, or needs too much memory."""
 
     status = 413
     type = "too_large"
+
+
+NEEDS_MEMORY = "The image needs more memory than the server allows. Send a smaller image."
 
 
 class UnsupportedFormat(RequestError):
@@ -158,3 +161,7 @@ class Unavailable(Refused):
 
     status = 503
     type = "unavailable"
+
+
+WORKER_ERRORS = tuple(error for error in RequestError.__subclasses__() if error is not Refused)
+REFUSALS = tuple(Refused.__subclasses__())

@@ -15,11 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from vinegrape_handler import answer
-from vinegrape_handler.classifier import Classifier, Probabilities
-from vinegrape_handler.contract import SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage
+from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.decode import Limits
-from vinegrape_handler.errors import ArchiveError, InferenceFailed, RequestError, SettingError, TooLarge
-from vinegrape_handler.memory import retain_freed_memory
+from vinegrape_handler.errors import (
+    NEEDS_MEMORY,
+    ArchiveError,
+    DeadlineExceeded,
+    InferenceFailed,
+    RequestError,
+    SettingError,
+    TooLarge,
+)
+from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import load_network
@@ -45,6 +54,9 @@ class BatchContext(Protocol):
     def set_response_content_type(self, idx: int, value: str) -> None:
         """Set the content type of response `idx`."""
 
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Set a header of response `idx`."""
+
 
 class Response(NamedTuple):
     """The response to one request.
@@ -52,10 +64,16 @@ class Response(NamedTuple):
     Attributes:
         body: becomes JSON.
         error: the error that the request as a whole got, if any. It determines the status.
+        is_counted: whether the metrics count the request; not so for a self-check.
     """
 
     body: dict[str, Any]
     error: RequestError | None = None
+    is_counted: bool = True
+
+
+def _error_response(error: RequestError) -> Response:
+    return Response(answer.error_body(error), error)
 
 
 class Handler:
@@ -72,7 +90,7 @@ class Handler:
     """
 
     def initialize(self, context: BatchContext) -> None:
-        """Load the model that TorchServe has unpacked, and run its self-check.
+        """Load the model that TorchServe has unpacked, run its self-check, and limit the memory of this process.
 
         Raises:
             SettingError: a setting is invalid.
@@ -81,7 +99,12 @@ class Handler:
         _configure_logging()
         retain_freed_memory("worker")
         try:
-            self._load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
+            properties = context.system_properties
+            self._load(Path(properties["model_dir"]), properties.get("gpu_id"))
+            # torch and CUDA reserve far more memory than they use
+            if self.settings.worker_memory_mb or not (self._on_gpu or self.backend == "torchscript"):
+                limit_memory(self.settings, properties.get("batch_size") or 1, self._network_bytes)
+            self.metrics.workers_ready.set(1)
         except Exception as error:
             _logger.error("%s%s", START_FAILED, " ".join(str(error).split()) or repr(error))
             raise
@@ -96,20 +119,18 @@ class Handler:
         Returns:
             N response bodies in JSON, in the order of the requests.
         """
-        with self.metrics.batches_in_progress.track_inprogress():
+        with self.metrics.time_batch():
             start = time.perf_counter()
             headers = [context.get_all_request_header(index) for index in range(len(data))]
-            requests = [self._read(row, row_headers) for row, row_headers in zip(data, headers, strict=True)]
-            results = self._classify_requests(requests)
-            responses = [self._respond(*pair) for pair in zip(requests, results, strict=True)]
+            responses = self._process(data, headers)
             bodies = [_write(response, context, index) for index, response in enumerate(responses)]
             seconds = time.perf_counter() - start
-            for request, row_headers, response in zip(requests, headers, responses, strict=True):
-                if not (isinstance(request, Request) and request.kind == "self_check"):
+            for row_headers, response in zip(headers, responses, strict=True):
+                if response.is_counted:
                     self.metrics.count_request(transport(row_headers), response.error, seconds)
         return bodies
 
-    def classify(self, images: Sequence[bytes | RequestError]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
         """Classify all images of a batch; see `Classifier.classify`.
 
         Every image of a request passes through this method, once per batch. Images of the self-check do not. A subclass
@@ -123,38 +144,60 @@ class Handler:
         self._self_check_token = os.environ.get(SELF_CHECK_VARIABLE, "")
         self.metadata = Metadata.read(folder)
         device = _choose_device(self.settings, gpu)
-        on_gpu = device != "cpu"
+        self._on_gpu = on_gpu = device != "cpu"
         self.backend = choose_backend(self.settings.backend, available_backends(folder), on_gpu)
         network = load_network(folder, self.backend, self.settings, device)
         limits = Limits.of(self.settings)
         # The self-check has its own classifier without metrics, because it is not counted.
         self._self_check_classifier = Classifier(self.metadata, network, limits)
         self._self_check_folder = folder / SELF_CHECK_FOLDER
+        before = data_bytes()
         self._self_check(self.metadata.self_check)
+        # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
+        self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
         self.metrics = Metrics(self.metadata.classes)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
         self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)
-        self.metrics.workers_ready.set(1)
 
     def _self_check(self, checks: Sequence[SelfCheck]) -> None:
         run_self_check(self._self_check_classifier, self._self_check_folder, self.backend, checks)
+
+    def _process(self, rows: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]) -> list[Response]:
+        """Return the responses to the requests of a batch. If the handler itself fails, its response is an error."""
+        try:
+            requests = [self._read(*pair) for pair in zip(rows, headers, strict=True)]
+            results = self._classify_requests(requests, [read_deadline(row_headers) for row_headers in headers])
+            return [self._respond(*pair) for pair in zip(requests, results, strict=True)]
+        except Exception as error:
+            if len(rows) > 1:  # the other requests of the batch must not fail with the one that is the reason
+                return [self._process([row], [row_headers])[0] for row, row_headers in zip(rows, headers, strict=True)]
+            if isinstance(error, MemoryError):
+                return [_error_response(TooLarge(NEEDS_MEMORY))]
+            _logger.exception("The handler failed on a request.")
+            return [_error_response(InferenceFailed("The server failed on this request. Try again."))]
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:
         try:
             request = read_request(row, headers, self.settings.max_instances, self._self_check_token)
             if request.kind == "instances":
-                self._check_total_pixels(request)
+                self._check_total_pixels(request, read_deadline(headers))
         except RequestError as error:
             return error
+        except MemoryError:
+            return TooLarge(NEEDS_MEMORY)
         return request
 
-    def _check_total_pixels(self, request: Request) -> None:
+    def _check_total_pixels(self, request: Request, deadline: float) -> None:
         """Reject instances that would take too long to decode.
 
         TorchServe would otherwise replace the worker, and all requests of the batch would fail.
         """
-        total = sum(self.classifier.pixels(image) for image in request.images if isinstance(image, bytes))
+        total = 0
+        for image in request.images:
+            check_deadline(deadline)
+            if isinstance(image, bytes):
+                total += self.classifier.pixels(image)
         if total > self.settings.max_image_pixels:
             raise TooLarge(
                 f"The instances have {total} pixels to decode together; at most {self.settings.max_image_pixels} are "
@@ -162,23 +205,30 @@ class Handler:
             )
 
     def _classify_requests(
-        self, requests: Sequence[Request | RequestError]
+        self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]
     ) -> list[list[Probabilities | RequestError]]:
         """Classify the images of all requests at once. Return one list of results per request."""
-        images = [request.images if isinstance(request, Request) else () for request in requests]
+        images = [
+            [TimedImage(image, due) if isinstance(image, bytes) else image for image in request.images]
+            if isinstance(request, Request)
+            else []
+            for request, due in zip(requests, deadlines, strict=True)
+        ]
         results = iter(self.classify([image for of_request in images for image in of_request]))
         return [list(islice(results, len(of_request))) for of_request in images]
 
     def _respond(self, request: Request | RequestError, results: list[Probabilities | RequestError]) -> Response:
         """Build the response to one request from the results of its images."""
         if isinstance(request, RequestError):
-            return Response(answer.error_body(request), request)
+            return _error_response(request)
         match request.kind:
             case "image":
                 (result,) = results
                 return Response(self._body(result), result if isinstance(result, RequestError) else None)
             case "instances":
-                return Response({"predictions": [self._body(result) for result in results]})
+                bodies = [self._body(result) for result in results]
+                late = next((result for result in results if isinstance(result, DeadlineExceeded)), None)
+                return _error_response(late) if late else Response({"predictions": bodies})
             case "describe":
                 return Response(answer.description(self.metadata, self.settings, self.backend))
             case "self_check":
@@ -198,9 +248,9 @@ class Handler:
         try:
             self._self_check(self.metadata.self_check[:1])
         except ArchiveError as error:
-            failed = InferenceFailed(str(error))
-            return Response(answer.error_body(failed), failed)
-        return Response(SelfCheckAnswer(os.getpid(), self.metadata.version).to_body(self.metadata.name))
+            return _error_response(InferenceFailed(str(error)))._replace(is_counted=False)
+        body = SelfCheckAnswer(os.getpid(), self.metadata.version).to_body(self.metadata.name)
+        return Response(body, is_counted=False)
 
 
 def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
@@ -218,8 +268,9 @@ def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
 
 
 def _write(response: Response, context: BatchContext, index: int) -> bytes:
-    """Set the status and content type of response `index`, and encode its body."""
+    """Set the status and headers of response `index`, and encode its body."""
     context.set_response_content_type(index, answer.CONTENT_TYPE)
+    context.set_response_header(index, ERROR_HEADER, response.error.type if response.error else NO_ERROR)
     if response.error:
         status = response.error.status
         context.set_response_status(status, http.HTTPStatus(status).phrase, index)
@@ -234,5 +285,15 @@ def _configure_logging() -> None:
     """
     logging.getLogger().setLevel(logging.WARNING)
     if not _logger.handlers:
-        _logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_OneLine())
+        _logger.addHandler(handler)
         _logger.propagate = False
+
+
+class _OneLine(logging.Formatter):
+    """Writes a record and its traceback in one line, so that a request cannot fill the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, see `logging.Formatter.format`."""
+        return " | ".join(line.strip() for line in super().format(record).splitlines())

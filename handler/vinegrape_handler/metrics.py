@@ -7,12 +7,16 @@ the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
-from vinegrape_handler.errors import Refused, RequestError
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, BATCHES_IN_PROGRESS, WORKERS_READY
+from vinegrape_handler.errors import WORKER_ERRORS, RequestError, SettingError
 
 # One image takes 5 to 20 ms. The smallest bucket is for an image that fails at once, the largest for a request of 32
 # photos.
@@ -23,9 +27,9 @@ _SECONDS = (
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
-
-# The errors that a worker can respond with
-_ERRORS = tuple(error for error in RequestError.__subclasses__() if error is not Refused)
+# prometheus_client writes the metrics of a process to one file of each of these kinds
+_FILES = ("counter", "histogram", "gauge_livesum", "gauge_liveall")
+_FILE_BYTES = 1 << 16
 
 
 class Metrics:
@@ -33,9 +37,13 @@ class Metrics:
 
     Args:
         classes: names of the classes, which are the labels of the predictions.
+
+    Raises:
+        SettingError: there is not enough space for the files of the metrics.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
+        _reserve_files(classes)
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
             "vinegrape_requests",
@@ -70,7 +78,21 @@ class Metrics:
         )
         self.batches_in_progress = Gauge(*BATCHES_IN_PROGRESS, multiprocess_mode="livesum", registry=registry)
         self.workers_ready = Gauge(*WORKERS_READY, multiprocess_mode="livesum", registry=registry)
+        self.batch_started = Gauge(*BATCH_STARTED, multiprocess_mode="liveall", registry=registry)
+        self.batch_finished = Gauge(*BATCH_FINISHED, multiprocess_mode="liveall", registry=registry)
         self._create_series(classes)
+
+    @contextlib.contextmanager
+    def time_batch(self) -> Iterator[None]:
+        """Record that a batch is in progress while the block runs, when it started, and when it was finished."""
+        self.batch_started.set(time.monotonic())
+        self.batches_in_progress.inc()
+        try:
+            yield
+        finally:
+            self.batches_in_progress.dec()
+            self.batch_started.set(0)
+            self.batch_finished.set(time.monotonic())
 
     def count_request(self, transport: str, error: RequestError | None, seconds: float) -> None:
         """Count one request.
@@ -98,9 +120,31 @@ class Metrics:
         """Create every known label combination with value 0, so that Prometheus sees the first event as an increase."""
         for transport in ("rest", "grpc"):
             self.requests.labels(transport, 200, "")
-            for error in _ERRORS:
+            for error in WORKER_ERRORS:
                 self.requests.labels(transport, error.status, error.type)
-        for kind in ("", *(error.type for error in _ERRORS)):
+        for kind in ("", *(error.type for error in WORKER_ERRORS)):
             self.images.labels(kind)
         for label in classes:
             self.predictions.labels(label)
+
+
+def _reserve_files(classes: Sequence[str]) -> None:
+    """Create this process's files with all their disk space.
+
+    prometheus_client creates files without disk space and maps them into memory. On a full disk the first write would
+    end the process by the signal SIGBUS.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return
+    size = _FILE_BYTES + sum(256 + 6 * len(name) for name in classes)  # JSON needs up to 6 bytes per character
+    for kind in _FILES:
+        path = Path(folder, f"{kind}_{os.getpid()}.db")
+        try:
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise SettingError(
+                f"Cannot reserve {size} bytes for the metrics in {folder}: {error.strerror}. Free some space, or set "
+                "TMPDIR to another folder."
+            ) from error

@@ -1,28 +1,30 @@
-"""Parse the input of one TorchServe request."""
+"""Parse one request: find the images in what TorchServe passes to the handler."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vinegrape_handler.contract import SELF_CHECK_HEADER
-from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
+from vinegrape_handler import forms
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.deadline import check_deadline, read_deadline
+from vinegrape_handler.decode import has_signature
+from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
+from vinegrape_handler.instances import FORM, parse_json, read_instances
 
-# TorchServe passes a raw REST body as `body`. The other names are those of form fields and of gRPC inputs.
+# TorchServe passes a raw body as `body`. The other names are those of form fields.
 IMAGE_FIELDS = ("body", "data", "image", "file")
 
 _JSON = "application/json"
+_URLENCODED = "application/x-www-form-urlencoded"
 
-# No supported image format starts with a brace.
-_JSON_OBJECT = re.compile(rb"\s*\{")
+# No supported image format starts with a brace, or with a byte order mark and a brace (UTF-8, UTF-16).
+_JSON_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{|\xff\xfe\{|\xfe\xff\0\{")
 
-_INSTANCES_FORM = '{"instances": [{"b64": "..."}]}'
+_HOW_TO_SEND = "Send the image as the body (curl -T leaf.jpg URL), or as the form field data, image or file."
 
 
 @dataclass(frozen=True)
@@ -46,41 +48,127 @@ def read_request(
     """Parse one request.
 
     Args:
-        row: TorchServe's inputs by name: a raw body, form fields or gRPC inputs.
-        headers: the request's headers, with names in any case. A gRPC request has none.
+        row: TorchServe's inputs by name: a raw body, or form fields. Fields with the same name are a list.
+        headers: the request's headers, with names in any case.
         max_instances: maximum images in one JSON request.
         self_check_token: value of the header that requests a self-check. If empty, self-checks are disabled.
 
     Raises:
-        BadRequest, NoImage, TooLarge: the request as a whole is invalid.
+        BadRequest, NoImage, TooLarge, UnsupportedFormat: the request as a whole is invalid.
+        DeadlineExceeded: its deadline has passed.
     """
-    value = next((row[name] for name in IMAGE_FIELDS if row.get(name)), None)
-    if isinstance(value, bytearray | bytes):
-        if not (_JSON_OBJECT.match(value) or _text_headers(headers).get("content-type", "").startswith(_JSON)):
-            return Request("image", (bytes(value),))
-        value = _parse_json(value)
-    if isinstance(value, dict):
-        return Request("instances", _read_instances(value, max_instances))
-    if value is not None:  # JSON that is not an object, or a text that TorchServe has decoded
-        raise BadRequest(f"The body is neither an image nor JSON of the form {_INSTANCES_FORM}.")
     if self_check_token and _requests_self_check(headers, self_check_token):
-        return Request("self_check")
+        return Request("self_check")  # whatever its body is
+    check_deadline(read_deadline(headers))
+    # The edge labels each body as octet-stream for TorchServe, and passes the client's content type on
+    passed_on = headers.get(CONTENT_TYPE_HEADER, "")
+    if passed_on and row.get("body") and _is_form(row["body"], passed_on):
+        fields = forms.read_form(row["body"], passed_on, IMAGE_FIELDS)
+        if not fields:
+            raise NoImage("The form has no field with an image. Its name must be data, image or file.")
+        return _read_value(_only_one(fields), "", max_instances)
+    fields = [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
+    if fields:
+        return _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(
-        "The request carries no image. Send it as the body (curl -T leaf.jpg URL), as the form field "
-        "data, image or file, or as the gRPC input data. GET with 'Accept: application/json' describes the model."
+        "The request carries no image. Send it as the body (curl -T leaf.jpg URL), as the form field data, image or "
+        "file, or as the gRPC input data. GET with 'Accept: application/json' describes the model."
     )
 
 
 def transport(headers: Mapping[str, Any]) -> Literal["rest", "grpc"]:
-    """Return how a request arrived. TorchServe passes text headers only for REST."""
-    return "rest" if any(isinstance(value, str) for value in headers.values()) else "grpc"
+    """Return how a request arrived."""
+    return "grpc" if headers.get(TRANSPORT_HEADER) == "grpc" else "rest"
+
+
+def _values(value: Any) -> list[Any]:
+    """Return the values that TorchServe passes under one name, without empty ones."""
+    if isinstance(value, list) and all(isinstance(item, bytes) for item in value):
+        return [item for item in value if item]
+    return [value] if value else []
+
+
+def _only_one(fields: list[tuple[str, Any]]) -> Any:
+    """Return the value of the only field.
+
+    Raises:
+        BadRequest: there are several fields.
+    """
+    if len(fields) > 1:
+        names = " and ".join(name for name, _ in fields)
+        raise BadRequest(
+            f"The request has {len(fields)} images, in the fields {names}. Send one image per form, or several as the "
+            f"JSON {FORM}."
+        )
+    return fields[0][1]
+
+
+def _is_form(body: bytes, content_type: str) -> bool:
+    return _media_type(content_type) == forms.MEDIA_TYPE and not _has_own_format(body)
+
+
+def _has_own_format(body: bytes | bytearray) -> bool:
+    """Return whether a body is an image or JSON, which many clients send with a wrong content type."""
+    return has_signature(body) or _JSON_OBJECT.match(body) is not None
+
+
+def _read_value(value: Any, content_type: str, max_instances: int) -> Request:
+    """Read an image, or the images of a JSON object.
+
+    Args:
+        value: a body or the content of a form field; TorchServe's own worker passes JSON as parsed.
+        content_type: of a body; it decides only if the body is neither an image nor a JSON object. May be empty.
+        max_instances: maximum images in one JSON request.
+    """
+    if isinstance(value, bytearray | bytes):
+        if has_signature(value):
+            return Request("image", (bytes(value),))
+        if not (_JSON_OBJECT.match(value) or _is_json(content_type)):
+            _check_content_type(content_type)
+            return Request("image", (bytes(value),))  # the decoder names the supported formats
+        value = parse_json(value, max_instances)
+    if isinstance(value, dict):
+        return Request("instances", read_instances(value, max_instances))
+    raise BadRequest(f"The body is neither an image nor JSON of the form {FORM}.")
+
+
+def _check_content_type(content_type: str) -> None:
+    """Check the content type of a body that is neither an image nor a JSON object.
+
+    Raises:
+        BadRequest, UnsupportedFormat: the content type explains why the body cannot be read.
+    """
+    media_type = _media_type(content_type)
+    if media_type == _URLENCODED:
+        raise BadRequest(
+            f"The content type {_URLENCODED} is for forms that contain text only, and this body is neither an image "
+            f"nor JSON. {_HOW_TO_SEND}"
+        )
+    # Without the edge, TorchServe has parsed forms
+    if media_type.startswith(("multipart/", "message/")) and media_type != forms.MEDIA_TYPE:
+        raise UnsupportedFormat(f"The content type {media_type[:80]} is not supported. {_HOW_TO_SEND}")
+
+
+def _media_type(content_type: str) -> str:
+    """Return a content type in lower case without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = _media_type(content_type)
+    return media_type == _JSON or media_type.endswith("+json")
+
+
+def _content_type(headers: Mapping[str, Any]) -> str:
+    return _text_headers(headers).get("content-type", "")
 
 
 def _requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
+    sent = headers.get(SELF_CHECK_HEADER)
     # compare_digest takes the same time for every wrong token, so the time does not reveal the right one
-    return hmac.compare_digest(_text_headers(headers).get(SELF_CHECK_HEADER, "").encode(), token.encode())
+    return isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
 
 
 def _requests_description(headers: Mapping[str, Any]) -> bool:
@@ -97,31 +185,3 @@ def _requests_description(headers: Mapping[str, Any]) -> bool:
 def _text_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return the request's headers by lower-case name, without the dictionaries that TorchServe adds per input."""
     return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-
-
-def _parse_json(body: bytes | bytearray) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"The JSON cannot be read: {error}") from error
-
-
-def _read_instances(body: Mapping[str, Any], max_instances: int) -> tuple[bytes | RequestError, ...]:
-    instances = body.get("instances")
-    if not isinstance(instances, list):
-        raise BadRequest(f'The JSON has no list "instances"; it must be {_INSTANCES_FORM}.')
-    if not instances:
-        raise NoImage('The list "instances" is empty.')
-    if len(instances) > max_instances:
-        raise TooLarge(f"The request has {len(instances)} instances; at most {max_instances} are accepted.")
-    return tuple(_read_instance(instance) for instance in instances)
-
-
-def _read_instance(instance: Any) -> bytes | RequestError:
-    text = instance.get("b64") if isinstance(instance, dict) else None
-    if not isinstance(text, str):
-        return BadRequest('The instance must be {"b64": "..."}, with the image in base64.')
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        return BadRequest(f"The instance's b64 is not valid base64: {error}")

@@ -44,10 +44,16 @@ class WorkerSettings:
         50_000_000, "maximum pixels (width times height) of one image, and of all images in one JSON request together"
     )
     max_instances: int = setting(32, "maximum images in one JSON request")
+    worker_memory_mb: int = setting(
+        0,
+        "maximum memory of one worker in MB; a request that needs more gets status 413 (0: enough for the largest "
+        "request that the other limits allow, and no limit with torchscript or on a GPU)",
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, threads=1, decode_threads=0, max_image_bytes=1, max_image_pixels=1, max_instances=1)
+        check_at_least(self, worker_memory_mb=0)
         if self.max_image_pixels > PILLOW_MAX_PIXELS:
             raise SettingError(
                 f"max_image_pixels is {self.max_image_pixels}; it must be at most {PILLOW_MAX_PIXELS}, "

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
+from vinegrape_server.gateway import process as gateway_process
+from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
-from vinegrape_server.host.http import reachable
+from vinegrape_server.host.http import Address, reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
@@ -36,20 +38,31 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     check_ports(settings)
     with instance_folder() as folder:
         configuration.prepare(plan, folder)
+        rest = Address(settings.host_of("rest_port"), settings.rest_port)
         with (
             Supervisor(plan, java, folder) as supervisor,
+            GatewayProcess(
+                gateway_process.options(plan, rest),
+                gateway_process.environment(folder / configuration.METRICS_FOLDER),
+                folder,
+            ) as gateway,
             serve_operations(
                 settings.operations_host,
                 settings.operations_port,
                 supervisor.why_not_live,
-                supervisor.why_not_ready,
+                lambda: (
+                    supervisor.why_not_ready() or ("" if gateway.is_listening() else "the gRPC gateway is not running")
+                ),
                 make_registry(plan, supervisor.pid, supervisor.worker_metrics, supervisor.client),
             ),
         ):
             if supervisor.wait_until_ready(stop):
+                gateway.check()
                 write_console(banner(plan), sys.stdout)
                 supervisor.watch(stop)
             write_console("Stopping.\n", sys.stdout)
+            gateway.stop_gracefully()
+            gateway.wait(stop, settings.drain_timeout_s)
             supervisor.stop(stop)
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from tests.support.metadata import METADATA
 from vinegrape_handler import answer, errors
-from vinegrape_handler.errors import RequestError
 from vinegrape_handler.settings import WorkerSettings
 
 
@@ -41,6 +40,15 @@ def test_the_number_of_probabilities_must_be_the_number_of_classes():
         (errors.UnsupportedFormat, 415, "unsupported_format"),
         (errors.BrokenImage, 422, "broken_image"),
         (errors.InferenceFailed, 503, "inference_failed"),
+        (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+        (errors.Unauthorized, 401, "unauthorized"),
+        (errors.Forbidden, 403, "forbidden"),
+        (errors.NotFound, 404, "not_found"),
+        (errors.MethodNotAllowed, 405, "method_not_allowed"),
+        (errors.UploadTimeout, 408, "upload_timeout"),
+        (errors.RateLimited, 429, "rate_limited"),
+        (errors.Overloaded, 429, "overloaded"),
+        (errors.Unavailable, 503, "unavailable"),
     ],
 )
 def test_an_error_has_code_type_and_message(error, code, type_):
@@ -49,8 +57,12 @@ def test_an_error_has_code_type_and_message(error, code, type_):
 
 
 def test_the_table_above_has_every_request_error():
-    assert {error.__name__ for error in RequestError.__subclasses__()} == {
-        "BadRequest", "NoImage", "TooLarge", "UnsupportedFormat", "BrokenImage", "InferenceFailed",
+    assert {error.__name__ for error in errors.WORKER_ERRORS} == {
+        "BadRequest", "NoImage", "TooLarge", "UnsupportedFormat", "BrokenImage", "InferenceFailed", "DeadlineExceeded",
+    }  # fmt: skip
+    assert {error.__name__ for error in errors.REFUSALS} == {
+        "Unauthorized", "Forbidden", "NotFound", "MethodNotAllowed", "UploadTimeout", "RateLimited", "Overloaded",
+        "Unavailable",
     }  # fmt: skip
 
 

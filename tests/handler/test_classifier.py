@@ -1,15 +1,31 @@
 import dataclasses
+import resource
+import struct
+import subprocess
+import sys
 import threading
+import time
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.images import encode, grey
+from tests.support.images import encode, grey, png
 from tests.support.metadata import METADATA
-from vinegrape_handler.classifier import Classifier
+from vinegrape_handler.classifier import Classifier, TimedImage
 from vinegrape_handler.decode import Limits
-from vinegrape_handler.errors import BadRequest, BrokenImage, InferenceFailed, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.errors import (
+    BadRequest,
+    BrokenImage,
+    DeadlineExceeded,
+    InferenceFailed,
+    NoImage,
+    TooLarge,
+    UnsupportedFormat,
+)
+from vinegrape_handler.memory import data_bytes
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 LIMITS = Limits(max_bytes=10_000, max_pixels=10_000)
@@ -149,3 +165,68 @@ def test_pixels_are_those_of_the_decoded_image():
     assert classifier(TwicePlusOne()).pixels(grey(1, side=20)) == 400
     assert classifier(TwicePlusOne()).pixels(jpeg) == 12 * 8  # scaled to an eighth, which is at least twice 4 x 4
     assert classifier(TwicePlusOne()).pixels(b"no image") == 0
+
+
+@pytest.mark.parametrize("decode_threads", [1, 4])
+def test_an_image_is_not_decoded_after_its_deadline(decode_threads):
+    now = time.time()
+    images = [TimedImage(grey(1), now + 3600), TimedImage(grey(2), now - 1), grey(4), TimedImage(b"no image", now - 1)]
+    expected = [3, DeadlineExceeded, 9, DeadlineExceeded]
+    assert values(classifier(TwicePlusOne(), decode_threads).classify(images)) == expected
+
+
+# Memory. The limit is set in a process of its own, which must not end: the resizer would end it
+
+
+def images_that_need_memory() -> dict[str, bytes]:
+    square, side = Image.new("RGBA", (4000, 4000)), 4000
+    return {
+        "png": encode(square, "PNG"),
+        "webp": encode(square, "WEBP", lossless=True, method=0, quality=0),
+        "tiff": encode(square, "TIFF", compression="tiff_deflate", tiffinfo={278: side}),
+        "16 bits": png(side, side, 16, 0, (b"\0" + bytes(2 * side)) * side),
+        "large tile": tiff_with_a_tile(side=8000),
+        "rows": png(1, 5_000_000, 8, 0, bytes(2 * 5_000_000)),
+        "columns": png(5_000_000, 1, 8, 0, bytes(1 + 5_000_000)),
+    }
+
+
+def tiff_with_a_tile(side: int) -> bytes:
+    """A compressed grey TIFF of 16 x 16 pixels in one tile, which is larger than the image."""
+    tile = zlib.compress(bytes(side * side))
+    tags = [  # number, type (3: 16 bits, 4: 32 bits), count, value
+        (256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+        (322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, 8 + 2 + 10 * 12 + 4), (325, 4, 1, len(tile)),
+    ]  # fmt: skip
+    return b"II*\0" + struct.pack("<IH", 8, 10) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4) + tile
+
+
+def classify_with_little_memory(*files: str) -> None:
+    """Write the type of each file's result, with 60 MB in addition to what the process has."""
+    limits = Limits(max_bytes=20_000_000, max_pixels=20_000_000)
+    metadata = dataclasses.replace(METADATA, input_size=320, interpolation="bicubic")
+    classifier = Classifier(metadata, TwicePlusOne(), limits)
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + 60_000_000,) * 2)
+    for file in files:
+        (result,) = classifier.classify([Path(file).read_bytes()])
+        sys.stdout.write(f"{type(result).__name__}\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit counts allocated memory only on Linux")
+def test_an_image_that_needs_too_much_memory_is_too_large(tmp_path):
+    images = images_that_need_memory()
+    small = {"half": broken_png(), "grey": grey(4)}
+    files = []
+    for name, data in {**images, **small}.items():
+        files.append(tmp_path / name)
+        files[-1].write_bytes(data)
+    code = f"from {__name__} import classify_with_little_memory as run; import sys; run(*sys.argv[1:])"
+    result = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    types = dict(zip([file.name for file in files], result.stdout.split(), strict=True))
+    assert types == {**dict.fromkeys(images, "TooLarge"), "half": "BrokenImage", "grey": "ndarray"}
+
+
+def broken_png() -> bytes:
+    data = encode(Image.new("RGB", (200, 200)), "PNG")
+    return data[: len(data) // 2]

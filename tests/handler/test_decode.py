@@ -397,3 +397,13 @@ def test_a_large_jpeg_is_scaled_by_its_decoder_to_at_least_twice_the_side(side, 
 
 def test_a_small_jpeg_keeps_its_size():
     assert pixels(encode(gradient(100, 90), "JPEG"), side=64).shape == (90, 100, 3)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": Image.Exif().tobytes()}], ids=["lossy", "lossless", "extended"]
+)
+def test_the_size_of_a_webp_is_checked_before_pillow_allocates_it(options):
+    data = encode(gradient(300, 200), "WEBP", **options)
+    assert decode(data, Limits(10**6, 60_000), 16).size == (300, 200)
+    with pytest.raises(TooLarge, match="has 300 x 200 pixels; at most 59999"):
+        decode(data[:60], Limits(10**6, 59_999), 16)

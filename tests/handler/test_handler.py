@@ -2,9 +2,11 @@
 
 import base64
 import dataclasses
+import itertools
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import START_FAILED
+from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, START_FAILED, TRANSPORT_HEADER
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -58,7 +60,10 @@ def handle(handler, *rows, headers=None) -> tuple[list, list[int]]:
     """Process a batch. Return the bodies and the statuses."""
     context = batch_context("", len(rows), headers=headers)
     bodies = [json.loads(body) for body in handler.handle(list(rows), context)]
-    assert {context.get_response_content_type(index) for index in range(len(rows))} == {"application/json"}
+    for index, body in enumerate(bodies):
+        error = body["error"]["type"] if "error" in body else "none"
+        headers = {"content-type": "application/json", ERROR_HEADER: error}
+        assert context.get_response_headers(index) == headers
     return bodies, [context.get_response_status(index)[0] for index in range(len(rows))]
 
 
@@ -137,6 +142,67 @@ def test_an_error_of_the_network_is_status_503(handler, monkeypatch):
     bodies, statuses = handle(handler, {"body": grey(1)}, {"body": b"no image"})
     assert statuses == [503, 415]
     assert bodies[0]["error"]["type"] == InferenceFailed.type
+
+
+def test_a_request_on_which_the_handler_fails_does_not_fail_the_others_of_its_batch(model_dir, capsys):
+    class Fails(Handler):
+        def classify(self, images):
+            if any(image.data == b"fail" for image in images):
+                raise ValueError("requested\nby the test")
+            if any(image.data == b"exhaust" for image in images):
+                raise MemoryError
+            return super().classify(images)
+
+    handler = Fails()
+    handler.initialize(batch_context(model_dir))
+    rows = ({"body": solid(RED)}, {"body": b"fail"}, {"body": b"exhaust"}, {"body": solid(BLUE)})
+    bodies, statuses = handle(handler, *rows)
+    assert statuses == [200, 503, 413, 200]
+    assert_prediction(bodies[0], RED)
+    assert_prediction(bodies[3], BLUE)
+    assert [body["error"]["type"] for body in bodies[1:3]] == ["inference_failed", "too_large"]
+    assert counted_requests(handler) == {
+        ("rest", "200", ""): 2, ("rest", "503", "inference_failed"): 1, ("rest", "413", "too_large"): 1,
+    }  # fmt: skip
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("The handler failed on a request. | Traceback")
+    assert line.endswith("| ValueError: requested | by the test")
+
+
+# Deadlines
+
+
+def deadline_in(seconds: float) -> dict[str, str]:
+    return {DEADLINE_HEADER: str(int((time.time() + seconds) * 1000))}
+
+
+def test_a_request_whose_deadline_has_passed_is_not_classified(model_dir):
+    handler = start(model_dir)
+    for body in (solid(RED), b"no image", instances(b64(solid(RED)), b64(b"no image"))):
+        (body,), (status,) = handle(handler, {"body": body}, headers=deadline_in(-1))
+        assert (status, body["error"]["type"]) == (504, "deadline_exceeded")
+    assert counted_requests(handler) == {("rest", "504", "deadline_exceeded"): 3}
+    assert value(handler, "vinegrape_decode_seconds_count") == 0
+
+
+@pytest.mark.parametrize("headers", [deadline_in(3600), {DEADLINE_HEADER: "soon"}])
+def test_a_request_before_its_deadline_or_with_a_malformed_one_is_classified(handler, headers):
+    (body,), _ = handle(handler, {"body": solid(RED)}, headers=headers)
+    assert_prediction(body, RED)
+
+
+def test_a_deadline_that_passes_between_the_images_of_a_request_ends_it(model_dir, monkeypatch):
+    """A clock that counts how often it was read replaces the time."""
+    handler, reads = start(model_dir), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: float(next(reads)))
+    # Read once for the request, four times for the sizes of the images, and then before each image is decoded
+    three = instances(*[b64(solid(RED))] * 4)
+    (body,), (status,) = handle(handler, {"body": three}, headers={DEADLINE_HEADER: "6500"})
+    assert (status, body["error"]["type"]) == (504, "deadline_exceeded")
+    assert value(handler, "vinegrape_decode_seconds_count") == 2
+    assert value(handler, "vinegrape_images_total", error="") == 2
+    assert value(handler, "vinegrape_images_total", error="deadline_exceeded") == 2
+    assert counted_requests(handler) == {("rest", "504", "deadline_exceeded"): 1}
 
 
 def test_instances_with_too_many_pixels_together_are_rejected(model_dir, monkeypatch):
@@ -271,7 +337,7 @@ def test_every_request_and_image_is_counted_once(model_dir):
     handler = start(model_dir)
     three = instances(b64(solid(RED)), b64(solid(BLACK)), b64(BROKEN), {"b64": "?"})
     handle(handler, {"body": solid(RED)}, {"body": b"no image"}, {"body": three}, headers={"Host": "here"})
-    handle(handler, {"data": solid(BLACK)}, {}, headers={"data": {"content-type": ""}})
+    handle(handler, {"data": solid(BLACK)}, {}, headers={TRANSPORT_HEADER: "grpc"})
     handle(handler, {}, headers=DESCRIBE)
     assert counted_requests(handler) == {
         ("rest", "200", ""): 3,  # one image, the instances, the description
@@ -293,17 +359,32 @@ def test_every_request_and_image_is_counted_once(model_dir):
     assert value(handler, "vinegrape_batches_in_progress") == 0
 
 
-def test_a_batch_is_in_progress_while_the_network_runs(model_dir, monkeypatch):
+BATCH_GAUGES = ("batches_in_progress", "batch_started_seconds", "batch_finished_seconds")
+
+
+def batch_gauges(handler) -> list[float | None]:
+    return [value(handler, f"vinegrape_{name}") for name in BATCH_GAUGES]
+
+
+def test_the_gauges_of_a_batch_while_the_network_runs_and_after_it(model_dir, monkeypatch):
     handler, values = start(model_dir), []
     network = handler.classifier._network
 
-    def record_gauge(batch):
-        values.append(value(handler, "vinegrape_batches_in_progress"))
+    def record_gauges(batch):
+        values.extend(batch_gauges(handler))
         return network(batch)
 
-    monkeypatch.setattr(handler.classifier, "_network", record_gauge)
+    assert batch_gauges(handler) == [0, 0, 0]
+    monkeypatch.setattr(handler.classifier, "_network", record_gauges)
+    before = time.monotonic()
     handle(handler, {"body": solid(RED)})
-    assert values == [1]
+    after = time.monotonic()
+    in_progress, started, finished = values
+    assert (in_progress, finished) == (1, 0)
+    assert before <= started
+    in_progress, idle, finished = batch_gauges(handler)
+    assert (in_progress, idle) == (0, 0)
+    assert started <= finished <= after
 
 
 # A self-check of a running worker
@@ -318,7 +399,7 @@ def test_a_self_check_runs_the_network_and_is_not_counted(model_dir, monkeypatch
         handler._self_check_classifier, "_network", lambda batch: (calls.append(len(batch)), network(batch))[1]
     )
     assert value(handler, "vinegrape_workers_ready") == 1
-    (body,), (status,) = handle(handler, {}, headers={"X-Vinegrape-Self-Check": "secret", "content-length": "0"})
+    (body,), (status,) = handle(handler, {}, headers={"x-vinegrape-self-check": "secret", "content-length": "0"})
     assert status == 200
     assert body == {"worker": os.getpid(), "model": {"name": "vinegrape", "version": "tiny"}}
     assert calls == [1]
@@ -332,7 +413,7 @@ def test_a_self_check_needs_the_token(model_dir, monkeypatch, token):
     monkeypatch.setenv("VINEGRAPE_SELF_CHECK", token)
     handler = start(model_dir)
     for wrong in ("", "1", "secrät"):
-        _, (status,) = handle(handler, {}, headers={"X-Vinegrape-Self-Check": wrong})
+        _, (status,) = handle(handler, {}, headers={"x-vinegrape-self-check": wrong})
         assert status == 400
     assert counted_requests(handler) == {("rest", "400", "no_image"): 3}
 

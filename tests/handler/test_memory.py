@@ -1,8 +1,9 @@
-"""Page faults of a process that frees and reallocates blocks, with and without `retain_freed_memory`.
+"""Memory of real processes.
 
-Ratios are compared, because a kernel that uses huge pages counts fewer faults in all cases.
+Page faults are compared as ratios, because a kernel that uses huge pages counts fewer faults in all cases.
 """
 
+import json
 import subprocess
 import sys
 
@@ -45,3 +46,61 @@ def test_a_worker_reuses_small_blocks():
 
 def test_a_worker_returns_large_blocks():
     assert page_faults("worker", 40) > 5 * page_faults("training", 40)
+
+
+# The limit of the process in MB, then the result of each allocation
+LIMITED = """
+import json, sys
+from vinegrape_handler.memory import data_bytes, limit_memory
+from vinegrape_handler.settings import WorkerSettings
+batch_size, network_mb, sizes, settings = json.loads(sys.argv[1])
+used = data_bytes()
+results = [(limit_memory(WorkerSettings(**settings), batch_size, network_mb * 10**6) - used) // 10**6]
+for size in sizes:
+    try:
+        results.append(len(bytearray(size * 10**6)))
+    except MemoryError:
+        results.append("MemoryError")
+print(json.dumps(results))
+"""
+
+
+def limited(batch_size=1, network_mb=0, sizes=(), **settings) -> list:
+    arguments = json.dumps([batch_size, network_mb, sizes, settings])
+    result = subprocess.run([sys.executable, "-c", LIMITED, arguments], capture_output=True, text=True, timeout=60)
+    if result.returncode:
+        raise RuntimeError(result.stderr.splitlines()[-1])
+    return json.loads(result.stdout)
+
+
+def test_the_automatic_limit_grows_with_the_largest_request():
+    small = {"max_image_pixels": 10**6, "max_image_bytes": 10**6}
+    assert limited(**small) == [128 + 21 + int(1.5 * 3)]
+    assert limited(batch_size=4, **small) == [128 + 21 + int(1.5 * 9)]
+    assert limited(**small, decode_threads=3) == [128 + 3 * 21 + int(1.5 * 3)]
+    assert limited(network_mb=100, **small) == [100 + 128 + 21 + int(1.5 * 3)]
+
+
+def test_more_memory_than_the_limit_is_a_memory_error_and_the_process_goes_on():
+    limit, *results = limited(sizes=[2000, 1000, 1300, 1000])
+    assert limit == 128 + 21 * 50 + 3 * 30
+    assert results == ["MemoryError", 10**9, "MemoryError", 10**9]
+
+
+def test_the_limit_can_be_set():
+    _, *results = limited(worker_memory_mb=500, sizes=[500, 200])
+    assert results == ["MemoryError", 2 * 10**8]
+
+
+def test_a_limit_that_is_too_small_is_reported():
+    with pytest.raises(RuntimeError, match=r"worker_memory_mb is 300, .* Set it to at least \d{3}"):
+        limited(worker_memory_mb=300, network_mb=300)
+
+
+def test_a_lower_limit_of_the_system_is_kept():
+    code = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (900 * 10**6,) * 2)\n" + LIMITED
+    arguments = json.dumps([1, 0, [1000, 100], {}])
+    result = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, timeout=60)
+    limit, *results = json.loads(result.stdout)
+    assert limit < 900
+    assert results == ["MemoryError", 10**8]

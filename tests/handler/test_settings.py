@@ -20,9 +20,10 @@ def test_every_setting_is_read_from_its_variable():
         "VINEGRAPE_MAX_IMAGE_BYTES": "4",
         "VINEGRAPE_MAX_IMAGE_PIXELS": "5",
         "VINEGRAPE_MAX_INSTANCES": "6",
+        "VINEGRAPE_WORKER_MEMORY_MB": "7",
     }
     settings = WorkerSettings.from_environment(environment)
-    assert settings == WorkerSettings("torchscript", "cuda", "fp16", 2, 3, 4, 5, 6)
+    assert settings == WorkerSettings("torchscript", "cuda", "fp16", 2, 3, 4, 5, 6, 7)
     assert settings.to_environment() == environment
 
 
@@ -50,7 +51,14 @@ def test_an_invalid_choice_is_reported_with_the_valid_ones(name, allowed):
 
 @pytest.mark.parametrize(
     ("name", "minimum"),
-    [("threads", 1), ("decode_threads", 0), ("max_image_bytes", 1), ("max_image_pixels", 1), ("max_instances", 1)],
+    [
+        ("threads", 1),
+        ("decode_threads", 0),
+        ("max_image_bytes", 1),
+        ("max_image_pixels", 1),
+        ("max_instances", 1),
+        ("worker_memory_mb", 0),
+    ],
 )
 def test_a_value_below_the_minimum_is_reported(name, minimum):
     WorkerSettings(**{name: minimum})

@@ -1,5 +1,6 @@
 """The same image gets the same answer, no matter how a request contains it."""
 
+import base64
 import json
 import socket
 from http.client import HTTPResponse
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.support.images import encode
 from tests.support.payloads import instances
 from tests.support.tiny_archive import CLASSES, RED
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, ERROR_HEADER
 
 IMAGE = encode(Image.new("RGB", (8, 8), RED), "PNG")
 # 3 / 4 for Ak, and 0.6 / 4 and 0.4 / 4 for the last two classes: see tests/support/tiny_archive.py
@@ -25,6 +27,7 @@ ANSWER = {
 def test_the_fields_of_an_answer(tiny_server):
     response = tiny_server.post(IMAGE)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.headers[ERROR_HEADER] == "none"
     answer = response.json()
     assert answer == ANSWER
     assert list(answer) == ["label", "probability", "probabilities", "model"]
@@ -52,6 +55,37 @@ def test_a_form_field(tiny_server, name):
 def test_a_form_field_among_others(tiny_server):
     form = {"comment": (None, "from the garden"), "image": ("leaf.png", IMAGE)}
     assert tiny_server.client.post(tiny_server.url, files=form).json() == ANSWER
+
+
+def as_the_edge_sends_it(content_type: str) -> dict[str, str]:
+    return {CONTENT_TYPE_HEADER: content_type, "content-type": "application/octet-stream"}
+
+
+@pytest.mark.parametrize("name", ["data", "image", "file"])
+def test_a_form_that_the_worker_parses(tiny_server, name):
+    """The edge does not let TorchServe see that the body is a form."""
+    form = httpx.Request("POST", "http://leaf", files={"note": (None, "a leaf"), name: ("leaf.png", IMAGE)})
+    response = tiny_server.post(form.read(), headers=as_the_edge_sends_it(form.headers["content-type"]))
+    assert (response.status_code, response.json()) == (200, ANSWER)
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"])
+def test_a_body_with_a_wrong_content_type(tiny_server, content_type):
+    """curl --data-binary and other clients label an image, or JSON, as a form."""
+    headers = as_the_edge_sends_it(content_type)
+    assert tiny_server.post(IMAGE, headers=headers).json() == ANSWER
+    assert tiny_server.post(instances(IMAGE), headers=headers).json() == {"predictions": [ANSWER]}
+
+
+def test_base64_as_clients_write_it(tiny_server):
+    texts = [
+        "data:image/png;base64," + base64.b64encode(IMAGE).decode(),
+        base64.encodebytes(IMAGE).decode(),
+        base64.encodebytes(IMAGE).decode().replace("\n", "\r\n"),
+        base64.urlsafe_b64encode(IMAGE).decode().rstrip("="),
+    ]
+    response = tiny_server.post(instances(*[{"b64": text} for text in texts]))
+    assert response.json() == {"predictions": [ANSWER] * len(texts)}
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream", None])

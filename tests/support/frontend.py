@@ -61,6 +61,7 @@ class Response(NamedTuple):
     content_type: bytes
     status: int
     phrase: bytes
+    headers: dict[bytes, bytes]
     body: bytes
 
 
@@ -79,8 +80,8 @@ class Frontend:
         responses = []
         while (length := self._integer()) != -1:
             head = (self._received.read(length), self._sized(), self._integer(), self._sized())
-            assert self._integer() == 0  # number of headers
-            responses.append(Response(*head, self._sized()))
+            headers = {self._sized(): self._sized() for _ in range(self._integer())}
+            responses.append(Response(*head, headers, self._sized()))
         return code, text, responses
 
     def end(self) -> tuple[int, str]:

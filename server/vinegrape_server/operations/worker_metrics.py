@@ -16,6 +16,7 @@ from vinegrape_handler.contract import BATCHES_IN_PROGRESS, WORKERS_READY
 from vinegrape_server.host.processes import is_running
 
 _DEAD = "dead"  # replaces the process id in a file's name
+_COUNTED = "gauge_livesum"  # a worker has several files of gauges, and exactly one of this kind
 
 
 class WorkerMetrics(Collector):
@@ -61,8 +62,8 @@ class WorkerMetrics(Collector):
                 continue
             # Rename the file first: if a later step fails, its counts are lost, but they are never added twice
             folding = path.rename(path.with_suffix(".folding"))
-            if kind.startswith("gauge"):  # each worker has exactly one such file
-                self._deaths += 1
+            if kind.startswith("gauge"):
+                self._deaths += kind == _COUNTED
             elif folding.stat().st_size:
                 _add(folding, self._folder / f"{kind}_{_DEAD}.db")
             folding.unlink()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http
 import importlib
+import json
 import logging
 import os
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +24,24 @@ from typing import Any
 from vinegrape_server.worker.protocol import LoadRequest, Reader, WireRequest, WireResponse, encode
 
 _CONNECT_TIMEOUT_S = 30
+_ERROR_HEADER = "x-vinegrape-error"  # `vinegrape_handler.contract.ERROR_HEADER`
 
 
 class BatchContext:
     """The context of one batch, for the handler: the part of `ts.context.Context` that our handler uses.
 
     Attributes:
-        system_properties: `model_dir` and `gpu_id`.
+        system_properties: `model_dir`, `gpu_id` and `batch_size`.
         statuses: status code and phrase of each response.
         content_types: content type of each response.
+        headers: further headers of each response.
     """
 
     def __init__(self, system_properties: dict[str, Any], batch: Sequence[WireRequest] = ()) -> None:
         self.system_properties = system_properties
         self.statuses = [(200, "")] * len(batch)
         self.content_types = [""] * len(batch)
+        self.headers: list[dict[str, str]] = [{} for _ in batch]
         self._batch = batch
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
@@ -49,6 +55,10 @@ class BatchContext:
     def set_response_content_type(self, idx: int, value: str) -> None:
         """Set the content type of the response to request `idx`."""
         self.content_types[idx] = value
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Set a header of the response to request `idx`."""
+        self.headers[idx][key] = value
 
 
 class Service:
@@ -68,7 +78,7 @@ class Service:
         (handler_class,) = (
             value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
         )
-        self._system_properties = {"model_dir": model.folder, "gpu_id": model.gpu}
+        self._system_properties = {"model_dir": model.folder, "gpu_id": model.gpu, "batch_size": model.batch_size}
         self._handler = handler_class()
         self._handler.initialize(BatchContext(self._system_properties))
 
@@ -77,15 +87,36 @@ class Service:
         context = BatchContext(self._system_properties, batch)
         try:
             bodies = self._handler.handle([request.inputs for request in batch], context)
-            rows = zip(batch, bodies, context.statuses, context.content_types, strict=True)
+            rows = zip(batch, bodies, context.statuses, context.content_types, context.headers, strict=True)
             responses = [
-                WireResponse(request.id, body, *status, content_type) for request, body, status, content_type in rows
+                WireResponse(request.id, body, *status, content_type, headers)
+                for request, body, status, content_type, headers in rows
             ]
-            return encode(200, "Prediction success", responses)
         except Exception as error:
-            traceback.print_exc()
-            code, message = (507, "Out of resources") if isinstance(error, MemoryError) else (503, "Prediction failed")
-            return encode(code, message, [WireResponse(request.id, b"error", code) for request in batch])
+            _log_exception()
+            responses = [_failure(request.id, error) for request in batch]
+        return encode(200, "Prediction success", responses)
+
+
+def _failure(id_: bytes, error: Exception) -> WireResponse:
+    """Build the response to a request on which the handler raised an exception, as the handler builds its own errors.
+
+    Without it TorchServe would send its own text.
+    """
+    if isinstance(error, MemoryError):
+        status, type_, message = 413, "too_large", "The request needs more memory than a worker may use."
+    else:
+        status, type_, message = 503, "inference_failed", "The server failed on this request. Try again."
+    body = {"error": {"code": status, "type": type_, "message": message}}
+    encoded = json.dumps(body, separators=(",", ":")).encode()
+    return WireResponse(
+        id_, encoded, status, http.HTTPStatus(status).phrase, "application/json", {_ERROR_HEADER: type_}
+    )
+
+
+def _log_exception() -> None:
+    """Log the exception that is being handled in one line, so that a request cannot fill the log."""
+    print(" | ".join(line.strip() for line in traceback.format_exc().splitlines()), file=sys.stderr)  # noqa: T201
 
 
 def serve_connection(connection: socket.socket) -> None:
@@ -103,9 +134,22 @@ def serve_connection(connection: socket.socket) -> None:
         code = 507 if isinstance(error, MemoryError) else 500
         connection.sendall(encode(code, f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error
+    _discard_output_of_libraries()
     connection.sendall(encode(200, "Model loaded"))
     while True:
         connection.sendall(service.respond(reader.batch()))
+
+
+def _keep_standard_error() -> None:
+    """Let `sys.stderr` write to a copy of file descriptor 2, which `_discard_output_of_libraries` does not close."""
+    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115
+
+
+def _discard_output_of_libraries() -> None:
+    """Discard what C libraries write to file descriptor 2. libtiff writes up to 130,000 lines about one image."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def main() -> None:
@@ -115,8 +159,10 @@ def main() -> None:
     parser.add_argument("--sock-name", type=Path, required=True)
     parser.add_argument("--metrics-config", help="an option of TorchServe's own workers; ignored")
     path = parser.parse_args().sock_name
-    # TorchServe discards a worker's standard output: libraries also log about the invalid images of clients
+    # Libraries log and warn about the invalid images of clients. TorchServe discards a worker's standard output
     logging.basicConfig(stream=sys.stdout)
+    warnings.simplefilter("ignore")
+    _keep_standard_error()
     with socket.socket(socket.AF_UNIX) as listener:
         path.unlink(missing_ok=True)
         listener.bind(str(path))

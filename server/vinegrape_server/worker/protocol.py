@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _LOAD, _PREDICT = b"L", b"I"
@@ -16,17 +17,22 @@ _END_OF_LIST = -1
 _INTEGER = struct.Struct("!i")
 _BUFFER_BYTES = 1 << 17  # holds most messages
 
+# TorchServe accepts forms with millions of fields, which would take gigabytes here
+_MAX_INPUTS = 64
+
 
 class LoadRequest(NamedTuple):
     """The request to load a model.
 
     Attributes:
         folder: the folder of the unpacked archive.
-        handler: the file in it that defines the handler's class.
+        batch_size: maximum requests in one batch.
+        handler: the file in the folder that defines the handler's class.
         gpu: number of the GPU to use; None for the CPU.
     """
 
     folder: str
+    batch_size: int
     handler: str
     gpu: int | None
 
@@ -38,12 +44,13 @@ class WireRequest(NamedTuple):
         id: identifies the request; its response carries the same id.
         headers: the request's headers by name, with upper and lower case as sent. Under the name of each input stands a
             dictionary of that input's headers.
-        inputs: the body under the name `body`; form fields and gRPC inputs under their own names.
+        inputs: the body under the name `body`; form fields under their own names. The value is a list if several fields
+            have the same name. Only the first fields of a form are kept, see `_MAX_INPUTS`.
     """
 
     id: bytes
     headers: dict[str, Any]
-    inputs: dict[str, bytes]
+    inputs: dict[str, bytes | list[bytes]]
 
 
 class WireResponse(NamedTuple):
@@ -54,6 +61,7 @@ class WireResponse(NamedTuple):
     status: int
     phrase: str = ""
     content_type: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Reader:
@@ -72,12 +80,12 @@ class Reader:
         self._expect(_LOAD)
         self._text()  # the model's name
         folder = self._text()
-        self._integer()  # batch size
+        batch_size = self._integer()
         handler = self._text()
         gpu = self._integer()
         self._text()  # envelope; our archives use none
         self._take(1)  # whether Pillow limits the number of pixels; the handler has its own limit
-        return LoadRequest(folder, handler, gpu if gpu >= 0 else None)
+        return LoadRequest(folder, batch_size, handler, gpu if gpu >= 0 else None)
 
     def batch(self) -> list[WireRequest]:
         """Read a batch of requests. Every message after the first is one."""
@@ -89,14 +97,20 @@ class Reader:
 
     def _request(self, id_length: int) -> WireRequest:
         id_ = bytes(self._take(id_length))
-        request_headers, headers, inputs = {}, {}, {}
+        request_headers, headers = {}, {}
+        inputs: dict[str, bytes | list[bytes]] = {}
+        number = 0
         while (length := self._integer()) != _END_OF_LIST:
             name = str(self._take(length), "utf-8")
             request_headers[name] = self._text()
         while (length := self._integer()) != _END_OF_LIST:
             name = str(self._take(length), "utf-8")
-            headers[name] = {"content-type": self._text()}
-            inputs[name] = bytes(self._take(self._integer()))
+            content_type = self._text()
+            data = self._take(self._integer())
+            number += 1
+            if number <= _MAX_INPUTS:
+                headers[name] = {"content-type": content_type}
+                _add_input(inputs, name, bytes(data))
         return WireRequest(id_, headers | request_headers, inputs)
 
     def _expect(self, command: bytes) -> None:
@@ -133,6 +147,15 @@ class Reader:
             self._end += received
 
 
+def _add_input(inputs: dict[str, bytes | list[bytes]], name: str, data: bytes) -> None:
+    """Add an input. Inputs with the same name become a list."""
+    earlier = inputs.get(name)
+    if earlier is None:
+        inputs[name] = data
+    else:
+        inputs[name] = [*earlier, data] if isinstance(earlier, list) else [earlier, data]
+
+
 def encode(code: int, message: str, responses: Iterable[WireResponse] = ()) -> bytes:
     """Encode the response to one message of the frontend.
 
@@ -148,7 +171,10 @@ def encode(code: int, message: str, responses: Iterable[WireResponse] = ()) -> b
         pieces += _sized(response.content_type.encode())
         pieces.append(integer(response.status))
         pieces += _sized(response.phrase.encode())
-        pieces.append(integer(0))  # number of headers
+        pieces.append(integer(len(response.headers)))
+        for name, value in response.headers.items():
+            pieces += _sized(name.encode())
+            pieces += _sized(value.encode())
         pieces += _sized(response.body)
     pieces.append(integer(_END_OF_LIST))
     return b"".join(pieces)

@@ -1,4 +1,5 @@
 import ast
+import http
 import json
 import os
 import subprocess
@@ -11,14 +12,22 @@ import pytest
 from tests.conftest import ROOT
 from tests.support import tiny_archive as tiny
 from tests.support.frontend import Response, batch, body_batch, connected, load_message, wire_request
+from vinegrape_handler.answer import CONTENT_TYPE, encode, error_body
+from vinegrape_handler.contract import ERROR_HEADER
+from vinegrape_handler.errors import InferenceFailed, TooLarge
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.worker import main
 
 LOADED = (200, "Model loaded", [])
 
-# Responds with the length of each body. It fails on `raise` and `exhaust`, and returns no response to `lose`.
+# Responds with the length of each body. It fails on `raise` and `exhaust`, and returns no response to `lose`. It writes
+# to standard error in every way that a library can.
 COUNTING_ENTRY = """
+import logging
+import os
+import warnings
+
 class CountingHandler:
     def initialize(self, context):
         pass
@@ -29,8 +38,13 @@ class CountingHandler:
             raise ValueError("a failing handler")
         if b"exhaust" in bodies:
             raise MemoryError("a failing handler")
+        if b"noise" in bodies:
+            os.write(2, b"noise of a C library\\n")
+            warnings.warn("noise of a Python library")
+            logging.getLogger("PIL").error("noise of a log")
         for index, body in enumerate(bodies):
             context.set_response_content_type(index, "text/plain")
+            context.set_response_header(index, "X-Body", body[:5].decode())
             if body == b"":
                 context.set_response_status(400, "Bad Request", index)
         return [b"%d" % len(body) for body in bodies if body != b"lose"]
@@ -62,12 +76,8 @@ def frontend(folder):
         yield frontend
 
 
-def response(index: int, body: bytes, status=200, phrase=b"") -> Response:
-    return Response(str(index).encode(), b"text/plain", status, phrase, body)
-
-
-def errors(code: int, requests: int) -> list[Response]:
-    return [Response(str(index).encode(), b"", code, b"", b"error") for index in range(requests)]
+def response(index: int, received: bytes, body: bytes, status=200, phrase=b"") -> Response:
+    return Response(str(index).encode(), b"text/plain", status, phrase, {b"X-Body": received}, body)
 
 
 # Batches
@@ -77,7 +87,7 @@ def test_one_failed_request_does_not_change_its_neighbours(frontend):
     assert frontend.send(body_batch(b"12345", b"", b"123")) == (
         200,
         "Prediction success",
-        [response(0, b"5"), response(1, b"0", 400, b"Bad Request"), response(2, b"3")],
+        [response(0, b"12345", b"5"), response(1, b"", b"0", 400, b"Bad Request"), response(2, b"123", b"3")],
     )
 
 
@@ -91,7 +101,7 @@ def test_a_message_may_arrive_byte_by_byte(frontend):
     message = body_batch(b"1234", b"12")
     for byte in message[:-1]:
         frontend.connection.sendall(bytes([byte]))
-    assert frontend.send(message[-1:])[2] == [response(0, b"4"), response(1, b"2")]
+    assert frontend.send(message[-1:])[2] == [response(0, b"1234", b"4"), response(1, b"12", b"2")]
 
 
 def test_the_handler_receives_inputs_headers_and_properties(tmp_path):
@@ -102,7 +112,7 @@ def test_the_handler_receives_inputs_headers_and_properties(tmp_path):
     with connected(tmp_path) as frontend:
         frontend.send(load_message(tmp_path, gpu=1))
         _, _, responses = frontend.send(batch(rest, form, grpc))
-    properties = {"model_dir": str(tmp_path), "gpu_id": 1}
+    properties = {"model_dir": str(tmp_path), "gpu_id": 1, "batch_size": 8}
     assert [ast.literal_eval(response.body.decode()) for response in responses] == [
         [properties, {"body": b"\x89PNG"}, {"body": {"content-type": "image/png"}, "Accept": "*/*", "X-Größe": "ä"}],
         [properties, {"image": b"1", "note": b"2"}, {"image": {"content-type": "image/png"}, "note": "a header"}],
@@ -122,19 +132,43 @@ def test_without_a_gpu_its_number_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "message", "logged"),
+    ("body", "error", "logged"),
     [
-        (b"raise", 503, "Prediction failed", "ValueError: a failing handler"),
-        (b"lose", 503, "Prediction failed", "ValueError: zip() argument"),
-        (b"exhaust", 507, "Out of resources", "MemoryError: a failing handler"),
+        (b"raise", InferenceFailed, "ValueError: a failing handler"),
+        (b"lose", InferenceFailed, "ValueError: zip() argument"),
+        (b"exhaust", TooLarge, "MemoryError: a failing handler"),
     ],
 )
-def test_an_exception_fails_its_batch_and_not_the_next(frontend, body, code, message, logged):
-    assert frontend.send(body_batch(b"1", body, b"1")) == (code, message, errors(code, 3))
-    assert frontend.send(body_batch(b"12")) == (200, "Prediction success", [response(0, b"2")])
+def test_an_exception_fails_its_batch_and_not_the_next(frontend, body, error, logged):
+    """The responses are like those of the handler, which the worker cannot import."""
+    code, _, responses = frontend.send(body_batch(b"1", body, b"1"))
+    assert code == 200
+    assert [response.id for response in responses] == [b"0", b"1", b"2"]
+    phrase = http.HTTPStatus(error.status).phrase.encode()
+    for item in responses:
+        assert item[1:4] == (CONTENT_TYPE.encode(), error.status, phrase)
+        assert item.headers == {ERROR_HEADER.encode(): error.type.encode()}
+        message = json.loads(item.body)["error"]["message"]
+        assert item.body == encode(error_body(error(message)))
+    assert frontend.send(body_batch(b"12"))[2] == [response(0, b"12", b"2")]
     exit_code, log = frontend.end()
     assert exit_code == 0
-    assert log.count(logged) == log.count("Traceback") == 1
+    (line,) = log.splitlines()
+    assert line.startswith("Traceback")
+    assert logged in line
+
+
+def test_libraries_cannot_write_into_the_log(frontend):
+    for _ in range(2):
+        assert frontend.send(body_batch(b"noise"))[2] == [response(0, b"noise", b"5")]
+    assert frontend.end() == (0, "")
+
+
+def test_what_libraries_write_during_the_load_is_logged(tmp_path):
+    (tmp_path / "entry.py").write_text("import os\nos.write(2, b'a reason')\n" + COUNTING_ENTRY)
+    with connected(tmp_path) as frontend:
+        assert frontend.send(load_message(tmp_path)) == LOADED
+        assert frontend.end() == (0, "a reason")
 
 
 # Start and end
@@ -262,4 +296,4 @@ def test_a_worker_imports_what_its_backend_needs(archive, backend, imported, not
     assert prediction["model"]["version"] == Metadata.read(tmp_path).version
     assert list(prediction["probabilities"].values()) == pytest.approx(tiny.probabilities(tiny.RED), abs=1e-4)
     assert imported in modules
-    assert {not_imported, "ts"}.isdisjoint(modules)
+    assert {not_imported, "ts", "multipart"}.isdisjoint(modules)
