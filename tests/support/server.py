@@ -112,7 +112,7 @@ class Live:
 
     @property
     def grpc_address(self) -> str:
-        return f"127.0.0.1:{self.ports['grpc_port']}"
+        return f"127.0.0.1:{self.grpc_port}"
 
     def call(self, content: bytes, key: str = "data") -> bytes:
         """The JSON that the gRPC call Predictions gets: the prediction, or the error in the status's details."""
