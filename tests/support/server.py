@@ -26,6 +26,7 @@ from vinegrape_server.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 PORTS = tuple(ServeSettings(edge=True).ports)
+OPTIONAL_PORTS = {"metrics_port": 0, "management_port": 0, "grpc_management_port": 0}
 START_S = 120
 
 
@@ -78,7 +79,7 @@ class Live:
 
     Attributes:
         process: the process of `vinegrape serve`.
-        ports: port numbers by the names of their settings.
+        ports: port numbers by the names of their settings, without optional ports that it does not open.
         log: the file with its output.
         edge: whether clients connect to the edge.
         client: sends requests to the port for REST.
@@ -111,14 +112,18 @@ class Live:
         return self.client.post("/predictions/vinegrape", content=content, **options)
 
     def call(self, content: bytes, key: str = "data") -> bytes:
-        """The response of the gRPC call Predictions."""
+        """The body of the gRPC call Predictions: its prediction, or the error in its details."""
         import grpc
 
         messages, services = _grpc_modules()
         with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
             stub = services.InferenceAPIsServiceStub(channel)
             request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
-            prediction: bytes = stub.Predictions(request, timeout=60).prediction
+            try:
+                prediction: bytes = stub.Predictions(request, timeout=60).prediction
+            except grpc.RpcError as error:
+                details: str = error.details()
+                return details.encode()
             return prediction
 
     def at_once(self, send: Callable[[Any], Any], values: list[Any]) -> list[Any]:
@@ -167,9 +172,9 @@ def starting(
         log: the file for its output.
         output: a file descriptor for its output instead of the file.
         environment: additional variables.
-        settings: command-line options, with underscores; by default free ports and one worker.
+        settings: command-line options, with underscores; by default free ports, no optional ports, and one worker.
     """
-    settings = {**free_ports(), "workers": 1, **settings}
+    settings = {**free_ports(), **OPTIONAL_PORTS, "workers": 1, **settings}
     with (
         log.open("w") as file,
         running(
@@ -179,7 +184,8 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        live = Live(process, {name: settings[name] for name in PORTS}, log, bool(settings.get("edge")))
+        ports = {name: settings[name] for name in PORTS if settings[name]}
+        live = Live(process, ports, log, bool(settings.get("edge")))
         with live.client:
             yield live
 
