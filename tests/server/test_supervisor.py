@@ -259,7 +259,8 @@ def test_a_stopping_server_is_not_ready_and_ends(start):
         assert supervisor.wait_until_ready(Stop())
         supervisor.stop(Stop())
         assert supervisor.why_not_ready() == "stopping"
-        assert supervisor.why_not_live() == "TorchServe has ended"
+        assert supervisor.why_not_live() == ""
+    assert supervisor.why_not_live() == "TorchServe has ended"
 
 
 def test_a_stop_waits_for_queued_requests_until_the_limit(start, capsys):

@@ -108,7 +108,7 @@ def test_a_second_signal_does_not_wait_for_requests(tiny_archive, image, tmp_pat
 
 
 def test_a_second_signal_does_not_wait_for_a_torchserve_that_hangs(tiny_archive, tmp_path):
-    """Such a Java process does not report the requests in flight, and does not end by itself."""
+    """Such a Java process does not report the requests in flight."""
     with serving(tiny_archive, tmp_path / "log", drain_timeout_s=1000) as live:
         java(live.process).suspend()
         live.process.send_signal(signal.SIGTERM)
