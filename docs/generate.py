@@ -39,9 +39,11 @@ from vinegrape_loadtests.bench.results import Results
 from vinegrape_loadtests.chaos.report import markdown as fault_table
 from vinegrape_loadtests.chaos.row import Report
 from vinegrape_server import settings as server_settings
-from vinegrape_server.operations.metrics import ModelInfo, ResidentMemory
+from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.operations.metrics import ModelInfo, ServerMetrics
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.torchserve.own_requests import OwnRequests
 
 ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
@@ -52,6 +54,15 @@ BENCHMARK = ROOT / "docs" / "performance" / "bench.json"
 
 # int8 kernels of different processors give slightly different probabilities
 PROBABILITY_TOLERANCE = 0.02
+
+# A line of HAProxy's log, from which the access log counts one request
+_EDGE_LINE: dict[str, Any] = {
+    "time": 0, "transport": "rest", "status": 200, "error": "", "server": "torchserve", "termination": "--",
+    "queue_ms": 0, "Tw": 0, "Tr": 0, "Ta": 0,
+    **dict.fromkeys(
+        ("id", "traceparent", "client", "key", "method", "path", "bytes_in", "bytes_out", "grpc_status"), ""
+    ),
+}  # fmt: skip
 
 _PART = re.compile(r"^<!-- generated: (\S+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
@@ -241,12 +252,17 @@ def _metrics() -> Iterator[Metric]:
         archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
     )
     with tempfile.TemporaryDirectory() as folder:
-        collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ResidentMemory(os.getpid())]
+        status: Any = SimpleNamespace(
+            why_not_ready=lambda: "", pids=lambda: {"frontend": [os.getpid()]}, restarts=lambda: {"gateway": 0}
+        )
+        edge = AccessLog(None)
+        edge.add([json.dumps(_EDGE_LINE).encode()])
+        collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status), edge]
         server = [metric for collector in collectors for metric in collector.collect()]
     # Only the supervisor reads these
     yield from (metric for name, metric in workers.items() if name not in (BATCH_STARTED.name, BATCH_FINISHED.name))
     yield from (metric for metric in server if metric.name not in workers)
-    yield from TorchServeMetrics(_torchserve_metrics).collect()
+    yield from TorchServeMetrics(_torchserve_metrics, OwnRequests()).collect()
 
 
 def _torchserve_metrics() -> str:

@@ -117,24 +117,29 @@ def banner(plan: Plan) -> str:
     """Return the text that a started server prints: its model, its addresses, and commands to try."""
     settings, metadata = plan.settings, plan.archive.metadata
     host = settings.host
-    rest, grpc = (settings.edge_port,) * 2 if settings.edge else (settings.rest_port, settings.grpc_port)
     scheme = "https" if settings.edge and settings.tls_certificate else "http"
-    url = f"{scheme}://{reachable(host)}:{rest}/predictions/{metadata.name}"
+    port = settings.edge_port if settings.edge else settings.rest_port
+    key = "-H 'X-Api-Key: KEY' " if settings.edge and settings.api_keys else ""
+    url = f"{scheme}://{reachable(host)}:{port}/predictions/{metadata.name}"
     device = f"{plan.gpus} GPU" if plan.gpus else "CPU"
     batches = f"batches of up to {settings.batch_size} within {settings.max_batch_delay_ms} ms"
     if settings.batch_size == 1:
         batches = "no batching"
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    if settings.edge:
+        addresses = f"    REST, gRPC  {scheme}://{host}:{port}\n"
+        advice = ""
+    else:
+        addresses = f"    REST        {scheme}://{host}:{port}\n    gRPC        {host}:{settings.grpc_port}\n"
+        advice = "  For clients that you trust. --edge (needs HAProxy) adds limits, deadlines, API keys and TLS.\n\n"
     return f"""
   {metadata.name} {metadata.version}: {metadata.architecture}, {len(metadata.classes)} classes
   {settings.worker.backend} on {device}, {workers}, {batches}
 
-    REST        {scheme}://{host}:{rest}
-    gRPC        {host}:{grpc}
-    operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
+{addresses}    operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
 
-  Classify a leaf:  curl -T docs/leaf.png {url}
-  Show the model:   curl -H 'Accept: application/json' {url}
+{advice}  Classify a leaf:  curl {key}-T docs/leaf.png {url}
+  Show the model:   curl {key}-H 'Accept: application/json' {url}
   Stop the server:  Ctrl-C
 
 """

@@ -69,9 +69,21 @@ def test_the_banner_fits_on_a_screen_and_shows_addresses_and_commands():
         "gRPC        0.0.0.0:7070",
         "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
+        "--edge (needs HAProxy) adds",
         "Ctrl-C",
     ):
         assert part in text
+
+
+def test_the_banner_of_an_edge_shows_its_port_only():
+    values = {"tls_certificate": "cert.pem", "api_keys": "keys.txt", "workers": 2}
+    plan = make_plan(ServeSettings(edge=True, **values), info("onnx_int8"), 0, True)
+    text = banner(plan)
+    assert "REST, gRPC  https://127.0.0.1:8000\n" in text
+    assert "curl -H 'X-Api-Key: KEY' -T docs/leaf.png https://127.0.0.1:8000/predictions/vinegrape" in text
+    assert "8080" not in text
+    assert "7070" not in text
+    assert "--edge" not in text
 
 
 def test_the_banner_shows_batches():

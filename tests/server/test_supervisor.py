@@ -16,7 +16,7 @@ from tests.support.archives import plan
 from tests.support.metadata import METADATA
 from tests.support.server import wait_until
 from vinegrape_handler.contract import START_FAILED
-from vinegrape_loadtests.local.server import free_ports
+from vinegrape_loadtests.local.server import free_port, free_ports
 from vinegrape_server import supervisor as module
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import is_running
@@ -68,7 +68,7 @@ def start(tmp_path, monkeypatch):
     """Create a supervisor whose `java` is the script above, or another one."""
 
     def create(script: str = "", children=MappingProxyType({}), passes=True, queue=0, **values) -> Supervisor:
-        settings = {**free_ports(), "workers": 1, **values}
+        settings = {**free_ports(), "management_port": free_port(), "workers": 1, **values}
         options = {
             "ports": [settings["rest_port"], settings["management_port"]],
             "version": METADATA.version, "passes": passes, "queue": queue,
@@ -259,7 +259,8 @@ def test_a_stopping_server_is_not_ready_and_ends(start):
         assert supervisor.wait_until_ready(Stop())
         supervisor.stop(Stop())
         assert supervisor.why_not_ready() == "stopping"
-        assert supervisor.why_not_live() == "TorchServe has ended"
+        assert supervisor.why_not_live() == ""
+    assert supervisor.why_not_live() == "TorchServe has ended"
 
 
 def test_a_stop_waits_for_queued_requests_until_the_limit(start, capsys):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.support.images import encode
 from tests.support.payloads import instances
+from tests.support.processes import temporary_folder
 from tests.support.tiny_archive import CLASSES, RED
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, ERROR_HEADER
 
@@ -135,7 +136,9 @@ def test_a_header_that_is_not_ascii_is_accepted(tiny_server, name):
 
 
 def test_torchserve_reports_its_own_metrics(tiny_server):
-    response = httpx.get(f"http://127.0.0.1:{tiny_server.ports['metrics_port']}/metrics")
+    socket = temporary_folder(tiny_server.process) / "metrics.sock"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket))) as client:
+        response = client.get("http://localhost/metrics")
     assert response.status_code == 200
     assert "ts_inference_requests_total" in response.text
 

@@ -108,7 +108,7 @@ def test_servers_that_do_not_recover_end_after_startup_timeout_s(tiny_archive, t
         assert without_worker.operations("/livez").status_code == 200
         assert without_worker.metrics()[("vinegrape_workers_ready",)] == 0
         wait_until(lambda: hanging.operations("/readyz").status_code == 503)
-        assert hanging.operations("/livez").status_code == 503
+        wait_until(lambda: hanging.operations("/livez").status_code == 503)
 
         for server, part in ((without_worker, "worker"), (hanging, "TorchServe")):
             assert server.process.wait(timeout_s + STOP_S) == 1

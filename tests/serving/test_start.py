@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.first_process import handles, starting_first_process
-from tests.support.processes import STOP_S, assert_all_ended, command_line, descendants, java, workers
+from tests.support.processes import STOP_S, assert_all_ended, command_line, descendants, temporary_folder, workers
 from tests.support.repack import read_self_check, with_entry, with_file
 from tests.support.server import (
     free_ports,
@@ -23,11 +22,6 @@ from tests.support.server import (
 from vinegrape_handler.metadata import METADATA_FILE
 
 pytestmark = pytest.mark.live
-
-
-def temporary_folder(process) -> Path:
-    (option,) = [part for part in java(process).cmdline() if part.startswith("-Djava.io.tmpdir=")]
-    return Path(option.partition("=")[2])
 
 
 def assert_nothing_left(processes, folder, ports):

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -72,6 +73,12 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def java(process: subprocess.Popen[str]) -> psutil.Process:
     """The Java process of a running `vinegrape serve`."""
     return child(process, "org.pytorch.serve.ModelServer")
+
+
+def temporary_folder(process: subprocess.Popen[str]) -> Path:
+    """The private folder of a running `vinegrape serve`."""
+    (option,) = [part for part in java(process).cmdline() if part.startswith("-Djava.io.tmpdir=")]
+    return Path(option.partition("=")[2])
 
 
 def gateway(process: subprocess.Popen[str]) -> psutil.Process:

@@ -26,6 +26,7 @@ from vinegrape_server.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 PORTS = tuple(ServeSettings(edge=True).ports)
+OPTIONAL_PORTS = {"metrics_port": 0, "management_port": 0, "grpc_management_port": 0}
 START_S = 120
 
 
@@ -78,7 +79,7 @@ class Live:
 
     Attributes:
         process: the process of `vinegrape serve`.
-        ports: port numbers by the names of their settings.
+        ports: port numbers by the names of their settings, without optional ports that it does not open.
         log: the file with its output.
         edge: whether clients connect to the edge.
         client: sends requests to the port for REST.
@@ -176,9 +177,9 @@ def starting(
         log: the file for its output.
         output: a file descriptor for its output instead of the file.
         environment: additional variables.
-        settings: command-line options, with underscores; by default free ports and one worker.
+        settings: command-line options, with underscores; by default free ports, no optional ports, and one worker.
     """
-    settings = {**free_ports(), "workers": 1, **settings}
+    settings = {**free_ports(), **OPTIONAL_PORTS, "workers": 1, **settings}
     with (
         log.open("w") as file,
         running(

@@ -44,6 +44,8 @@ class Stop:
 def stop_signals(duplicate_s: float = _DUPLICATE_S) -> Iterator[Stop]:
     """Handle SIGINT, SIGTERM and SIGHUP while the block runs; see `Stop`.
 
+    After a stop they are ignored: the process is about to end, and a further signal must not change its exit code.
+
     SIGHUP stays ignored if it is ignored already: `nohup` does this to protect a process from a closed terminal.
     """
     stop = Stop(duplicate_s)
@@ -57,7 +59,7 @@ def stop_signals(duplicate_s: float = _DUPLICATE_S) -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop.requested.is_set() else handler)
 
 
 def _is_ignored_by_nohup(number: int) -> bool:

@@ -6,17 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import die_with_parent
-from vinegrape_server.host.signals import Stop
 from vinegrape_server.torchserve.log import TorchServeLog
-
-_POLL_S = 0.05
-_TERMINATE_TIMEOUT_S = 10
 
 
 class TorchServeProcess:
@@ -79,10 +74,3 @@ class TorchServeProcess:
             self.log.release()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             raise ServeError(f"TorchServe {how}. See the log above.")
-
-    def terminate(self, stop: Stop) -> None:
-        """Send SIGTERM, and wait for the end: up to 10 s, or until an immediate stop is requested."""
-        self._process.terminate()
-        deadline = time.monotonic() + _TERMINATE_TIMEOUT_S
-        while self.is_running() and time.monotonic() < deadline and not stop.immediate.wait(_POLL_S):
-            pass

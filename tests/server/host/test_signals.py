@@ -7,15 +7,11 @@ import pytest
 from vinegrape_server.host.signals import stop_signals
 
 
-@pytest.fixture
-def set_signal() -> Iterator[Callable[..., None]]:
+@pytest.fixture(autouse=True)
+def set_signal() -> Iterator[Callable[..., object]]:
     """Set the disposition of signals for this test. Under `nohup`, SIGHUP is ignored when pytest starts."""
-    previous = {}
-
-    def set_(number, handler) -> None:
-        previous[number] = signal.signal(number, handler)
-
-    yield set_
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield signal.signal
     for number, handler in previous.items():
         signal.signal(number, handler)
 
@@ -29,7 +25,14 @@ def test_the_first_signal_requests_a_stop_and_a_later_one_an_immediate_stop(numb
         assert (stop.requested.is_set(), stop.immediate.is_set()) == (True, False)
         os.kill(os.getpid(), number)
         assert stop.immediate.is_set()
-    assert signal.getsignal(number) is signal.SIG_DFL
+    os.kill(os.getpid(), number)  # a further signal does not end the process
+
+
+def test_without_a_stop_the_signals_have_their_previous_meaning(set_signal):
+    set_signal(signal.SIGTERM, signal.SIG_DFL)
+    with stop_signals():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])

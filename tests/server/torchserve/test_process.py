@@ -9,8 +9,6 @@ from tests.support.server import wait_until
 from vinegrape_handler.contract import START_FAILED
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import is_running
-from vinegrape_server.host.signals import Stop
-from vinegrape_server.torchserve import process as module
 from vinegrape_server.torchserve.process import TorchServeProcess
 
 
@@ -64,22 +62,3 @@ def test_a_worker_that_cannot_start_is_reported_without_the_log(tmp_path, capsys
         with pytest.raises(ServeError, match=r"^A worker cannot start: no weights$"):
             process.check()
     assert capsys.readouterr().err == ""
-
-
-def test_terminate_waits_for_the_end(tmp_path):
-    script = "trap 'echo ended > ended; exit 0' TERM; echo > ready; while :; do sleep 0.05; done"
-    with start(script, tmp_path) as process:
-        wait_for_file(tmp_path / "ready")
-        process.terminate(Stop())
-        assert not process.is_running()
-    assert (tmp_path / "ended").exists()
-
-
-def test_terminate_does_not_wait_if_an_immediate_stop_is_requested(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_TERMINATE_TIMEOUT_S", 1e9)
-    stop = Stop()
-    stop.immediate.set()
-    with start("trap '' TERM; echo > ready; while :; do sleep 0.05; done", tmp_path) as process:
-        wait_for_file(tmp_path / "ready")
-        process.terminate(stop)
-        assert process.is_running()
