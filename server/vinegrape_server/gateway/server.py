@@ -8,9 +8,7 @@ import signal
 import socket
 import sys
 
-import grpc
-from grpc import aio
-
+from vinegrape_server.gateway.aio_server import make_server
 from vinegrape_server.gateway.calls import Calls, Memory
 from vinegrape_server.gateway.health import HEALTH_SERVICE, REFLECTION_SERVICE, HealthService, ReflectionService
 from vinegrape_server.gateway.inference import SERVICE, InferenceService
@@ -66,10 +64,7 @@ async def serve(options: Options) -> None:
         HEALTH_SERVICE: HealthService([SERVICE], readiness, others, watches).handlers(),
         REFLECTION_SERVICE: ReflectionService([SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE], others).handlers(),
     }
-    server = aio.server(options=channel_options(options))
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
-    )
+    server = make_server(services, channel_options(options))
     _check_address(options.listen)
     try:
         server.add_insecure_port(options.listen)
