@@ -33,6 +33,7 @@ from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS
+from vinegrape_loadtests.bench.report import edge_table
 from vinegrape_loadtests.bench.report import report as benchmark_report
 from vinegrape_loadtests.bench.results import Results
 from vinegrape_loadtests.chaos.report import markdown as fault_table
@@ -187,6 +188,12 @@ def errors() -> str:
         ["status", "`type`", "meaning", "sent by"],
         [[error.status, f"`{error.type}`", _first_line(error), senders[error]] for error in kinds],
     )
+
+
+def _with_status(base: type[RequestError]) -> Iterator[type[RequestError]]:
+    """Yield the errors below a class that have a status; the others group errors."""
+    for error in base.__subclasses__():
+        yield from [error] if "status" in vars(error) else _with_status(error)
 
 
 def _first_line(documented: type) -> str:
@@ -415,6 +422,15 @@ def performance() -> str:
     )
 
 
+def edge() -> str:
+    """What the edge and the gateway cost."""
+    results = _benchmark()
+    latency_ms = results.edge_latency_ms()
+    added = "was not measured" if latency_ms is None else f"is {latency_ms:.2f} ms higher than without it"
+    table = "\n".join(edge_table(results)) or "The edge and the gateway were not measured."
+    return f"{table}\n\nThrough the edge, the median latency on one connection {added}."
+
+
 def machine() -> str:
     """The machine and the versions of the benchmark."""
     results = _benchmark()
@@ -436,6 +452,7 @@ PARTS = {
     "answer": Part(answer, same_answer),
     "comparison": Part(comparison),
     "confusion": Part(confusion),
+    "edge": Part(edge),
     "errors": Part(errors),
     "faults": Part(faults),
     "invalid-image": Part(invalid_image),

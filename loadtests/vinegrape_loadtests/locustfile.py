@@ -9,9 +9,12 @@ Thresholds decide the exit code. Run it from the root of the checkout, with the 
     ... --html report.html --csv report                reports
     ... RestUser --tags png photo                      some of the users, some of the requests
     ... --p95-ms 300, or --config FILE                 other thresholds; the file has lines like `p95-ms = 300`
+    ... -H https://HOST:8000 --api-key KEY             a server with an edge, API keys and TLS
 
 In an open loop, latency counts from the time when the request was due. A request that was due and never sent is a
-failure named "not sent". If Locust and the server run on the same machine, they share its cores.
+failure named "not sent". A request that the server refuses because it has too many (status 429, RESOURCE_EXHAUSTED) is
+no failure: it is counted under the type "POST refused" or "gRPC refused". If Locust and the server run on the same
+machine, they share its cores.
 """
 
 from __future__ import annotations
@@ -27,14 +30,15 @@ from locust import events
 from locust.env import Environment
 from locust.exception import StopTest
 from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.stats import RequestStats, StatsEntry
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_loadtests.current_run import END_MESSAGE, CurrentRun
 from vinegrape_loadtests.pace import ClosedLoop, OpenLoop, now
 from vinegrape_loadtests.response_checks import ResponseChecker
-from vinegrape_loadtests.settings import RUN_TIME_S, USERS, LoadSettings, check_host
+from vinegrape_loadtests.settings import API_KEY_VARIABLE, RUN_TIME_S, USERS, LoadSettings, check_host
 from vinegrape_loadtests.shape import TimedLoadShape
-from vinegrape_loadtests.thresholds import check_thresholds, format_table
+from vinegrape_loadtests.thresholds import REFUSED, check_thresholds, format_table
 from vinegrape_loadtests.users import GrpcUser, RestUser
 
 __all__ = ["GrpcUser", "RestUser", "TimedLoadShape"]  # Locust finds them in this module
@@ -46,11 +50,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.set_defaults(num_users=USERS, run_time=RUN_TIME_S)
     group = parser.add_argument_group("vinegrape")
     for field in dataclasses.fields(LoadSettings):
+        default = "" if field.default == "" else f" [default: {field.default}]"
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             default=field.default,
-            help=f"{field.metadata['meaning']} [default: {field.default}]".replace("%", "%%"),
+            help=f"{field.metadata['meaning']}{default}".replace("%", "%%"),
+            env_var=API_KEY_VARIABLE if field.name == "api_key" else None,
         )
 
 
@@ -111,12 +117,22 @@ def set_exit_code(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         thresholds = check_thresholds(
             environment.stats.total,
+            sum_accepted(environment.stats),
             count_errors(environment.runner),
             CurrentRun.settings,
             environment.parsed_options.run_time,
         )
         environment.process_exit_code = 0 if all(t.passed for t in thresholds) else 1
         environment.events.quit.add_listener(lambda **_: click.echo(format_table(thresholds)))
+
+
+def sum_accepted(stats: RequestStats) -> StatsEntry:
+    """Add up the statistics of all requests that the server has not refused."""
+    accepted = StatsEntry(stats, "accepted", "")
+    for entry in stats.entries.values():
+        if not entry.method.endswith(REFUSED):
+            accepted.extend(entry)
+    return accepted
 
 
 def count_errors(runner: Runner) -> int:

@@ -6,6 +6,7 @@ import itertools
 import time
 
 import gevent
+from gevent.event import Event
 from gevent.queue import Queue, ShutDown
 
 from vinegrape_handler.errors import SettingError
@@ -21,7 +22,7 @@ class ClosedLoop:
     """A user sends its next request as soon as it has its response: a slow server gets fewer requests."""
 
     def __init__(self) -> None:
-        self._ended = False
+        self._ended = Event()
 
     def start(self) -> None:
         """Do nothing: a closed loop needs no start."""
@@ -32,13 +33,17 @@ class ClosedLoop:
         Raises:
             RunEnded: after `end`.
         """
-        if self._ended:
+        if self._ended.is_set():
             raise RunEnded
         return now()
 
+    def pause(self, seconds: float) -> None:
+        """Wait for some seconds, or until `end`."""
+        self._ended.wait(seconds)
+
     def end(self) -> list[float]:
         """End the run. No request is left unsent, so the list is empty."""
-        self._ended = True
+        self._ended.set()
         return []
 
 
@@ -84,6 +89,9 @@ class OpenLoop:
         except ShutDown:
             raise RunEnded from None
         return due
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing: requests are sent independently of responses."""
 
     @property
     def waiting(self) -> int:

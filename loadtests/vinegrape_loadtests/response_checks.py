@@ -1,17 +1,80 @@
-"""Checks of responses: complete, consistent, and the same for the same image."""
+"""Checks of responses: complete, consistent, and the same for the same image. A refusal is not wrong."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Protocol
 
+from vinegrape_loadtests.client import HttpResponse
 from vinegrape_loadtests.sample_requests import ExpectedError, SampleRequest
 
 _SUM_TOLERANCE = 1e-4  # probabilities are rounded to six decimals
+_REFUSALS = ("overloaded", "rate_limited")  # types of error
+
+# The gRPC status of each HTTP status, as docs/api.md states it; written again here, because it is what is checked
+_GRPC_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 class WrongResponse(Exception):
     """A response is not as expected. Locust counts equal messages together, so they contain no probabilities."""
+
+
+class GrpcError(Protocol):
+    """The part of a failed gRPC call, `grpc.RpcError`, that is read. Importing gRPC here would be slow."""
+
+    def code(self) -> Any:
+        """Return the status."""
+
+    def details(self) -> str | None:
+        """Return the text of the status."""
+
+    def trailing_metadata(self) -> Any:
+        """Return pairs of name and value."""
+
+
+class RequestRefused(Exception):
+    """The server has refused the request, because it has too many. This is no fault.
+
+    Attributes:
+        retry_after_s: seconds after which the client may send a request again.
+    """
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"refused; retry after {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+def read_grpc_error(error: GrpcError) -> HttpResponse:
+    """Return the response of a call that has failed.
+
+    Args:
+        error: the exception that gRPC raised. Its details must be the JSON of an error.
+
+    Raises:
+        WrongResponse: the details contain no error, as when the connection fails, or one with another status.
+    """
+    status, details = error.code().name, error.details() or ""
+    try:
+        code = json.loads(details)["error"]["code"]
+    except (ValueError, LookupError, TypeError):
+        raise WrongResponse(f"gRPC {status} without an error of the server") from None
+    expected = _GRPC_STATUS.get(code)
+    _require(status == expected, f"gRPC {status} with the error code {code}, not {expected}")
+    return HttpResponse(code, details.encode(), dict(error.trailing_metadata() or ()).get("retry-after", ""))
 
 
 class ResponseChecker:
@@ -28,25 +91,27 @@ class ResponseChecker:
         self._versions = versions
         self._first: dict[str, dict[str, dict[str, float]]] = {}  # by version, then by image
 
-    def check(self, request: SampleRequest, body: bytes, status: int | None) -> None:
+    def check(self, request: SampleRequest, response: HttpResponse) -> None:
         """Check one response.
 
         Args:
             request: the request that was sent.
-            body: the response's body, which must be JSON.
-            status: the HTTP status; None over gRPC, where only the body reports errors.
+            response: the response, whose body must be JSON.
 
         Raises:
+            RequestRefused: the server has refused the request.
             WrongResponse: the response is not as expected.
         """
-        response = _parse(body, status)
-        if request.instances:
-            self._check_predictions(request, response, status)
+        body = _parse(response)
+        if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+            _check_refusal(body, response)
+        elif request.instances:
+            self._check_predictions(request, body, response.status)
         else:
-            self._check_image(request.expected[0], response, status)
+            self._check_image(request.expected[0], body, response.status)
 
-    def _check_predictions(self, request: SampleRequest, response: Any, status: int | None) -> None:
-        _require(status in (200, None), f"status {status}, not 200")
+    def _check_predictions(self, request: SampleRequest, response: Any, status: int) -> None:
+        _require(status == HTTPStatus.OK, f"status {status}, not 200{_error_type(response)}")
         predictions = response.get("predictions")
         _require(isinstance(predictions, list), 'no list "predictions"')
         count = len(request.expected)
@@ -58,10 +123,11 @@ class ResponseChecker:
                 raise WrongResponse(f"instance {index}: {error}") from error
 
     def _check_image(self, expected: str | ExpectedError, response: Any, status: int | None) -> None:
+        """Check an answer or an error; `status` is None for one of several instances."""
         if isinstance(expected, ExpectedError):
             _check_error(expected, response, status)
             return
-        _require(status in (200, None), f"status {status}, not 200{_error_type(response)}")
+        _require(status in (HTTPStatus.OK, None), f"status {status}, not 200{_error_type(response)}")
         probabilities, version = _parse_prediction(response)
         _require(version in self._first or len(self._first) < self._versions, "another version of the model")
         images = self._first.setdefault(version, {})
@@ -73,13 +139,23 @@ class ResponseChecker:
         _require(difference <= self._tolerance, f"differs from the first response to {expected}")
 
 
-def _parse(body: bytes, status: int | None) -> Any:
+def _parse(response: HttpResponse) -> Any:
     try:
-        response = json.loads(body)
+        body = json.loads(response.body)
     except ValueError:
-        response = None
-    _require(isinstance(response, dict), f"no JSON object{'' if status is None else f', with status {status}'}")
-    return response
+        body = None
+    _require(isinstance(body, dict), f"no JSON object, with status {response.status}")
+    return body
+
+
+def _check_refusal(body: Any, response: HttpResponse) -> None:
+    """Raise RequestRefused if the response is a complete refusal, else WrongResponse."""
+    error = body.get("error")
+    _require(isinstance(error, dict) and error.get("type") in _REFUSALS, f"status 429{_error_type(body)}")
+    _check_error(ExpectedError(HTTPStatus.TOO_MANY_REQUESTS, error["type"]), body, response.status)
+    valid = response.retry_after.isdecimal() and int(response.retry_after) > 0
+    _require(valid, f"status 429 with the Retry-After {response.retry_after!r}")
+    raise RequestRefused(int(response.retry_after))
 
 
 def _check_error(expected: ExpectedError, response: Any, status: int | None) -> None:

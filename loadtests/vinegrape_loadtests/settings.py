@@ -6,13 +6,17 @@ import dataclasses
 import math
 from argparse import Namespace
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.fields import check_at_least, setting
+from vinegrape_server.settings import ServeSettings
 
 # Defaults of Locust's own options --users and --run-time
 USERS = 4
 RUN_TIME_S = 10
+
+API_KEY_VARIABLE = "VINEGRAPE_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class LoadSettings:
         SettingError: a value is out of its range, or two values contradict each other.
     """
 
-    grpc_host: str = setting("", "HOST:PORT of gRPC; empty: the host of --host, port 7070")
+    grpc_host: str = setting("", "HOST:PORT of gRPC; empty: as --host, but 7070 instead of 8080 (no edge)")
+    api_key: str = setting("", f"API key that every request carries; {API_KEY_VARIABLE} also sets it")
+    ca_file: str = setting("", "PEM file of the authority that has signed the certificate; empty: the system's")
     arrival_rate: float = setting(
         0.0, "requests per second, sent independently of responses (open loop); 0: each user waits for its response"
     )
@@ -36,6 +42,7 @@ class LoadSettings:
     p95_ms: float = setting(2000.0, "limit for the 95th percentile of latency, in milliseconds")
     p99_ms: float = setting(5000.0, "limit for the 99th percentile of latency, in milliseconds")
     max_failure_ratio: float = setting(0.0, "share of requests, 0 to 1, that may fail, be wrong or stay unsent")
+    max_refused_ratio: float = setting(0.0, "share of requests, 0 to 1, that the server may refuse with status 429")
     min_right_answers: int = setting(50, "minimum number of correct responses; a run with fewer proves nothing")
     model_versions: int = setting(1, "versions of the model that may respond; 2 during a rolling update")
     tolerance: float = setting(
@@ -47,13 +54,14 @@ class LoadSettings:
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise SettingError(f"{field.name} is {value}; it must be a finite number.")
-        check_at_least(self, arrival_rate=0, max_requests=1, max_failure_ratio=0, min_right_answers=1)
-        check_at_least(self, model_versions=1, tolerance=0)
+        check_at_least(self, arrival_rate=0, max_requests=1, max_failure_ratio=0, max_refused_ratio=0)
+        check_at_least(self, min_right_answers=1, model_versions=1, tolerance=0)
         for name in ("timeout_s", "p95_ms", "p99_ms"):
             if getattr(self, name) <= 0:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be more than 0.")
-        if self.max_failure_ratio >= 1:
-            raise SettingError(f"max_failure_ratio is {self.max_failure_ratio}; it must be less than 1.")
+        for name in ("max_failure_ratio", "max_refused_ratio"):
+            if getattr(self, name) >= 1:
+                raise SettingError(f"{name} is {getattr(self, name)}; it must be less than 1.")
         if self.p99_ms < self.p95_ms:
             raise SettingError(f"p99_ms is {self.p99_ms}; it must be at least p95_ms, {self.p95_ms}.")
         if self.p99_ms >= self.timeout_s * 1000:
@@ -70,6 +78,17 @@ class LoadSettings:
             SettingError: a value is not allowed.
         """
         return cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})
+
+
+def grpc_address(host: str) -> str:
+    """Return host and port of gRPC for a value of Locust's option --host.
+
+    With the edge, REST and gRPC share one port. Without it, REST is on port 8080 by default and gRPC on 7070.
+    """
+    parts = urlsplit(host)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    defaults = ServeSettings()
+    return f"{parts.hostname}:{defaults.grpc_port if port == defaults.rest_port else port}"
 
 
 def check_host(host: str | None) -> None:

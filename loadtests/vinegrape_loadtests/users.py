@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
 
 import gevent
+import gevent.ssl
 import grpc
 from geventhttpclient._parser import HTTPParseError
 from locust import FastHttpUser, User, tag, task
+from locust.env import Environment
 from locust.exception import StopUser
 
-from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, grpc_modules
+from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, HttpResponse, grpc_modules
 from vinegrape_loadtests.current_run import CurrentRun
 from vinegrape_loadtests.pace import RunEnded, now
-from vinegrape_loadtests.response_checks import WrongResponse
+from vinegrape_loadtests.response_checks import RequestRefused, WrongResponse, read_grpc_error
 from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
+from vinegrape_loadtests.settings import grpc_address
+from vinegrape_loadtests.thresholds import REFUSED
 
 # At import, before Locust forks: all its processes share the memory, and start together
 MESSAGES, SERVICES = grpc_modules()
@@ -29,9 +35,13 @@ class BaseUser(User):
 
     abstract = True
     due = 0.0  # when the current request was due
+    retry_after_s = 0  # how long the server has told this user to wait
 
     def wait_time(self) -> float:
         """Wait until this user may send its next request."""
+        if self.retry_after_s:
+            CurrentRun.pace.pause(self.retry_after_s)
+            self.retry_after_s = 0
         try:
             self.due = CurrentRun.pace.next()
         except RunEnded:
@@ -90,6 +100,15 @@ class BaseUser(User):
 class RestUser(BaseUser, FastHttpUser):
     """Sends requests over REST, on one connection per user."""
 
+    insecure = False
+
+    def __init__(self, environment: Environment) -> None:
+        """Create the client."""
+        settings = CurrentRun.settings
+        self.default_headers = {"X-Api-Key": settings.api_key} if settings.api_key else None
+        self.ssl_context_factory = partial(gevent.ssl.create_default_context, cafile=settings.ca_file or None)
+        super().__init__(environment)
+
     def send(self, request: SampleRequest) -> None:
         """Send the request's body as it is."""
         with (
@@ -107,10 +126,16 @@ class RestUser(BaseUser, FastHttpUser):
             if problem and (not response.status_code or isinstance(problem, HTTPParseError)):
                 response.failure(problem)  # no connection, a timeout, or an incomplete response
                 return
+            retry_after = response.headers.get("retry-after", "")
+            received = HttpResponse(response.status_code, response.content or b"", retry_after)
             try:
-                CurrentRun.checker.check(request, response.content or b"", response.status_code)
+                CurrentRun.checker.check(request, received)
             except WrongResponse as error:
                 response.failure(str(error))
+            except RequestRefused as refusal:
+                self.retry_after_s = refusal.retry_after_s
+                response.request_meta["request_type"] += REFUSED
+                response.success()
             else:
                 response.success()
 
@@ -120,8 +145,15 @@ class GrpcUser(BaseUser):
 
     def on_start(self) -> None:
         """Connect, then wait before the first request."""
-        address = CurrentRun.settings.grpc_host or f"{urlsplit(self.host).hostname}:7070"
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        settings, host = CurrentRun.settings, str(self.host)
+        address = settings.grpc_host or grpc_address(host)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if host.startswith("https:"):
+            authority = Path(settings.ca_file).read_bytes() if settings.ca_file else None
+            self.channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options)
+        else:
+            self.channel = grpc.insecure_channel(address, options)
+        self.metadata = [("x-api-key", settings.api_key)] if settings.api_key else None
         self.predict = SERVICES.InferenceAPIsServiceStub(self.channel).Predictions
         super().on_start()
 
@@ -132,18 +164,23 @@ class GrpcUser(BaseUser):
     def send(self, request: SampleRequest) -> None:
         """Send the request's body as the input `data`."""
         message = MESSAGES.PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
-        body = b""
-        problem: Exception | None = None
+        body, kind = b"", "gRPC"
+        failure: grpc.RpcError | None = None
+        problem: WrongResponse | None = None
         try:
-            body = self.predict(message, timeout=CurrentRun.settings.timeout_s).prediction
-            latency_ms = self.latency_ms()
-            CurrentRun.checker.check(request, body, None)
+            body = self.predict(message, timeout=CurrentRun.settings.timeout_s, metadata=self.metadata).prediction
         except grpc.RpcError as error:
-            latency_ms, problem = self.latency_ms(), ConnectionError(f"gRPC {error.code().name}")
+            failure = error
+        latency_ms = self.latency_ms()
+        try:
+            response = read_grpc_error(failure) if failure else HttpResponse(HTTPStatus.OK, body)
+            CurrentRun.checker.check(request, response)
         except WrongResponse as error:
             problem = error
+        except RequestRefused as refusal:
+            self.retry_after_s, kind = refusal.retry_after_s, kind + REFUSED
         self.environment.events.request.fire(
-            request_type="gRPC",
+            request_type=kind,
             name=request.name,
             response_time=latency_ms,
             response_length=len(body),

@@ -20,6 +20,15 @@ def test_a_post_ignores_the_environments_proxy(monkeypatch):
         assert post(server.url, b"image").status == 200
 
 
+def test_a_post_comes_from_the_address_that_it_is_given():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(TimeoutError):
+            post(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"image", timeout_s=0.1, source="127.0.1.9")
+        connection, (host, _port) = silent.accept()
+        connection.close()
+    assert host == "127.0.1.9"
+
+
 def test_half_a_response_is_an_error():
     with stand_in.stand_in(stand_in.truncated) as server, pytest.raises(OSError, match="incomplete response"):
         post(server.url, b"image")

@@ -4,10 +4,12 @@ import contextlib
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import program
 from tests.support import stand_in
 from tests.support.locust_run import PATIENT, LocustRun, run_locust
 from vinegrape_loadtests.local.server import free_port, serving
@@ -28,6 +30,10 @@ RUNS = {
     "stalled": (
         stand_in.stalling_once(3),
         (*PATIENT, "--users", "4", "--arrival-rate", "20", "--run-time", "4"),
+    ),
+    "refusing": (
+        stand_in.in_turn(stand_in.correct, stand_in.refusing(retry_after=600)),
+        (*PATIENT, "--users", "2", "--run-time", "1", "--max-refused-ratio", "0.6"),
     ),
     "unsent": (stand_in.late(4), (*PATIENT, "--users", "1", "--arrival-rate", "10", "--run-time", "2")),
     "bad setting": (stand_in.correct, ("--p95-ms", "0")),
@@ -78,6 +84,48 @@ def test_two_processes_load_a_real_server_over_rest_and_grpc(tiny_archive, tmp_p
     assert "<html" in result.report.with_suffix(".html").read_text()
 
 
+@pytest.fixture
+def certificate(tmp_path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [program("openssl", "openssl"), "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
+    command += ["ec_paramgen_curve:P-256", "-days", "1", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.tools
+def test_users_send_their_key_over_tls_to_the_one_port_of_the_edge(tiny_archive, tmp_path, monkeypatch, certificate):
+    program("haproxy", "haproxy")
+    keys = tmp_path / "keys.txt"
+    keys.write_text("load-test correct-key-of-the-load-test\n")
+    options = ("--edge", "--archive", str(tiny_archive), "--workers", "1", "--api-keys", str(keys))
+    tls = ("--tls-certificate", str(certificate[0]), "--tls-key", str(certificate[1]))
+    load = (*PATIENT, "--users", "4", "--run-time", "1", "--ca-file", str(certificate[0]))
+    with serving(*options, *tls, stdout=subprocess.DEVNULL) as server:
+        url = server.rest_url.replace("http:", "https:")
+        wrong = run_locust(tmp_path, url, "--api-key", "another", *load)
+        assert all("status 403, not " in message for message in wrong.failures), wrong.failures
+        assert sum(wrong.failures.values()) == wrong.total > 0
+        monkeypatch.setenv("VINEGRAPE_API_KEY", "correct-key-of-the-load-test")
+        right = run_locust(tmp_path, url, *load)
+    assert right.verdict == "Passed: all thresholds were met.", right.output
+    assert {transport for transport, _ in right.requests} == {"POST", "gRPC", ""}
+
+
+@pytest.mark.tools
+def test_refusals_of_a_real_edge_are_no_failures_over_rest_and_grpc(tiny_archive, tmp_path):
+    """20 requests per second are sent, and the edge accepts 5."""
+    program("haproxy", "haproxy")
+    options = ("--edge", "--archive", str(tiny_archive), "--workers", "1", "--max-requests-per-second", "5")
+    load = ("--users", "8", "--arrival-rate", "20", "--run-time", "2", "--max-refused-ratio", "0.99")
+    with serving(*options, stdout=subprocess.DEVNULL) as server:
+        result = run_locust(tmp_path, server.rest_url, *PATIENT, *load)
+    assert result.verdict == "Passed: all thresholds were met.", result.output
+    assert {"POST refused", "gRPC refused", "POST", "gRPC"} <= {kind for kind, _ in result.requests}
+    assert result.failures == {}
+
+
 def test_a_broken_server_fails_its_thresholds(runs):
     """Wrong and failed responses, half a response, and no response within the timeout."""
     result, _ = runs["broken"]
@@ -95,6 +143,15 @@ def test_a_late_server_fails_only_the_latency_thresholds(runs):
     result, _ = runs["late"]
     assert (result.code, result.verdict) == (1, "Failed: p95, p99."), result.output
     assert result.failures == {}
+
+
+def test_refused_requests_are_counted_separately_and_their_users_wait(runs):
+    """Every second request is refused until ten minutes later, so that both users have stopped after four requests."""
+    result, requests = runs["refusing"]
+    assert (result.code, result.verdict) == (0, "Passed: all thresholds were met."), result.output
+    assert result.requests[("POST refused", "png")] == result.requests[("POST", "png")] == 2
+    assert result.failures == {}
+    assert requests == 4
 
 
 def test_an_open_loop_counts_latency_from_when_a_request_was_due(runs):

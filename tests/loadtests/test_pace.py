@@ -16,6 +16,21 @@ def test_a_closed_loop_never_waits_and_ends():
         loop.next()
 
 
+def test_a_pause_of_a_closed_loop_ends_with_the_run():
+    loop = ClosedLoop()
+    loop.start()
+    paused = gevent.spawn(loop.pause, 600)
+    gevent.sleep(0)
+    assert not paused.ready()
+    loop.end()
+    paused.join(30)
+    assert paused.ready()
+
+
+def test_an_open_loop_never_pauses():
+    assert gevent.with_timeout(30, OpenLoop(rate=1).pause, 600, timeout_value="paused") is None
+
+
 def test_due_times_are_evenly_spaced():
     loop = OpenLoop(rate=100)
     loop.start()

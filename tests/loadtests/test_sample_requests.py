@@ -2,10 +2,12 @@ import io
 import itertools
 import json
 
+import grpc
 import pytest
 from PIL import Image
 
-from vinegrape_loadtests.response_checks import ResponseChecker
+from vinegrape_loadtests.client import HttpResponse
+from vinegrape_loadtests.response_checks import ResponseChecker, read_grpc_error
 from vinegrape_loadtests.sample_requests import SampleRequest, make_sample_requests
 
 NAMES = ("png", "jpeg", "photo", "cut", "text", "instances")
@@ -33,8 +35,12 @@ def test_the_bytes_are_the_same_each_time(requests):
 def test_a_real_server_passes_the_checks_over_rest_and_grpc(server, requests, name):
     request, checker = requests[name], ResponseChecker(tolerance=0)
     rest = server.post(request.body, headers={"content-type": request.content_type})
-    checker.check(request, rest.content, rest.status_code)
-    checker.check(request, server.call(request.body), None)
+    checker.check(request, HttpResponse(rest.status_code, rest.content))
+    try:
+        response = HttpResponse(200, server.call(request.body))
+    except grpc.RpcError as error:
+        response = read_grpc_error(error)
+    checker.check(request, response)
 
 
 def test_predictions_for_the_images_differ(server, requests):

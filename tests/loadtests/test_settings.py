@@ -4,7 +4,7 @@ from argparse import Namespace
 import pytest
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_loadtests.settings import LoadSettings, check_host
+from vinegrape_loadtests.settings import LoadSettings, check_host, grpc_address
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from vinegrape_loadtests.settings import LoadSettings, check_host
         ({"p95_ms": 300.0, "p99_ms": 200.0}, "p99_ms is 200.0; it must be at least p95_ms, 300.0"),
         ({"p99_ms": 2000.0, "timeout_s": 2.0}, "Raise timeout_s"),
         ({"max_failure_ratio": 1.0}, "max_failure_ratio is 1.0; it must be less than 1"),
+        ({"max_refused_ratio": 1.0}, "max_refused_ratio is 1.0; it must be less than 1"),
         ({"max_failure_ratio": -0.1}, "max_failure_ratio is -0.1; it must be at least 0"),
         ({"min_right_answers": 0}, "min_right_answers is 0; it must be at least 1"),
         ({"tolerance": -1.0}, "tolerance is -1.0; it must be at least 0"),
@@ -36,6 +37,19 @@ def test_locusts_options_are_read_by_their_names():
 @pytest.mark.parametrize("host", [None, "", "http://127.0.0.1:8080", "https://vinegrape.example"])
 def test_a_url_without_a_path_is_a_valid_host(host):
     check_host(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:7070"),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("https://vinegrape.example", "vinegrape.example:443"),
+        ("http://vinegrape.example", "vinegrape.example:80"),
+    ],
+)
+def test_grpc_is_on_the_port_of_the_edge_or_on_its_own_beside_port_8080(host, address):
+    assert grpc_address(host) == address
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "http://127.0.0.1:8080/"])

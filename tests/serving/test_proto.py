@@ -1,6 +1,8 @@
-"""clients/inference.proto agrees with the inference.proto in TorchServe's jar file."""
+"""clients/inference.proto agrees with TorchServe's inference.proto, and the gateway's messages with it."""
 
 import importlib.util
+import re
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -8,14 +10,16 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-OURS = Path(__file__).parents[2] / "clients" / "inference.proto"
+ROOT = Path(__file__).parents[2]
+OURS = ROOT / "clients" / "inference.proto"
+GOOGLE = Path(importlib.util.find_spec("grpc_tools").origin).parent / "_proto"  # google/protobuf/empty.proto
 TORCHSERVE = Path(importlib.util.find_spec("ts").origin).parent
 
 
 def compile_proto(folder) -> FileDescriptorProto:
     """Compile `folder`/inference.proto, which may import files of the same folder."""
     out = folder / "descriptors"
-    assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={out}", "inference.proto"]) == 0
+    assert protoc.main(["protoc", f"-I{folder}", f"-I{GOOGLE}", f"--descriptor_set_out={out}", "inference.proto"]) == 0
     (descriptor,) = FileDescriptorSet.FromString(out.read_bytes()).file
     return descriptor
 
@@ -49,7 +53,7 @@ def test_the_package_is_the_same(ours, torchserve):
 
 def test_every_field_is_the_same(ours, torchserve):
     known = {message.name: fields(message) for message in torchserve.message_type}
-    assert {message.name for message in ours.message_type} == {"PredictionsRequest", "PredictionResponse"}
+    assert ours.message_type
     for message in ours.message_type:
         assert fields(message).items() <= known[message.name].items()
 
@@ -63,5 +67,21 @@ def test_every_method_is_the_same(ours, torchserve):
             for method in service.method
         }
 
-    assert methods(ours).keys() == {"Predictions"}
-    assert methods(ours).items() <= methods(torchserve).items()
+    assert methods(ours) == methods(torchserve)
+
+
+@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi"])
+def test_the_gateways_messages_are_generated_from_it(tmp_path, name):
+    """`make proto` writes them."""
+    arguments = [f"-I{ROOT}", f"-I{GOOGLE}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(OURS)]
+    assert protoc.main(["protoc", *arguments]) == 0
+    committed = ROOT / "server" / "vinegrape_server" / "gateway" / name
+    assert committed.read_text() == (tmp_path / "clients" / name).read_text()
+
+
+def test_the_lower_bound_of_protobuf_fits_the_generated_messages():
+    """An older protobuf refuses them at import."""
+    generated = (ROOT / "server" / "vinegrape_server" / "gateway" / "inference_pb2.py").read_text()
+    (version,) = re.findall(r"^# Protobuf Python Version: (\S+)$", generated, re.MULTILINE)
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert f"protobuf>={version}" in dependencies

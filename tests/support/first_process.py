@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import program
 from tests.support.processes import running
-from tests.support.server import PORTS, Live, clean_environment, free_ports, serve_command, wait_until
+from tests.support.server import Live, clean_environment, free_ports, serve_command, wait_until
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def starting_first_process(archive: Path, log: Path) -> Iterator[tuple[Live, psu
             wait_until(lambda: psutil.Process(process.pid).children())
             (first,) = psutil.Process(process.pid).children()
             assert re.search(r"^NSpid:.*\t1$", Path(f"/proc/{first.pid}/status").read_text(), re.MULTILINE)
-            live = Live(process, {name: ports[name] for name in PORTS}, log)
+            live = Live(process, ports, log)
             with live.client:
                 yield live, first
         finally:

@@ -110,16 +110,25 @@ class Live:
     def post(self, content: bytes, **options: Any) -> httpx.Response:
         return self.client.post("/predictions/vinegrape", content=content, **options)
 
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
     def call(self, content: bytes, key: str = "data") -> bytes:
-        """The response of the gRPC call Predictions."""
+        """The JSON that the gRPC call Predictions gets: the prediction, or the error in the status's details."""
         import grpc
 
         messages, services = _grpc_modules()
-        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+        with grpc.insecure_channel(self.grpc_address) as channel:
             stub = services.InferenceAPIsServiceStub(channel)
             request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
-            prediction: bytes = stub.Predictions(request, timeout=60).prediction
-            return prediction
+            call = stub.Predictions.future(request, timeout=60)
+            if call.code() is grpc.StatusCode.OK:
+                prediction: bytes = call.result().prediction
+                return prediction
+            details: str = call.details()
+            assert details.startswith('{"error":'), details
+            return details.encode()
 
     def at_once(self, send: Callable[[Any], Any], values: list[Any]) -> list[Any]:
         """Call `send(value)` for all values at the same time; the results have the order of the values."""
@@ -179,7 +188,8 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        live = Live(process, {name: settings[name] for name in PORTS}, log, bool(settings.get("edge")))
+        ports = {name: settings[name] for name in PORTS if name in settings}
+        live = Live(process, ports, log, bool(settings.get("edge")))
         with live.client:
             yield live
 

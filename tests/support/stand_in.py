@@ -17,6 +17,7 @@ class Response(NamedTuple):
     status: int
     body: Any
     missing: int = 0
+    retry_after: int | None = None
 
 
 Responder = Callable[[], Response]
@@ -40,6 +41,14 @@ def wrong() -> Response:
 
 def failing() -> Response:
     return Response(500, {})
+
+
+def refusing(retry_after: int) -> Responder:
+    def respond() -> Response:
+        error = {"code": 429, "type": "overloaded", "message": "..."}
+        return Response(429, {"error": error}, retry_after=retry_after)
+
+    return respond
 
 
 def truncated() -> Response:
@@ -105,6 +114,8 @@ def stand_in(respond: Responder) -> Iterator[StandIn]:
             with contextlib.suppress(ConnectionError):  # the client may have timed out
                 self.send_response(response.status)
                 self.send_header("Content-Length", str(len(content) + response.missing))
+                if response.retry_after is not None:
+                    self.send_header("Retry-After", str(response.retry_after))
                 self.end_headers()
                 self.wfile.write(content)
                 self.close_connection = bool(response.missing)

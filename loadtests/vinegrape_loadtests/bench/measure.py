@@ -16,9 +16,9 @@ from pathlib import Path
 import click
 from prometheus_client.parser import text_string_to_metric_families
 
-from vinegrape_loadtests.bench import closed_loop, open_loop
+from vinegrape_loadtests.bench import alternating, closed_loop, open_loop
 from vinegrape_loadtests.bench.closed_loop import LoadResult, percentiles
-from vinegrape_loadtests.bench.results import FULL, Measurement
+from vinegrape_loadtests.bench.results import BEHIND_EDGE, EDGE, FULL, PLAIN, Measurement
 from vinegrape_loadtests.bench.servers import BenchServer
 from vinegrape_loadtests.bench.session import Session
 from vinegrape_loadtests.bench.workloads import Workload
@@ -95,8 +95,8 @@ def measure_open_loop(session: Session, round_: int, arrivals: str, part: float)
         arrivals: "even" or "poisson".
         part: the rate as a part of the highest closed-loop rate of this round.
     """
-    server, workload = session.servers["vinegrape"], session.workloads["png"]
-    closed = [m for m in session.measurements if (m.server, m.workload, m.transport) == ("vinegrape", "png", "rest")]
+    server, workload = session.servers[PLAIN], session.workloads["png"]
+    closed = [m for m in session.measurements if (m.server, m.workload, m.transport) == (PLAIN, "png", "rest")]
     peak = max(m.rate for m in closed if m.round == round_ and m.mode == "closed" and m.load in FULL)
     due = open_loop.due_times(part * peak, session.options.seconds, poisson=arrivals == "poisson", seed=round_)
 
@@ -106,6 +106,32 @@ def measure_open_loop(session: Session, round_: int, arrivals: str, part: float)
         return result
 
     _measure(session, load, _Labels(round_, server, workload, "rest", arrivals, part))
+
+
+def measure_alternating(session: Session, round_: int) -> None:
+    """Measure the latency of the PNG through the edge and directly to TorchServe behind it, in turn."""
+    server, workload = session.servers[EDGE], session.workloads["png"]
+    urls = (server.url, server.behind_edge)
+    results = alternating.run(urls, workload.bodies[0], 2 * session.options.seconds, seed=round_)
+    wait_until_idle(server.pid)
+    for name, result in zip((EDGE, BEHIND_EDGE), results, strict=True):
+        session.measurements.append(
+            Measurement(
+                round=round_,
+                server=name,
+                workload=workload.name,
+                transport="rest",
+                mode="alternating",
+                load=1,
+                requests=result.requests,
+                seconds=result.seconds,
+                failed=result.failed,
+                latency_ms=result.latency_ms,
+                cpu_ms={},
+                handler_cpu_ms=0,
+                generator_cpu_ms=0,
+            )
+        )
 
 
 @dataclass(frozen=True)

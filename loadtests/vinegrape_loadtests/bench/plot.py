@@ -8,15 +8,16 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vinegrape_loadtests.bench.results import Results
+from vinegrape_loadtests.bench.results import EDGE, OURS, PLAIN, Results
 
 _NAMES = {
-    "vinegrape": "vinegrape",
+    PLAIN: PLAIN,
+    EDGE: EDGE,
     "fastapi_same_code": "FastAPI, same code",
     "fastapi_float32": "FastAPI, Pillow, float32",
     "torchserve_stock": "TorchServe's image_classifier",
 }
-_OURS, _OTHERS = "#4c7a34", "#b9b9b9"
+_OUR_COLOUR, _OTHERS = "#4c7a34", "#b9b9b9"
 
 
 def draw(results: Results, path: Path) -> None:
@@ -41,11 +42,11 @@ def _draw_ratios(results: Results, axes: Axes) -> None:
             rates = results.rates(server, workload, "rest")
             ratios = [rates[r] / ceiling[r] for r in rates.keys() & ceiling.keys()]
             if ratios:
-                rows.append((f"{_NAMES[server]}, {workload}", statistics.median(ratios), server == "vinegrape"))
+                rows.append((f"{_NAMES[server]}, {workload}", statistics.median(ratios), server in OURS))
     axes.barh(
         [name for name, _, _ in rows],
         [ratio for _, ratio, _ in rows],
-        color=[_OURS if ours else _OTHERS for _, _, ours in rows],
+        color=[_OUR_COLOUR if ours else _OTHERS for _, _, ours in rows],
     )
     for index, (_, ratio, _) in enumerate(rows):
         axes.text(ratio + 0.01, index, f"{ratio:.2f}", va="center", fontsize=8)

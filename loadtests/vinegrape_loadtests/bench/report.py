@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vinegrape_loadtests.bench.results import Measurement, Results
+from vinegrape_loadtests.bench.results import EDGE, PLAIN, Measurement, Results
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ def _median_start_s(results: Results) -> float | None:
 TARGETS = (
     Target("CPU time beyond the handler's functions, REST", "ms", 0.40, False, lambda r: r.overhead_cpu_ms("rest")),
     Target("CPU time beyond the handler's functions, gRPC", "ms", 0.65, False, lambda r: r.overhead_cpu_ms("grpc")),
+    Target("CPU time of gRPC beyond REST", "ms", 0.6, False, lambda r: r.grpc_cpu_ms(PLAIN)),
+    Target("CPU time of gRPC beyond REST, both through the edge", "ms", 0.6, False, lambda r: r.grpc_cpu_ms(EDGE)),
+    Target("CPU time of the edge, REST", "ms", 0.25, False, lambda r: r.edge_cpu_ms()),
+    Target("median latency that the edge adds, one connection", "ms", 0.5, False, lambda r: r.edge_latency_ms()),
     Target("requests/s / ceiling", "", 0.88, True, lambda r: r.ratio("ceiling")),
     Target("requests/s / fastapi_same_code", "", 1.05, True, lambda r: r.ratio("fastapi_same_code")),
     Target("requests/s / fastapi_float32", "", 2.0, True, lambda r: r.ratio("fastapi_float32")),
@@ -54,7 +58,58 @@ TARGETS = (
 
 def report(results: Results) -> str:
     """Format the results as Markdown."""
-    return "\n".join([*_targets(results), "", *_closed(results), "", *_open(results), "", *_machine(results)])
+    lines = ["# Benchmark of serving", "", *_targets(results), ""]
+    if edge := edge_table(results):
+        lines += [
+            "The edge and the gateway, with the PNG. CPU time per request is that at 16 connections:",
+            "",
+            *edge,
+            "",
+        ]
+    return "\n".join([*lines, *_closed(results), "", *_open(results), "", *_machine(results)])
+
+
+# The ways to the model. Each is compared with the first one.
+_WAYS = {
+    "REST": (PLAIN, "rest"),
+    "REST through the edge": (EDGE, "rest"),
+    "gRPC through the gateway": (PLAIN, "grpc"),
+    "gRPC through the edge and the gateway": (EDGE, "grpc"),
+}
+_KINDS = ("Java", "worker", "gateway", "edge", "supervisor")
+
+
+def edge_table(results: Results) -> list[str]:
+    """Format what the edge and the gateway cost, as the lines of a Markdown table; empty if there is no gateway."""
+    if not any("gateway" in m.cpu_ms for m in results.measurements):
+        return []
+    columns = [
+        "way to the model",
+        "requests/s / REST",
+        "p50 ms, one connection",
+        "CPU ms beyond the handler's functions",
+    ]
+    columns += [f"of it {kind}" for kind in _KINDS]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for way, (server, transport) in _WAYS.items():
+        measured = results.at_16(server, transport)
+        if measured:
+            ratio = results.ratio(PLAIN, transport=transport, ours=server)
+            idle = results.select(server=server, workload="png", transport=transport, mode="closed", load=1)
+            values = [
+                "" if ratio is None else f"{ratio:.2f}",
+                _median([m.latency_ms["50"] for m in idle if m.latency_ms]),
+                _median([m.overhead_cpu_ms for m in measured]),
+                *(_median([_overhead_cpu_ms(m, kind) for m in measured]) for kind in _KINDS),
+            ]
+            lines.append(f"| {way} | {' | '.join(values)} |")
+    return lines
+
+
+def _overhead_cpu_ms(measurement: Measurement, kind: str) -> float:
+    """Return the CPU ms per request of one kind of process; for the workers, without the handler's functions."""
+    cpu_ms = measurement.cpu_ms.get(kind, 0)
+    return cpu_ms - measurement.handler_cpu_ms if kind == "worker" else cpu_ms
 
 
 def _targets(results: Results) -> list[str]:
@@ -72,7 +127,8 @@ def _targets(results: Results) -> list[str]:
 
 def _closed(results: Results) -> list[str]:
     lines = [
-        "| closed loop | load | requests/s | / ceiling | p50 ms | p99 ms | CPU ms per request | load generator's |",
+        "| closed loop | load | requests/s | / ceiling | p50 ms | p99 ms | CPU ms per request "
+        "| CPU ms per request of the load generator |",
         "|---|---|---|---|---|---|---|---|",
     ]
     keys = dict.fromkeys((m.workload, m.server, m.transport, m.load) for m in _sorted(results) if m.mode == "closed")
@@ -106,7 +162,9 @@ def _machine(results: Results) -> list[str]:
     failed = sum(m.failed for m in results.measurements if m.server != "torchserve_stock")
     requests = sum(m.requests for m in results.measurements)
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    memory = ", ".join(f"{kind} {mib:.0f}" for kind, mib in results.memory_mib.items())
+    memory = _memory(results.memory_mib)
+    if results.edge_memory_mib:
+        memory += f"; with the edge: {_memory(results.edge_memory_mib)}"
     starts = ", ".join(f"{seconds:.1f}" for seconds in results.start_s)
     return [
         f"{results.machine}. {versions}.",
@@ -115,8 +173,12 @@ def _machine(results: Results) -> list[str]:
     ]
 
 
+def _memory(memory_mib: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {mib:.0f}" for kind, mib in memory_mib.items())
+
+
 def _sorted(results: Results) -> list[Measurement]:
-    servers = list(dict.fromkeys(["ceiling", "vinegrape", *(m.server for m in results.measurements)]))
+    servers = list(dict.fromkeys(["ceiling", PLAIN, EDGE, *(m.server for m in results.measurements)]))
     workloads = list(dict.fromkeys(["png", *(m.workload for m in results.measurements)]))
     return sorted(
         results.measurements,

@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from vinegrape_loadtests.bench import measure
-from vinegrape_loadtests.bench.results import FULL
+from vinegrape_loadtests.bench.results import EDGE, FULL, OURS
 from vinegrape_loadtests.bench.servers import BenchServer
 from vinegrape_loadtests.bench.session import Session
 
@@ -39,6 +39,8 @@ def _steps(session: Session, round_: int) -> Iterator[Callable[[], None]]:
         if server.grpc:
             for connections in session.options.connections:
                 steps.append(partial(measure.measure_grpc, session, round_, server, png, connections))
+    if EDGE in session.servers:
+        steps.append(partial(measure.measure_alternating, session, round_))
     random.Random(round_).shuffle(steps)  # noqa: S311
     yield from steps
     for arrivals, part in _OPEN_LOOPS:
@@ -47,7 +49,7 @@ def _steps(session: Session, round_: int) -> Iterator[Callable[[], None]]:
 
 def _connections(session: Session, server: BenchServer, png: bool) -> tuple[int, ...]:
     """Numbers of connections at which a server is measured over REST."""
-    if server.name == "vinegrape" and png:
+    if server.name in OURS and png:
         return session.options.connections
     if server.name == "fastapi_same_code" and png:
         return (1, *FULL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import click
 
-from vinegrape_loadtests.client import post
-from vinegrape_loadtests.local.server import free_port, free_ports, running, serving
+from vinegrape_loadtests.bench.results import EDGE, PLAIN
+from vinegrape_loadtests.client import PREDICTIONS_PATH, post
+from vinegrape_loadtests.local.server import find_ports, free_port, running, serving
 from vinegrape_server.settings import LOOPBACK
 from vinegrape_server.torchserve.java import find_java
 
@@ -40,6 +42,7 @@ class BenchServer:
         url: URL to post images to.
         grpc: host and port of gRPC; empty if there is none.
         operations_port: port of the Prometheus metrics; 0 if there are none.
+        behind_edge: URL of TorchServe itself, if the server has an edge; else empty.
         opaque: whether it fails on an image with transparency.
     """
 
@@ -48,27 +51,37 @@ class BenchServer:
     url: str
     grpc: str = ""
     operations_port: int = 0
+    behind_edge: str = ""
     opaque: bool = False
 
 
 @contextlib.contextmanager
-def vinegrape(archive: Path, folder: Path) -> Iterator[BenchServer]:
+def vinegrape(archive: Path, folder: Path, edge: bool = False) -> Iterator[BenchServer]:
     """Run `vinegrape serve` with its default settings, and an entry file that counts the handler's CPU time.
 
     Args:
         archive: the archive to serve.
         folder: where to write the archive with the other entry file.
+        edge: whether to start the edge.
     """
     timed = folder / "timed.mar"
     _replace_entry(archive, timed)
-    with serving("--archive", str(timed), stdout=subprocess.DEVNULL) as server:
+    # The edge's queue is as long as that of the server without an edge: else the edge refuses some of 64 connections
+    options = ("--edge", "--queue-size", "100") if edge else ()
+    with serving("--archive", str(timed), *options, stdout=subprocess.DEVNULL) as server:
         yield BenchServer(
-            "vinegrape",
+            EDGE if edge else PLAIN,
             server.process.pid,
             server.predictions_url,
             server.grpc_address,
             server.ports["operations_port"],
+            f"http://{LOOPBACK}:{server.ports['rest_port']}{PREDICTIONS_PATH}" if edge else "",
         )
+
+
+def edge_is_installed() -> bool:
+    """Return whether HAProxy, which the edge needs, is installed."""
+    return shutil.which("haproxy") is not None
 
 
 @contextlib.contextmanager
@@ -113,12 +126,12 @@ def torchserve_stock(folder: Path, torchscript: Path, image: bytes) -> Iterator[
         "--extra-files", str(folder / "extra"), "--export-path", str(store),
     ]  # fmt: skip
     subprocess.run(archiver, check=True)  # noqa: S603
-    ports = free_ports()
+    rest, management, metrics, grpc, grpc_management = find_ports(5)
     (folder / "config.properties").write_text(
-        f"inference_address=http://{LOOPBACK}:{ports['rest_port']}\n"
-        f"management_address=http://{LOOPBACK}:{ports['management_port']}\n"
-        f"metrics_address=http://{LOOPBACK}:{ports['metrics_port']}\n"
-        f"grpc_inference_port={ports['grpc_port']}\ngrpc_management_port={ports['grpc_management_port']}\n"
+        f"inference_address=http://{LOOPBACK}:{rest}\n"
+        f"management_address=http://{LOOPBACK}:{management}\n"
+        f"metrics_address=http://{LOOPBACK}:{metrics}\n"
+        f"grpc_inference_port={grpc}\ngrpc_management_port={grpc_management}\n"
         "disable_token_authorization=true\n"
     )
     command = [
@@ -128,7 +141,7 @@ def torchserve_stock(folder: Path, torchscript: Path, image: bytes) -> Iterator[
     java_home = find_java().resolve().parents[1]
     environment = {**os.environ, "JAVA_HOME": str(java_home), "TMPDIR": str(folder), "TEMP": str(folder)}
     with _logged(command, environment, folder) as process:
-        url = f"http://{LOOPBACK}:{ports['rest_port']}/predictions/stock"
+        url = f"http://{LOOPBACK}:{rest}/predictions/stock"
         _wait_for_response(process, "torchserve_stock", url, image)
         yield BenchServer("torchserve_stock", process.pid, url, opaque=True)
 

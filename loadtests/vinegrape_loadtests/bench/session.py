@@ -88,6 +88,10 @@ def open_session(options: BenchOptions) -> Iterator[Session]:
         folder = stack.enter_context(unpacked(options.archive))
         click.echo("Starting the servers, and comparing their responses", err=True)
         contexts: list[contextlib.AbstractContextManager[BenchServer]] = [servers.vinegrape(options.archive, scratch)]
+        if servers.edge_is_installed():
+            contexts.append(servers.vinegrape(options.archive, scratch, edge=True))
+        else:
+            click.echo("haproxy is not installed: the server with the edge is left out", err=True)
         if options.peers:
             contexts += _peers(folder, scratch, cores, workloads["png"])
         running = {server.name: server for server in map(stack.enter_context, contexts)}

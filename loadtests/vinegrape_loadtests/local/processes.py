@@ -1,4 +1,4 @@
-"""CPU time and memory of a server's processes, by kind: supervisor, Java, worker."""
+"""CPU time and memory of a server's processes, by kind: supervisor, Java, worker, gateway, edge."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from vinegrape_server.host.processes import find_workers
 
 # Processes are idle if together they use at most this share of one core for this time
 _IDLE_S, _IDLE_SHARE = 0.3, 0.1
+
+_KIND_OF_PROGRAM = {"java": "Java", "haproxy": "edge"}
+_GATEWAY = "vinegrape_server.gateway"  # in the command line of the gateway
+_UVICORN_WORKER = "--multiprocessing-fork"  # in the command line of what Python's multiprocessing starts
 
 
 def cpu_seconds(pid: int) -> Counter[str]:
@@ -52,15 +56,19 @@ def _family(pid: int) -> Iterator[tuple[str, psutil.Process]]:
     """Yield a process and each of its descendants, with its kind first."""
     process = psutil.Process(pid)
     family = [process, *process.children(recursive=True)]
-    java = [member for member in family if _name(member) == "java"]
-    workers = {worker.pid for member in java for worker in find_workers(member)}
+    workers = {worker.pid for member in family if _name(member) == "java" for worker in find_workers(member)}
     for member in family:
-        if member in java:
-            yield "Java", member
-        elif member.pid in workers or _is_uvicorn_worker(member):
-            yield "worker", member
-        else:
-            yield "supervisor", member
+        yield "worker" if member.pid in workers else _kind(member), member
+
+
+def _kind(process: psutil.Process) -> str:
+    """Return the kind of a process that is no worker of TorchServe."""
+    if kind := _KIND_OF_PROGRAM.get(_name(process)):
+        return kind
+    command_line = _command_line(process)
+    if _GATEWAY in command_line:
+        return "gateway"
+    return "worker" if _UVICORN_WORKER in command_line else "supervisor"
 
 
 def _name(process: psutil.Process) -> str:
@@ -69,8 +77,8 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
-def _is_uvicorn_worker(process: psutil.Process) -> bool:
-    """Whether Python's multiprocessing started the process, as uvicorn does with its workers."""
+def _command_line(process: psutil.Process) -> list[str]:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return "--multiprocessing-fork" in process.cmdline()
-    return False
+        command_line: list[str] = process.cmdline()
+        return command_line
+    return []

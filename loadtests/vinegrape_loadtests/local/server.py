@@ -1,4 +1,4 @@
-"""Start `vinegrape serve` on free ports, and stop it at the end of a block."""
+"""Start `vinegrape serve` on free ports, with or without its edge, and stop it at the end of a block."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ class Server:
     Attributes:
         process: `vinegrape serve`.
         ports: ports by the names of their settings, such as `rest_port`.
+        edge: whether the edge runs: then REST and gRPC share the port of the edge.
     """
 
     process: subprocess.Popen[Any]
     ports: dict[str, int]
+    edge: bool = False
 
     @property
     def rest_url(self) -> str:
         """Scheme, host and port of REST."""
-        return f"http://{LOOPBACK}:{self.ports['rest_port']}"
+        return f"http://{LOOPBACK}:{self.ports['edge_port' if self.edge else 'rest_port']}"
 
     @property
     def predictions_url(self) -> str:
@@ -56,7 +58,7 @@ class Server:
     @property
     def grpc_address(self) -> str:
         """Host and port of gRPC."""
-        return f"{LOOPBACK}:{self.ports['grpc_port']}"
+        return f"{LOOPBACK}:{self.ports['edge_port' if self.edge else 'grpc_port']}"
 
     def wait_until_ready(self, timeout_s: float = _START_TIMEOUT_S) -> None:
         """Return once every worker has passed its self-check.
@@ -86,7 +88,7 @@ def starting(
     """Start `vinegrape serve`, and stop it at the end of the block, also after an error.
 
     Args:
-        options: options of `vinegrape serve`.
+        options: options of `vinegrape serve`. The edge runs only if `--edge` is among them.
         ports: ports by the names of their settings; free ones if None.
         environment: environment variables of the server; those of this process if None.
         stdout: as for `subprocess.Popen`.
@@ -94,9 +96,12 @@ def starting(
     """
     ports = dict(ports or free_ports())
     port_options = [part for name, port in ports.items() for part in (f"--{name.replace('_', '-')}", str(port))]
-    command = [str(Path(sys.executable).with_name("vinegrape")), "serve", *port_options, *options]
+    edge = "--edge" in options
+    # Without it the variable VINEGRAPE_EDGE would decide, and the addresses of `Server` could be wrong
+    edge_options = () if edge else ("--no-edge",)
+    command = [str(Path(sys.executable).with_name("vinegrape")), "serve", *port_options, *edge_options, *options]
     with running(command, env=environment, stdout=stdout, stderr=stderr) as process:
-        yield Server(process, ports)
+        yield Server(process, ports, edge)
 
 
 @contextlib.contextmanager
@@ -153,18 +158,18 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 
 def free_ports() -> dict[str, int]:
-    """Return a free port for each port setting of the server, by the setting's name."""
-    names = list(ServeSettings(edge=True).ports)
-    return dict(zip(names, _free_ports(len(names)), strict=True))
+    """Return a free port for each port that the server opens by default or with the edge, by the setting's name."""
+    names = [name for name, port in ServeSettings(edge=True).ports.items() if port]
+    return dict(zip(names, find_ports(len(names)), strict=True))
 
 
 def free_port() -> int:
     """Return one free port."""
-    (port,) = _free_ports(1)
+    (port,) = find_ports(1)
     return port
 
 
-def _free_ports(count: int) -> list[int]:
+def find_ports(count: int) -> list[int]:
     """Return different free ports: each socket stays open until all are bound."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

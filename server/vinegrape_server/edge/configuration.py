@@ -108,6 +108,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "THREADS": min(4, 1 + count_cores() // 16),
         "TLS": _yes_or_no(settings.tls_certificate),
         "TORCHSERVE": f"{settings.host_of('rest_port')}:{settings.rest_port}",
+        "WORKERS": settings.workers * settings.batch_size,  # requests that are processed at the same time
         "UPLOAD_TIMEOUT_S": settings.upload_timeout_s,
     }
     return {

@@ -16,7 +16,7 @@ def test_serving_is_the_default_and_writes_its_three_files(monkeypatch, tmp_path
     result = CliRunner().invoke(bench, [*subcommand, str(tmp_path), "--rounds", "2", "--no-peers"])
     assert result.exit_code == 0, result.output
     assert [(options.rounds, options.peers, options.seconds) for options in runs] == [(2, False, 6)]
-    assert result.stdout.startswith("| figure | measured | target | reached |")
+    assert result.stdout.startswith("# Benchmark of serving\n\n| figure | measured | target | reached |\n")
     assert (tmp_path / "bench.md").read_text() == result.stdout
     assert Results.read(tmp_path / "bench.json") == measured
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
