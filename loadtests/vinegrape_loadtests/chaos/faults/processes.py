@@ -10,6 +10,7 @@ import time
 
 import psutil
 
+from vinegrape_loadtests.chaos.answers import LOST, WRONG
 from vinegrape_loadtests.chaos.http_client import build_request
 from vinegrape_loadtests.chaos.sockets import RawResponse, connected, exchange
 from vinegrape_loadtests.chaos.target import EDGE, GATEWAY, JAVA, WORKER, Target, stopped
@@ -172,8 +173,8 @@ def _find(trial: Trial, kind: str) -> list[psutil.Process]:
 def _require_rest(trial: Trial) -> None:
     assert trial.clients is not None  # noqa: S101
     time.sleep(0.5)  # for the last responses
-    lost = [a for a in trial.clients.since(trial.start) if a.transport == "rest" and a.outcome != "right"]
-    trial.require(not lost, f"{len(lost)} REST requests had no right answer")
+    lost = [a for a in trial.clients.since(trial.start) if a.transport == "rest" and a.outcome in (LOST, WRONG)]
+    trial.require(not lost, f"{len(lost)} REST requests were lost or got a wrong answer")
 
 
 def _terminate_in_flight(trial: Trial, target: Target, signals: int) -> list[RawResponse]:
