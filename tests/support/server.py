@@ -42,8 +42,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def serve_command(archive: Path, **settings: Any) -> list[str]:
-    """The command that serves an archive. Settings are command-line options, with underscores."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    """The command that serves an archive. Settings are command-line options, with underscores; flags are booleans."""
+    names = {name: name.replace("_", "-") for name in settings}
+    options = [
+        f"--{'' if value else 'no-'}{names[name]}" if isinstance(value, bool) else f"--{names[name]}={value}"
+        for name, value in settings.items()
+    ]
     return command("serve", f"--archive={archive}", *options)
 
 
