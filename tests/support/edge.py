@@ -167,6 +167,11 @@ class Edge:
         """Open a connection from an address of this machine, all of which begin with 127."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(source, 0))
 
+    def refuses_connections(self) -> bool:
+        """Return whether the public port accepts no connection."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) != 0
+
     def exchange(self, data: bytes, half_close: bool = False, wait_s: float = 10) -> Exchange:
         """Send bytes over a new connection and read until it ends."""
         with self.connect() as connection:

@@ -165,7 +165,7 @@ def _read(setting: str, name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingError(
-            f"{setting} is {name!r}, which cannot be read ({reason}). Set {setting} to a file."
+            f"{setting} is {name!r}, which cannot be read ({reason}). Set {setting} to a readable file."
         ) from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_server.edge import configuration
+from vinegrape_server.edge import admin, configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.console import write_console
@@ -85,7 +85,7 @@ class EdgeProcess:
     def reload(self) -> bool:
         """Read the files of keys and certificate again, without closing a connection or refusing one.
 
-        A new HAProxy takes the listening sockets over, and the old one finishes its requests.
+        A new HAProxy takes over the listening sockets, and the old one finishes its requests.
 
         Returns:
             False if the files are not valid; then the old HAProxy continues, and the reason is logged.
@@ -98,10 +98,9 @@ class EdgeProcess:
             write_console(f"vinegrape: The edge keeps its keys and its certificate. {error}\n", sys.stderr)
             return False
         old = self._process
-        before = self._admin_socket()
         new = self._start("-x", configuration.ADMIN_SOCKET, "-sf", str(old.pid))
         deadline = time.monotonic() + _RELOAD_TIMEOUT_S
-        while self._admin_socket() == before and new.poll() is None and time.monotonic() < deadline:
+        while self._serving_pid() != new.pid and new.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         if new.poll() is not None:
             write_console("vinegrape: HAProxy could not reload; the old process continues.\n", sys.stderr)
@@ -149,12 +148,11 @@ class EdgeProcess:
         threading.Thread(target=_forward_alerts, args=(errors,), daemon=True).start()
         return process
 
-    def _admin_socket(self) -> int:
-        """Return a number that changes when another process listens on the admin socket."""
-        try:
-            return Path(configuration.admin(self._folder).host).stat().st_ino
-        except OSError:
-            return 0
+    def _serving_pid(self) -> int:
+        """Return the process id of a HAProxy that responds on the admin socket; 0 if none does."""
+        with contextlib.suppress(OSError, LookupError):
+            return int(admin.information(self._folder)["Pid"])
+        return 0
 
     def _fingerprint(self) -> list[tuple[int, ...]]:
         """Return what changes if a watched file is written or replaced; a missing file has an empty tuple."""

@@ -9,6 +9,7 @@ from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, Edge, read_to_end, running_edge
 from tests.support.server import wait_until
 from vinegrape_handler.contract import SELF_CHECK_HEADER
+from vinegrape_server.edge import admin
 from vinegrape_server.host.http import get
 
 pytestmark = pytest.mark.tools
@@ -32,14 +33,7 @@ def send(edge: Edge, number: int, *headers: str) -> list[socket.socket]:
 
 def queued(edge: Edge) -> int:
     """The number of requests in the edge's queue."""
-    from vinegrape_server.edge import configuration
-
-    with socket.socket(socket.AF_UNIX) as admin:
-        admin.connect(configuration.admin(edge.folder).host)
-        admin.sendall(b"show stat torchserve 2 -1\n")
-        rows = read_to_end(admin).data.decode().splitlines()
-    names, values = rows[0].lstrip("# ").split(","), rows[1].split(",")
-    return int(dict(zip(names, values, strict=True))["qcur"])
+    return admin.queue_length(edge.folder)
 
 
 def fill(edge: Edge, *headers: str) -> list[socket.socket]:
@@ -212,12 +206,7 @@ def upload(edge: Edge, source: str, size: int) -> socket.socket:
 
 def uploads(edge: Edge) -> dict[str, int]:
     """The number of uploads in progress by kind, and by kind and client."""
-    from vinegrape_server.edge import configuration
-
-    with socket.socket(socket.AF_UNIX) as admin:
-        admin.connect(configuration.admin(edge.folder).host)
-        admin.sendall(b"show table uploads\n")
-        rows = read_to_end(admin).data.decode().splitlines()[1:]
+    rows = admin.run_command(edge.folder, "show table uploads").splitlines()[1:]
     return {row.split("key=")[1].split(" use=")[0]: int(row.rsplit("conn_cur=", 1)[1]) for row in rows if "key=" in row}
 
 

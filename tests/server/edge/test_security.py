@@ -1,0 +1,141 @@
+"""API keys, TLS and CORS."""
+
+import ssl
+import subprocess
+
+import pytest
+
+from tests.conftest import program
+from tests.server.edge.test_requests import error
+from tests.support.edge import PATH, running_edge
+
+pytestmark = pytest.mark.tools
+
+KEYS = {"orchard": "0123456789abcdef0", "app.phone-1": "fedcba9876543210f"}
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    """An edge that requires a key."""
+    folder = tmp_path_factory.mktemp("locked")
+    (folder / "keys").write_text("# clients\n\n" + "".join(f"{name} {key}\n" for name, key in KEYS.items()))
+    (folder / "edge").mkdir()
+    with running_edge(folder / "edge", api_keys=str(folder / "keys")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+def test_a_valid_key_is_accepted_and_its_name_is_logged(locked, name, header):
+    value = f"Bearer {KEYS[name]}" if header == "authorization" else KEYS[name]
+    response = locked.post(b"image", headers={header: value})
+    assert response.status_code == 200
+    assert header not in response.json()["headers"]
+    assert locked.line_of(response)["key"] == name
+
+
+def test_a_request_without_a_key_is_refused(locked):
+    response = locked.post(b"image")
+    assert error(response) == (401, "unauthorized")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert locked.line_of(response)["key"] == ""
+
+
+@pytest.mark.parametrize("value", ["wrong", "0123456789abcdef", "0123456789ABCDEF0", "0" * 64, "x" * 3000])
+def test_a_wrong_key_is_refused(locked, value):
+    assert error(locked.post(b"image", headers={"x-api-key": value})) == (403, "forbidden")
+    assert error(locked.post(b"image", headers={"authorization": f"Bearer {value}"})) == (403, "forbidden")
+
+
+def test_ping_needs_no_key(locked):
+    assert locked.client.get("/ping").status_code == 200
+
+
+def test_no_key_is_in_haproxys_files_or_log(locked):
+    locked.line_of(locked.post(b"image", headers={"x-api-key": KEYS["orchard"]}))
+    texts = [path.read_text() for path in locked.folder.iterdir() if path.is_file()] + [locked.output.getvalue()]
+    assert not [key for key in KEYS.values() for text in texts if key in text]
+
+
+def make_certificate(folder, name="edge"):
+    """Write a certificate for 127.0.0.1 and its key; return the paths."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    command = [program("openssl", "openssl"), "req", "-x509", *kind, *subject, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def presented(port: int) -> str:
+    """The certificate that a server shows, in PEM format."""
+    return ssl.get_server_certificate(("127.0.0.1", port)).strip()
+
+
+def test_tls_with_http1_and_http2(tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    (tmp_path / "edge").mkdir()
+    with running_edge(tmp_path / "edge", tls=True, tls_certificate=str(certificate), tls_key=str(key)) as edge:
+        assert edge.post(b"image").status_code == 200
+        url = f"https://127.0.0.1:{edge.port}{PATH}"
+        done = subprocess.run(
+            [program("curl", "curl"), "-sS", "--cacert", certificate, "-d", "image", "-w", "\n%{http_version}", url],
+            capture_output=True,
+        )
+        assert done.stdout.endswith(b"\n2")
+        assert (edge.folder / "edge.pem").stat().st_mode & 0o777 == 0o600
+
+
+# CORS
+
+ORIGIN = "https://shop.example"
+PREFLIGHT = {"origin": ORIGIN, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """An edge that allows one page to read its responses."""
+    with running_edge(tmp_path_factory.mktemp("shared"), cors_origins=f"{ORIGIN}, http://localhost:3000") as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", [PATH, "/ping", "/v1/models/vinegrape:predict"])
+def test_a_preflight_request(shared, path):
+    response = shared.client.options(path, headers=PREFLIGHT)
+    assert response.status_code == 204
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in response.headers["access-control-allow-methods"]
+    assert "x-api-key" in response.headers["access-control-allow-headers"]
+    assert response.headers["vary"] == "origin"
+    assert shared.line_of(response)["status"] == 204
+
+
+@pytest.mark.parametrize("path", [PATH, "/ping", "/nothing"])
+def test_responses_and_errors_can_be_read_by_an_allowed_page(shared, path):
+    response = shared.client.get(path, headers={"origin": ORIGIN})
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert "retry-after" in response.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("origin", ["https://other.example", "https://shop.example.evil", "null"])
+def test_another_page_cannot_read_responses(shared, origin):
+    for response in (
+        shared.post(b"image", headers={"origin": origin}),
+        shared.client.options(PATH, headers={**PREFLIGHT, "origin": origin}),
+    ):
+        assert "access-control-allow-origin" not in response.headers
+        assert response.headers["vary"] == "origin"
+
+
+def test_every_page_can_be_allowed(tmp_path):
+    with running_edge(tmp_path, cors_origins="*") as edge:
+        assert edge.client.options(PATH, headers=PREFLIGHT).headers["access-control-allow-origin"] == "*"
+        response = edge.post(b"image", headers={"origin": "https://any.example"})
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert "vary" not in response.headers
+
+
+def test_without_the_setting_no_page_is_allowed(edge):
+    assert error(edge.client.options(PATH, headers=PREFLIGHT)) == (405, "method_not_allowed")
+    assert "access-control-allow-origin" not in edge.post(b"image", headers={"origin": ORIGIN}).headers
