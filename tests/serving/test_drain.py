@@ -1,15 +1,18 @@
 """A server that stops first responds to the requests in flight, unless it receives a second signal."""
 
+import http.client
 import json
 import os
 import pty
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.conftest import program
 from tests.support.processes import STOP_S, java, workers
 from tests.support.repack import with_entry
 from tests.support.server import serving, starting, wait_until
@@ -77,6 +80,61 @@ def test_requests_in_flight_are_answered(slow_archive, large_image, tmp_path, ba
         answers += [json.loads(response.result()) for response in over_grpc]
         assert [answer["label"] for answer in answers] == ["Ak"] * 7
         assert live.process.wait(STOP_S) == 0
+
+
+@pytest.mark.tools
+def test_behind_the_edge_no_request_on_a_kept_connection_is_lost(tiny_archive, image, tmp_path):
+    """Clients send requests without a pause over REST, with and without a deadline of their own, and over gRPC."""
+    program("haproxy", "haproxy")
+    rest, with_deadline = partial(send_over_rest, {}), partial(send_over_rest, {"x-request-timeout-ms": "9000"})
+    senders = [rest, rest, rest, with_deadline, send_over_grpc]
+    with serving(tiny_archive, tmp_path / "log", edge=True) as live, ThreadPoolExecutor(len(senders)) as pool:
+        before = live.received()
+        clients = [pool.submit(send, live, image) for send in senders]
+        wait_until(lambda: live.received() > before + 50)
+        live.process.send_signal(signal.SIGTERM)
+        assert live.process.wait(STOP_S) == 0
+        results = [client.result() for client in clients]
+    assert [set(of_client) for of_client in results] == [{200}] * len(senders)
+
+
+def send_over_rest(headers, live, image) -> list[object]:
+    """Send requests over kept connections until the port is closed. Return the status of each, or its error."""
+    results: list[object] = []
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", live.rest_port, timeout=30)
+        try:
+            connection.connect()
+        except ConnectionRefusedError:
+            return results
+        kept = True
+        while kept:
+            try:
+                connection.request("POST", "/predictions/vinegrape", image, headers)
+                response = connection.getresponse()
+                response.read()
+                results.append(response.status)
+                kept = response.getheader("connection") != "close"
+            except (OSError, http.client.HTTPException) as error:
+                results.append(repr(error))
+                kept = False
+        connection.close()
+
+
+def send_over_grpc(live, image) -> list[object]:
+    """Call over one channel until the port is closed. Return 200 for each answer, or its error."""
+    import grpc
+
+    results: list[object] = []
+    with live.channel() as predict:
+        while True:
+            try:
+                predict(image)
+                results.append(200)
+            except grpc.RpcError as error:
+                if "Connection refused" in error.details():
+                    return results
+                results.append(error.details())
 
 
 def test_requests_in_flight_are_answered_after_the_terminal_is_closed(slow_archive, large_image, tmp_path):

@@ -1,14 +1,20 @@
 """A process of a running server is killed or hangs."""
 
+import contextlib
+import os
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.conftest import program
 from tests.support.processes import STOP_S, assert_all_ended, descendants, java, workers
 from tests.support.repack import with_entry
 from tests.support.server import serving, starting, wait_until
+from vinegrape_server.host.instance import free_bytes
 
 pytestmark = pytest.mark.live
 
@@ -86,6 +92,51 @@ def test_the_processes_of_a_killed_server_end_too(tiny_archive, tmp_path):
         (abandoned,) = Path(folder).iterdir()
         with starting(tiny_archive, tmp_path / "next", environment=environment):
             wait_until(lambda: not abandoned.exists())
+
+
+def test_a_temporary_folder_that_fills_up_keeps_only_new_workers_from_starting(tiny_archive, image, tmp_path):
+    """The folder is a file system of its own, which only the server's processes see."""
+    unshare = program("unshare", "util-linux")
+    if os.geteuid() != 0:
+        pytest.skip("Mounting a file system needs root; run the tests as root")
+    mount = 'mount -t tmpfs -o size=40m none "$TMPDIR" && exec "$@"'
+    prefix = [unshare, "--mount", "sh", "-c", mount, "sh"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(tiny_archive, tmp_path / "log", workers=2, prefix=prefix, environment={"TMPDIR": folder}) as live,
+    ):
+        inside = Path(f"/proc/{live.process.pid}/root{folder}")
+        with filled(inside):
+            assert live.post(image).status_code == 200
+            workers(live.process)[0].kill()
+            wait_until(lambda: "1 of 2 workers" in live.operations("/readyz").text)
+            assert live.post(image).status_code == 200
+            assert live.metrics()[("vinegrape_worker_deaths_total",)] == 1
+            (line,) = [line for line in live.log.read_text().splitlines() if "is full" in line]
+            assert line.startswith(f"vinegrape: The temporary folder {folder}")
+        wait_until(live.is_ready)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Keep a file system full, also when other files are removed; free it at the end."""
+    file, ended = folder / "filler", threading.Event()
+
+    def fill() -> None:
+        while not ended.wait(0.005):
+            with contextlib.suppress(OSError), file.open("ab", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        wait_until(lambda: free_bytes(folder) == 0)
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        file.unlink()
 
 
 def test_servers_that_do_not_recover_end_after_startup_timeout_s(tiny_archive, tmp_path):

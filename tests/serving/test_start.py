@@ -96,6 +96,21 @@ def test_a_second_server_on_the_same_ports_is_refused(tiny_server, tiny_archive)
     assert "--rest-port" in line
 
 
+def test_of_two_servers_that_start_at_once_on_the_same_ports_one_serves_and_the_other_says_why(tiny_archive, tmp_path):
+    ports = free_ports()
+    with (
+        starting(tiny_archive, tmp_path / "first", **ports) as first,
+        starting(tiny_archive, tmp_path / "second", **ports) as second,
+    ):
+        wait_until(lambda: any(live.process.poll() is not None for live in (first, second)))
+        refused, served = (first, second) if first.process.poll() is not None else (second, first)
+        served.wait_until_ready()
+        assert refused.process.returncode == 1
+        (line,) = refused.log.read_text().splitlines()
+        assert line.startswith("vinegrape: Cannot listen on 127.0.0.1:")
+        assert line.endswith("PORT")
+
+
 def test_a_server_is_ready_once_every_worker_has_passed_its_self_check(tiny_archive, tmp_path):
     """One of two workers waits before it loads the model. TorchServe is healthy then, but the service is not ready."""
     first, go = tmp_path / "first", tmp_path / "go"

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,17 +119,28 @@ class Live:
         """The JSON that the gRPC call Predictions gets: the prediction, or the error in the status's details."""
         import grpc
 
+        with self.channel(key) as predict:
+            try:
+                return predict(content)
+            except grpc.RpcError as error:
+                details: str = error.details()
+                return details.encode()
+
+    @contextlib.contextmanager
+    def channel(self, key: str = "data") -> Iterator[Callable[[bytes], bytes]]:
+        """A gRPC channel: a function that calls Predictions and returns its prediction."""
+        import grpc
+
         messages, services = _grpc_modules()
         with grpc.insecure_channel(self.grpc_address) as channel:
             stub = services.InferenceAPIsServiceStub(channel)
-            request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
-            call = stub.Predictions.future(request, timeout=60)
-            if call.code() is grpc.StatusCode.OK:
-                prediction: bytes = call.result().prediction
+
+            def predict(content: bytes) -> bytes:
+                request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
+                prediction: bytes = stub.Predictions(request, timeout=60).prediction
                 return prediction
-            details: str = call.details()
-            assert details.startswith('{"error":'), details
-            return details.encode()
+
+            yield predict
 
     def at_once(self, send: Callable[[Any], Any], values: list[Any]) -> list[Any]:
         """Call `send(value)` for all values at the same time; the results have the order of the values."""
@@ -168,7 +179,12 @@ class Live:
 
 @contextlib.contextmanager
 def starting(
-    archive: Path, log: Path, output: int | None = None, environment: Mapping[str, str] | None = None, **settings: Any
+    archive: Path,
+    log: Path,
+    output: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    **settings: Any,
 ) -> Iterator[Live]:
     """Start a server, and end it with the block, without waiting for its requests.
 
@@ -177,13 +193,14 @@ def starting(
         log: the file for its output.
         output: a file descriptor for its output instead of the file.
         environment: additional variables.
+        prefix: a command that runs the server as its own process.
         settings: command-line options, with underscores; by default free ports, no optional ports, and one worker.
     """
     settings = {**free_ports(), **OPTIONAL_PORTS, "workers": 1, **settings}
     with (
         log.open("w") as file,
         running(
-            serve_command(archive, **settings),
+            [*prefix, *serve_command(archive, **settings)],
             stdout=file if output is None else output,
             stderr=subprocess.STDOUT,
             env=clean_environment(**(environment or {})),
