@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
+from grpc import aio
 
 from vinegrape_handler.contract import DEADLINE_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.errors import DeadlineExceeded, MethodNotAllowed, RequestError, Unavailable
@@ -27,6 +29,7 @@ SERVICE = DESCRIPTOR.services_by_name["InferenceAPIsService"].full_name
 
 # The edge and the worker end a request at its deadline, with our JSON. The gateway does so itself somewhat later.
 _GRACE_S = 0.25
+_STREAM_END_S = 1  # longest wait for the last message of a stream that is refused
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,100})?")
 
@@ -119,7 +122,16 @@ class InferenceService:
         return bytes(response.SerializeToString())
 
     async def _refuse(self, _messages: object, context: Any) -> None:
-        """Refuse a stream: TorchServe's stream methods end workers."""
+        """Refuse a stream: TorchServe's stream methods end workers.
+
+        The messages are read first. The edge resets a call that is answered before its last message, and the client
+        would see CANCELLED.
+        """
+        with contextlib.suppress(RequestError, TimeoutError):
+            async with asyncio.timeout(_STREAM_END_S):
+                self._others.admit(context)
+                while await context.read() is not aio.EOF:
+                    pass
         outcome = of_error(MethodNotAllowed("Streams are not supported; call Predictions for each image."))
         self._metrics.count(outcome)
         await self._finish(context, outcome, _identification(context.invocation_metadata()))
