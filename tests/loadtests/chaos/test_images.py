@@ -53,7 +53,7 @@ def test_a_tiff_with_wrong_tags_has_them():
     with pytest.warns(UserWarning, match="Tag data larger than file") as warnings:
         image = opened(images.bad_tags_tiff(200))
     assert image.size == (1, 1)
-    assert len(warnings) == 200
+    assert len({str(warning.message) for warning in warnings}) == 200
 
 
 def test_a_bmp_of_line_ends_is_a_bmp():
