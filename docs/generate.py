@@ -201,12 +201,6 @@ def errors() -> str:
     )
 
 
-def _with_status(base: type[RequestError]) -> Iterator[type[RequestError]]:
-    """Yield the errors below a class that have a status; the others group errors."""
-    for error in base.__subclasses__():
-        yield from [error] if "status" in vars(error) else _with_status(error)
-
-
 def _first_line(documented: type) -> str:
     return (inspect.getdoc(documented) or "").splitlines()[0]
 
