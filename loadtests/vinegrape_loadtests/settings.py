@@ -33,7 +33,7 @@ class LoadSettings:
 
     grpc_host: str = setting("", "HOST:PORT of gRPC; empty: as --host, but 7070 instead of 8080 (no edge)")
     api_key: str = setting("", f"API key that every request carries; {API_KEY_VARIABLE} also sets it")
-    ca_file: str = setting("", "PEM file of the authority that has signed the certificate; empty: the system's")
+    ca_file: str = setting("", "PEM file of the authority that has signed the certificate; empty: the usual ones")
     arrival_rate: float = setting(
         0.0, "requests per second, sent independently of responses (open loop); 0: each user waits for its response"
     )

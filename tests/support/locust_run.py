@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,10 @@ class LocustRun:
     @property
     def failures(self) -> dict[str, int]:
         """Number of failures by message, from the CSV."""
-        return {row["Error"]: int(row["Occurrences"]) for row in self._rows("failures")}
+        failures = Counter[str]()
+        for row in self._rows("failures"):
+            failures[row["Error"]] += int(row["Occurrences"])
+        return failures
 
     @property
     def latencies_ms(self) -> dict[int, int]:

@@ -206,7 +206,7 @@ def starting(
             env=clean_environment(**(environment or {})),
         ) as process,
     ):
-        ports = {name: settings[name] for name in PORTS if name in settings}
+        ports = {name: settings[name] for name in PORTS if settings.get(name)}
         live = Live(process, ports, log, bool(settings.get("edge")))
         with live.client:
             yield live
