@@ -35,6 +35,7 @@ class Prober:
         client: sends requests to TorchServe.
         worker_metrics: the workers' metrics.
         token: the token for self-checks.
+        edge_headers: the headers of requests to the edge's public port.
         processes: names of the further processes: EDGE, GATEWAY.
 
     Attributes:
@@ -49,6 +50,7 @@ class Prober:
         client: TorchServeClient,
         worker_metrics: WorkerMetrics,
         token: str,
+        edge_headers: Mapping[str, str],
         processes: Collection[str],
     ) -> None:
         self.unanswered_pings = 0
@@ -56,6 +58,7 @@ class Prober:
         self._client = client
         self._worker_metrics = worker_metrics
         self._token = token
+        self._edge_headers = edge_headers
         known = {EDGE: self._get_from_edge, GATEWAY: self._call_gateway}
         probes = {name: send for name, send in known.items() if name in processes}
         self._readiness = Readiness(settings.workers, [SELF_CHECK, *probes])
@@ -133,7 +136,7 @@ class Prober:
         """Send a request to the edge's port, as clients do. Any response will do."""
         settings = self._settings
         address = Address(settings.host, settings.edge_port)
-        get(address, "/ping", _TIMEOUT_S, tls=bool(settings.tls_certificate))
+        get(address, "/ping", _TIMEOUT_S, self._edge_headers, tls=bool(settings.tls_certificate))
 
     def _call_gateway(self) -> None:
         check_call(Address(self._settings.host_of("grpc_port"), self._settings.grpc_port), _GRPC_PING, _TIMEOUT_S)

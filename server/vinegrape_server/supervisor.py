@@ -75,7 +75,8 @@ class Supervisor:
         self._token = secrets.token_hex()
         self.client = TorchServeClient(plan, folder, entry(plan, folder))
         self.worker_metrics = WorkerMetrics(folder / configuration.METRICS_FOLDER)
-        self._prober = Prober(plan.settings, self.client, self.worker_metrics, self._token, children)
+        headers = edge.probe_headers(folder) if EDGE in children else {}
+        self._prober = Prober(plan.settings, self.client, self.worker_metrics, self._token, headers, children)
         self._process = TorchServeProcess(
             configuration.command(plan, java, folder),
             {**configuration.environment(plan, folder), SELF_CHECK_VARIABLE: self._token},

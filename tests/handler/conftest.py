@@ -7,9 +7,11 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _reset_logging():
-    """Remove the log handler that `Handler.initialize` adds, so that each test starts without one."""
-    yield
+    """Remove the log handler that `Handler.initialize` adds: a test may have run before that made a handler."""
     log = logging.getLogger("vinegrape_handler")
+    log.handlers.clear()
+    log.propagate = True
+    yield
     log.handlers.clear()
     log.propagate = True
 

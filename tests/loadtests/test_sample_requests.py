@@ -36,10 +36,11 @@ def test_a_real_server_passes_the_checks_over_rest_and_grpc(server, requests, na
     request, checker = requests[name], ResponseChecker(tolerance=0)
     rest = server.post(request.body, headers={"content-type": request.content_type})
     checker.check(request, HttpResponse(rest.status_code, rest.content))
-    try:
-        response = HttpResponse(200, server.call(request.body))
-    except grpc.RpcError as error:
-        response = read_grpc_error(error)
+    with server.channel() as predict:
+        try:
+            response = HttpResponse(200, predict(request.body))
+        except grpc.RpcError as error:
+            response = read_grpc_error(error)
     checker.check(request, response)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.processes import descendants, temporary_folder
 from tests.support.server import OPTIONAL_PORTS, listens, serving
-from vinegrape_loadtests.local.server import free_ports
+from vinegrape_loadtests.local.server import free_port
 
 
 def listening(live) -> set[tuple[str, int]]:
@@ -41,7 +41,7 @@ def test_a_server_listens_on_this_machine_only_by_default(tiny_server):
 def test_management_stays_on_this_machine_when_host_is_every_address(tiny_archive, image, tmp_path):
     """Also tests an archive with a file name that TorchServe itself does not accept."""
     archive = shutil.copy(tiny_archive, tmp_path / "modèle, 2.mar")
-    optional = {name: port for name, port in free_ports().items() if name in OPTIONAL_PORTS}
+    optional = {name: free_port() for name in OPTIONAL_PORTS}
     with serving(archive, tmp_path / "log", host="0.0.0.0", **optional) as live:
         assert live.post(image).status_code == 200
         names = ("rest_port", "grpc_port", "operations_port", *optional)

@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import os
 import re
+import secrets
 import ssl
 import subprocess
 from importlib.resources import files
@@ -19,7 +20,7 @@ from vinegrape_server.settings import ServeSettings
 
 ADMIN_SOCKET = "admin.sock"
 _INNER_SOCKET = "inner.sock"
-_KEYS, _PEM, _PROXIES, _ORIGINS = "keys.map", "edge.pem", "proxies.txt", "origins.txt"
+_KEYS, _PEM, _PROXIES, _ORIGINS, _PROBE = "keys.map", "edge.pem", "proxies.txt", "origins.txt", "probe.txt"
 _CONFIG = files("vinegrape_server") / "serve_config" / "haproxy.cfg"
 
 # HAProxy holds complete bodies, up to 16 of the largest at the same time: 2 GB with this limit.
@@ -58,7 +59,14 @@ def prepare(plan: Plan, haproxy: Path, folder: Path) -> None:
     }
     for name, text in texts.items():
         _write(folder / name, text)
+    if not (folder / _PROBE).exists():
+        _write(folder / _PROBE, f"{secrets.token_hex()}\n")
     _check(plan, haproxy, folder)
+
+
+def probe_headers(folder: Path) -> dict[str, str]:
+    """Return the header that marks a request of the server to its own public port: it is neither logged nor counted."""
+    return {"x-vinegrape-probe": (folder / _PROBE).read_text().strip()}
 
 
 def inner(folder: Path) -> Address:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.server.edge.test_connections import post
 from tests.support.edge import PATH, running_edge
+from vinegrape_server.edge import configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.host.http import get
 
@@ -174,3 +175,14 @@ def test_without_an_output_requests_are_only_counted():
     log = AccessLog(None)
     log.add([json.dumps(LINE).encode()])
     assert [s.value for m in log.collect() for s in m.samples if s.name == "vinegrape_responses_total"] == [1]
+
+
+@tools
+def test_the_supervisors_own_requests_are_neither_logged_nor_counted(tmp_path):
+    with running_edge(tmp_path) as edge:
+        headers = configuration.probe_headers(tmp_path)
+        assert edge.client.get("/ping", headers=headers).status_code == 200
+        for value in ("wrong", ""):
+            assert edge.client.get("/ping", headers=dict.fromkeys(headers, value)).status_code == 200
+        assert len(edge.wait_for_lines(2)) == 2
+        assert edge.counts() == {("rest", "200", ""): 2}

@@ -59,9 +59,10 @@ def test_every_refusal_of_the_project_is_in_the_configuration():
     assert {type_ for _, type_ in refused} <= set(re.findall(r'"type":"(\w+)"', TEXT))
 
 
-def test_the_headers_are_those_of_the_contract():
+def test_the_headers_are_those_of_the_contract(tmp_path):
+    prepare(tmp_path)
     used = set(re.findall(r"x-vinegrape-[a-z-]*[a-z]", TEXT)) - {"x-vinegrape-queue-ms"}
-    assert used == {CONTENT_TYPE_HEADER, DEADLINE_HEADER, ERROR_HEADER, SELF_CHECK_HEADER}
+    assert used == {CONTENT_TYPE_HEADER, DEADLINE_HEADER, ERROR_HEADER, SELF_CHECK_HEADER, *configuration.probe_headers(tmp_path)}
     assert TRANSPORT_HEADER.startswith("x-vinegrape-")  # removed with all others
 
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.support.edge import Edge, running_edge
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.tools
 
@@ -184,13 +185,17 @@ def test_a_limited_rate_is_resource_exhausted(tmp_path):
                 statuses.append("OK")
             except grpc.RpcError as error:
                 statuses.append(error.code().name)
+                assert dict(error.trailing_metadata())["retry-after"] == "1"
         assert statuses == ["OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
 
 
-def test_a_graceful_stop_ends_an_idle_channel_without_an_error(tmp_path):
+def test_a_graceful_stop_answers_a_channel_once_more_and_then_closes_it(tmp_path):
     with served(tmp_path) as (edge, channel):
         call(channel, f"{SERVICE}/Ping")
         edge.process.stop_gracefully()
-        from tests.support.server import wait_until
-
-        wait_until(lambda: not edge.process.is_running())
+        wait_until(edge.refuses_connections)
+        call(channel, f"{SERVICE}/Ping")
+        # The GOAWAY makes the channel connect again before its next call
+        with pytest.raises(grpc.RpcError) as raised:
+            call(channel, f"{SERVICE}/Ping")
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,7 +1,9 @@
 """The queue, its limit, deadlines, and limits of one client."""
 
+import asyncio
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +11,7 @@ from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, Edge, read_to_end, running_edge
 from tests.support.server import wait_until
 from vinegrape_handler.contract import SELF_CHECK_HEADER
+from vinegrape_loadtests.chaos.http2_client import Http2Client
 from vinegrape_server.edge import admin
 from vinegrape_server.host.http import get
 
@@ -230,6 +233,21 @@ def test_a_client_has_four_large_uploads_at_a_time_and_all_clients_sixteen(tmp_p
             assert accepted.recv(12) == b"HTTP/1.1 200"
         for connection in begun:
             connection.close()
+
+
+def test_the_streams_of_a_connection_count_like_connections(tmp_path):
+    async def post_four_times(port: int) -> list[int]:
+        client = Http2Client("127.0.0.1", port)
+        try:
+            return sorted([answer.status for answer in await asyncio.gather(*(client.send(WAIT, 30) for _ in range(4)))])
+        finally:
+            client.close()
+
+    with running_edge(tmp_path, max_connections_per_client=2) as edge, ThreadPoolExecutor() as threads:
+        statuses = threads.submit(asyncio.run, post_four_times(edge.port))
+        wait_until(lambda: edge.counts() == {("rest", "429", "overloaded"): 2})
+        edge.torchserve.release()
+        assert statuses.result() == [200, 200, 429, 429]
 
 
 def test_an_upload_that_is_too_slow(tmp_path):

@@ -122,7 +122,6 @@ def test_the_traceparent_is_passed_on_if_it_is_valid(edge):
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api-description",
         "/invocations",
         "/models/vinegrape/invoke",
@@ -168,6 +167,20 @@ def test_another_method_is_refused_with_those_that_are_allowed(edge, method, pat
     assert error(response) == (405, "method_not_allowed")
     assert response.headers["allow"] == allowed
     assert allowed in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nothing_is_served_at_the_root(edge, method):
+    response = edge.client.request(method, "/")
+    assert error(response) == (405, "method_not_allowed")
+    assert PATH in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "3.0", "9.9"])
+def test_an_unknown_version_of_http_is_refused(edge, version):
+    raw = edge.exchange(f"POST {PATH} HTTP/{version}\r\nHost: a\r\nContent-Length: 1\r\n\r\nx".encode())
+    assert (raw.status, raw.end) == (400, "FIN")
+    assert json.loads(raw.data.partition(b"\r\n\r\n")[2])["error"]["type"] == "bad_request"
 
 
 def test_ping_says_what_readyz_says(edge):

@@ -47,6 +47,11 @@ def test_a_wrong_key_is_refused(locked, value):
     assert error(locked.post(b"image", headers={"authorization": f"Bearer {value}"})) == (403, "forbidden")
 
 
+def test_the_header_x_api_key_counts_if_a_platform_uses_authorization(locked):
+    headers = {"authorization": "Bearer token-of-the-platform", "x-api-key": KEYS["orchard"]}
+    assert locked.line_of(locked.post(b"image", headers=headers))["key"] == "orchard"
+
+
 def test_ping_needs_no_key(locked):
     assert locked.client.get("/ping").status_code == 200
 

@@ -185,7 +185,7 @@ def paths_and_methods(trial: Trial) -> None:
     """Request each way to the model that is not offered, and TorchServe's own pages."""
     image = trial.images[0].image
     paths = (
-        "/", "/api-description", "/predictions", "/predictions/other", "/predictions/vinegrape/1.0",
+        "/api-description", "/predictions", "/predictions/other", "/predictions/vinegrape/1.0",
         "/predictions/vinegrape/", "/predictions/vinegrape/../vinegrape", "/models/vinegrape/invoke", "/models",
         "/invocations", "/vinegrape/predict", "/explanations/vinegrape", "/v1/models/vinegrape:explain",
         "/v2/models/vinegrape/infer", "/wfpredict/vinegrape", "/metrics",
@@ -194,6 +194,8 @@ def paths_and_methods(trial: Trial) -> None:
         response, _ = exchange(trial.target.rest, build_request(image, path=path, headers=("Connection: close",)))
         trial.expect(response.outcome, {"404"}, f"POST {path}")
         trial.require(b'"error"' in response.body, f"POST {path}: no error body of ours: {response.body[:60]!r}")
+    response, _ = exchange(trial.target.rest, build_request(image, path="/", headers=("Connection: close",)))
+    trial.expect(response.outcome, {"405"}, "POST /")
     for method in ("DELETE", "PATCH", "TRACE"):
         response, _ = exchange(trial.target.rest, build_request(method=method, headers=("Connection: close",)))
         trial.expect(response.outcome, {"405"}, method)
