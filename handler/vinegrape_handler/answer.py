@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from vinegrape_handler.classifier import Probabilities
-from vinegrape_handler.decode import FORMATS
 from vinegrape_handler.errors import RequestError
+from vinegrape_handler.images.decode import FORMATS
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 

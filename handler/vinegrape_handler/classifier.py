@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinegrape_handler.deadline import check_deadline
-from vinegrape_handler.decode import Limits, decode, open_image
 from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
+from vinegrape_handler.images.decode import Limits, decode, open_image
+from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
-from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 Probabilities: TypeAlias = NDArray[np.float32]

@@ -18,7 +18,6 @@ from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage
 from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
 from vinegrape_handler.deadline import check_deadline, read_deadline
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import (
     NEEDS_MEMORY,
     ArchiveError,
@@ -28,6 +27,7 @@ from vinegrape_handler.errors import (
     SettingError,
     TooLarge,
 )
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics

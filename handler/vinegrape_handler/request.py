@@ -11,8 +11,8 @@ from typing import Any, Literal
 from vinegrape_handler import forms
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.deadline import check_deadline, read_deadline
-from vinegrape_handler.decode import has_signature
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
+from vinegrape_handler.images.decode import has_signature
 from vinegrape_handler.instances import FORM, parse_json, read_instances
 
 # TorchServe passes a raw body as `body`. The other names are those of form fields.

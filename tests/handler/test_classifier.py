@@ -15,7 +15,6 @@ from PIL import Image
 from tests.support.images import encode, grey, png
 from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier, TimedImage
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import (
     BadRequest,
     BrokenImage,
@@ -25,6 +24,7 @@ from vinegrape_handler.errors import (
     TooLarge,
     UnsupportedFormat,
 )
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.memory import data_bytes
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 

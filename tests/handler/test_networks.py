@@ -5,8 +5,8 @@ import pytest
 
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
 from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import SettingError
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.self_check import run_self_check

@@ -6,8 +6,8 @@ import pytest
 from tests.support.images import encode, gradient
 from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import ArchiveError
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import WorkerSettings
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import RequestError
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network

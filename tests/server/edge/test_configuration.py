@@ -62,7 +62,13 @@ def test_every_refusal_of_the_project_is_in_the_configuration():
 def test_the_headers_are_those_of_the_contract(tmp_path):
     prepare(tmp_path)
     used = set(re.findall(r"x-vinegrape-[a-z-]*[a-z]", TEXT)) - {"x-vinegrape-queue-ms"}
-    assert used == {CONTENT_TYPE_HEADER, DEADLINE_HEADER, ERROR_HEADER, SELF_CHECK_HEADER, *configuration.probe_headers(tmp_path)}
+    assert used == {
+        CONTENT_TYPE_HEADER,
+        DEADLINE_HEADER,
+        ERROR_HEADER,
+        SELF_CHECK_HEADER,
+        *configuration.probe_headers(tmp_path),
+    }
     assert TRANSPORT_HEADER.startswith("x-vinegrape-")  # removed with all others
 
 

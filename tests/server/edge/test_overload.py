@@ -239,7 +239,9 @@ def test_the_streams_of_a_connection_count_like_connections(tmp_path):
     async def post_four_times(port: int) -> list[int]:
         client = Http2Client("127.0.0.1", port)
         try:
-            return sorted([answer.status for answer in await asyncio.gather(*(client.send(WAIT, 30) for _ in range(4)))])
+            return sorted(
+                [answer.status for answer in await asyncio.gather(*(client.send(WAIT, 30) for _ in range(4)))]
+            )
         finally:
             client.close()
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinegrape_handler.decode import WHITE
+from vinegrape_handler.images.decode import WHITE
 from vinegrape_training.data.drawn_leaves import KINDS, draw_dataset, draw_leaf, image_rng
 
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 import torch
 
-from vinegrape_handler.decode import Limits, decode
+from vinegrape_handler.images.decode import Limits, decode
+from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network
-from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES
 from vinegrape_training.errors import DataError, ExportError, ParityError

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError
+from vinegrape_handler.images.decode import Limits, decode
+from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
-from vinegrape_handler.resize import resize
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 from vinegrape_training.data.image_folder import IMAGE_SUFFIXES, list_images
 from vinegrape_training.errors import DataError

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from vinegrape_handler.decode import decode
+from vinegrape_handler.images.decode import decode
+from vinegrape_handler.images.resize import resize
 from vinegrape_handler.memory import retain_freed_memory
-from vinegrape_handler.resize import resize
 from vinegrape_training.data import drawn_leaves
 from vinegrape_training.data.augmentation import BLUR_SIGMA, Augmentation, augment
 from vinegrape_training.data.dataset import LIMITS

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vinegrape_handler.classifier import Classifier
-from vinegrape_handler.decode import Limits
 from vinegrape_handler.errors import RequestError
+from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.metadata import Metadata, SelfCheck
 from vinegrape_handler.networks import Network
 from vinegrape_handler.settings import WorkerSettings

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.support.images import gradient
+from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import INTERPOLATIONS
-from vinegrape_handler.resize import resize
 from vinegrape_training.data import drawn_leaves
 
 WHITE = [255, 255, 255]

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.support.images import big_endian_tiff, corners, encode, gradient
-from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import RequestError
-from vinegrape_handler.resize import resize
+from vinegrape_handler.images.decode import Limits, decode
+from vinegrape_handler.images.resize import resize
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
 

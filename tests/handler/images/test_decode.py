@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.support.images import FORMATS, big_endian_tiff, corners, encode, gradient, png, png_chunk
-from vinegrape_handler.decode import Limits, decode
 from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.images.decode import Limits, decode
 from vinegrape_handler.settings import WorkerSettings
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)

@@ -7,7 +7,7 @@ from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
-from vinegrape_handler.decode import WHITE
+from vinegrape_handler.images.decode import WHITE
 from vinegrape_handler.metadata import Interpolation
 
 # The same filters as Pillow's: its bicubic is the cubic convolution with a = -0.5, which is the Catmull-Rom spline.
