@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import grpc
@@ -9,6 +10,9 @@ import grpc
 from vinegrape_loadtests.chaos.protobuf import METHOD, predictions_request
 from vinegrape_loadtests.chaos.sockets import post
 from vinegrape_loadtests.chaos.trial import Trial
+
+# Seconds between two readings
+_SETTLED_S = 0.5
 
 # Labels, sorted: error, status, transport. Edge and gateway count every response; without the edge, REST requests are
 # counted by the workers, which do not see those that TorchServe refuses.
@@ -24,7 +28,7 @@ def counts(trial: Trial) -> None:
         "415": (b"This is no image.", trial.count(2, 20)),
         "413": (bytes(31_000_000), 2),
     }
-    before = _read(trial)
+    before = _settled(trial)
     for status, (body, count) in sets.items():
         for _ in range(count):
             response, _ = post(trial.target.rest, body)
@@ -45,11 +49,22 @@ def counts(trial: Trial) -> None:
     )
     if not trial.edge:
         del expected["rest", "413"]
-    grown = _read(trial)
+    grown = _settled(trial)
     grown.subtract(before)
     trial.note(", ".join(f"{transport} {status}: {count:g}" for (transport, status), count in sorted((+grown).items())))
     for key in sorted({*expected, *+grown}):
         trial.require(grown[key] == expected[key], f"{' '.join(key)}: {grown[key]:g} counted, {expected[key]:g} sent")
+
+
+def _settled(trial: Trial) -> Counter[tuple[str, str]]:
+    """Return the requests by transport and status when they no longer change: the edge counts from its access log."""
+    before = _read(trial)
+    while True:
+        time.sleep(_SETTLED_S)
+        after = _read(trial)
+        if after == before:
+            return after
+        before = after
 
 
 def _read(trial: Trial) -> Counter[tuple[str, str]]:
