@@ -40,6 +40,7 @@ from vinegrape_loadtests.chaos.report import markdown as fault_table
 from vinegrape_loadtests.chaos.row import Report
 from vinegrape_server import settings as server_settings
 from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.gateway.outcome import GRPC_CODES
 from vinegrape_server.operations.metrics import ModelInfo, ServerMetrics
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
@@ -196,8 +197,11 @@ def errors() -> str:
     senders = {**dict.fromkeys(WORKER_ERRORS, "worker"), **dict.fromkeys(REFUSALS, "edge or gateway")}
     kinds = sorted(senders, key=lambda error: (error.status, error.type))
     return _table(
-        ["status", "`type`", "meaning", "sent by"],
-        [[error.status, f"`{error.type}`", _first_line(error), senders[error]] for error in kinds],
+        ["status", "gRPC status", "`type`", "meaning", "sent by"],
+        [
+            [error.status, GRPC_CODES[error.status].name, f"`{error.type}`", _first_line(error), senders[error]]
+            for error in kinds
+        ],
     )
 
 

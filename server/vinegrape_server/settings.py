@@ -60,7 +60,7 @@ class ServeSettings:
     cors_origins: str = setting("", "origins whose pages may read responses, separated by commas, or * (CORS)")
     trusted_proxies: str = setting("", "proxies whose X-Forwarded-For the edge believes, such as 10.0.0.0/8")
     max_connections: int = setting(2000, "maximum connections of all clients together")
-    max_connections_per_client: int = setting(256, "maximum connections of one client address")
+    max_connections_per_client: int = setting(256, "maximum connections, and HTTP/2 requests, of one client address")
     max_requests_per_second: int = setting(0, "maximum requests per second of one client (0: no limit)")
     upload_timeout_s: int = setting(20, "seconds within which a request must arrive completely")
     keep_alive_timeout_s: int = setting(60, "seconds after which an idle connection is closed")

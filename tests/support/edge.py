@@ -35,7 +35,7 @@ class StandIn:
     """A stand-in for TorchServe. It responds with a JSON description of the request that it received.
 
     A request whose body is JSON controls it: `{"status": 503, "headers": {...}, "body": "...", "sleep": 0.1,
-    "hang_up_once": true, "wait": true}`. A request with `wait` gets its response after `release`.
+    "hang_up": true, "wait": true}`. A request with `wait` gets its response after `release`.
 
     Attributes:
         received: the descriptions of all requests.
@@ -83,7 +83,7 @@ def standing_in(port: int) -> Iterator[StandIn]:
             if wanted.get("wait"):
                 stand_in.released.wait(30)
             time.sleep(wanted.get("sleep", 0))
-            if wanted.get("hang_up_once") and stand_in.received.count(description) == 1:
+            if wanted.get("hang_up"):
                 self.close_connection = True
                 return
             headers = {"content-type": "application/json", ERROR_HEADER: "none", **wanted.get("headers", {})}

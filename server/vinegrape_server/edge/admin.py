@@ -38,14 +38,3 @@ def information(folder: Path) -> dict[str, str]:
     """
     lines = run_command(folder, "show info").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def queue_length(folder: Path) -> int:
-    """Return how many requests wait for TorchServe.
-
-    Raises:
-        OSError, LookupError, ValueError: HAProxy does not respond, or not as expected.
-    """
-    names, values, *_ = run_command(folder, "show stat torchserve 2 -1").splitlines()
-    row = dict(zip(names.lstrip("# ").split(","), values.split(","), strict=True))
-    return int(row["qcur"])

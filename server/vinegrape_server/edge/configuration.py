@@ -96,7 +96,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "GATEWAY": f"{settings.host_of('grpc_port')}:{settings.grpc_port}",
         # After a reload the old process finishes its requests. This time includes their upload
         "HARD_STOP_S": max(settings.drain_timeout_s, settings.upload_timeout_s + settings.deadline_ms // 1000) + 5,
-        "HEAD_TIMEOUT_S": _HEAD_TIMEOUT_S,
+        "HEAD_TIMEOUT_S": min(_HEAD_TIMEOUT_S, settings.upload_timeout_s),
         "KEEP_ALIVE_S": settings.keep_alive_timeout_s,
         "KEYS": _yes_or_no(settings.api_keys),
         "MAX_CONNECTIONS": settings.max_connections,
@@ -116,7 +116,6 @@ def environment(plan: Plan) -> dict[str, str]:
         "THREADS": min(4, 1 + count_cores() // 16),
         "TLS": _yes_or_no(settings.tls_certificate),
         "TORCHSERVE": f"{settings.host_of('rest_port')}:{settings.rest_port}",
-        "WORKERS": settings.workers * settings.batch_size,  # requests that are processed at the same time
         "UPLOAD_TIMEOUT_S": settings.upload_timeout_s,
     }
     return {

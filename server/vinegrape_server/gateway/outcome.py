@@ -11,7 +11,7 @@ import grpc
 from vinegrape_handler.errors import Overloaded, RequestError, TooLarge, Unavailable
 from vinegrape_server.gateway.http_client import Response
 
-_CODES = {
+GRPC_CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -47,7 +47,7 @@ class Outcome:
     @property
     def code(self) -> grpc.StatusCode:
         """The gRPC status."""
-        return _CODES[self.status] if self.error else grpc.StatusCode.OK
+        return GRPC_CODES[self.status] if self.error else grpc.StatusCode.OK
 
     @property
     def trailers(self) -> tuple[tuple[str, str], ...]:
@@ -77,7 +77,7 @@ def of_response(response: Response, is_ready: bool) -> Outcome:
     if response.status == HTTPStatus.OK:
         return Outcome(response.status, "", response.body)
     error_type = _error_type(response.body)
-    if error_type and response.status in _CODES:
+    if error_type and response.status in GRPC_CODES:
         retry_after = response.headers.get("retry-after", "")
         return Outcome(
             response.status, error_type, response.body, int(retry_after) if retry_after.isdecimal() else None

@@ -84,7 +84,6 @@ def test_the_slots_and_the_queue_of_haproxy_are_those_of_the_plan():
     chosen = plan(edge=True, workers=3, batch_size=2)
     values = configuration.environment(chosen)
     assert values["VINEGRAPE_EDGE_SLOTS"] == str(chosen.slots) == "12"
-    assert values["VINEGRAPE_EDGE_WORKERS"] == "6"
     assert values["VINEGRAPE_EDGE_QUEUE_SIZE"] == str(chosen.settings.queue_size) == "48"
 
 

@@ -1,15 +1,13 @@
 """How the edge treats connections: HTTP/1.0, HTTP/1.1, HTTP/2, half-closed and closed ones."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
 
 from tests.conftest import program
-from tests.server.edge.test_overload import WAIT, fill, queued
-from tests.support.edge import PATH, read_to_end, running_edge
-from tests.support.server import wait_until
+from tests.server.edge.test_requests import error
+from tests.support.edge import PATH, read_to_end
 
 pytestmark = pytest.mark.tools
 
@@ -73,6 +71,14 @@ def test_a_client_that_waits_for_100_continue_gets_the_refusal_instead(edge):
     assert (exchange.status, exchange.end) == (413, "FIN")
 
 
+def test_a_connection_is_closed_after_a_thousand_requests(edge):
+    request = b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+    exchange = edge.exchange(request * 1100)
+    assert exchange.data.count(b"HTTP/1.1 404") == 1000
+    assert exchange.data.count(b"connection: close") == 1
+    assert exchange.data.rindex(b"connection: close") > exchange.data.rindex(b"HTTP/1.1 404")
+
+
 def test_pipelined_requests_are_answered_in_order(edge):
     bodies = [b"x" * 5, b"x" * 10, b"x" * 7, b"x"]
     requests = [post(body) for body in bodies]
@@ -128,17 +134,7 @@ def test_an_error_over_http2(edge):
     assert done.stdout.endswith(b"404")
 
 
-def test_a_client_with_http2_that_leaves_the_queue(tmp_path):
-    with running_edge(tmp_path, queue_size=2) as edge:
-        others = fill(edge)[:3]
-        command = [shutil.which("curl") or "curl", "-s", "--http2-prior-knowledge", "-d", WAIT.decode()]
-        with subprocess.Popen([*command, f"http://127.0.0.1:{edge.port}{PATH}"]) as client:
-            wait_until(lambda: queued(edge) == 1)
-            client.kill()
-        wait_until(lambda: queued(edge) == 0)
-        for other in others:
-            other.close()
-
-
-def test_a_connection_that_torchserve_has_closed_costs_no_request(edge):
-    assert edge.post({"hang_up_once": True}).status_code == 200
+def test_a_request_that_torchserve_does_not_answer_can_be_sent_again(edge):
+    response = edge.post({"hang_up": True})
+    assert error(response) == (503, "unavailable")
+    assert response.headers["retry-after"] == "1"

@@ -1,12 +1,18 @@
 """The queue, its limit, deadlines, and limits of one client."""
 
 import asyncio
+import contextlib
+import csv
 import json
 import socket
+import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
+from tests.conftest import program
 from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, Edge, read_to_end, running_edge
 from tests.support.server import wait_until
@@ -36,15 +42,15 @@ def send(edge: Edge, number: int, *headers: str) -> list[socket.socket]:
 
 def queued(edge: Edge) -> int:
     """The number of requests in the edge's queue."""
-    return admin.queue_length(edge.folder)
+    rows = csv.DictReader(admin.run_command(edge.folder, "show stat -1 2 -1").lstrip("# ").splitlines())
+    return sum(int(row["qcur"]) for row in rows if row["pxname"] in ("torchserve", "torchserve_http1"))
 
 
 def fill(edge: Edge, *headers: str) -> list[socket.socket]:
-    """Take the only worker, then both slots, and both places of the queue."""
-    connections = send(edge, 1)
-    wait_until(lambda: edge.torchserve.waiting == 1)
-    connections += send(edge, 2)
-    wait_until(lambda: edge.torchserve.waiting == 3)
+    """Take both slots, and both places of the queue."""
+    before = edge.torchserve.waiting
+    connections = send(edge, 2)
+    wait_until(lambda: edge.torchserve.waiting == before + 2)
     connections += send(edge, 2, *headers)
     wait_until(lambda: queued(edge) == 2, seconds=10)
     return connections
@@ -56,7 +62,7 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_answered(tmp_p
         refused = edge.post(b"image")
         assert error(refused) == (429, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
-        assert edge.torchserve.waiting == 3
+        assert edge.torchserve.waiting == 2
         # The connection can be used again
         assert edge.post(b"image").status_code == 429
         edge.torchserve.release()
@@ -70,33 +76,66 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_answered(tmp_p
 
 
 def test_a_self_check_is_not_refused_by_a_full_queue_and_not_counted(tmp_path):
-    with running_edge(tmp_path, queue_size=2) as edge:
+    with running_edge(tmp_path, queue_size=2) as edge, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            send_inside(edge, stack)
+        wait_until(lambda: edge.torchserve.waiting == 2)
         connections = fill(edge)
-        check = socket.socket(socket.AF_UNIX)
+        check = stack.enter_context(socket.socket(socket.AF_UNIX))
         check.connect(edge.inner().host)
         check.sendall(f"GET {PATH} HTTP/1.1\r\nHost: a\r\n{SELF_CHECK_HEADER}: token\r\n\r\n".encode())
         wait_until(lambda: queued(edge) == 3)
         edge.torchserve.release()
         check.settimeout(10)
         assert check.recv(12) == b"HTTP/1.1 200"
-        for connection in (check, *connections):
+        assert SELF_CHECK_HEADER in edge.torchserve.received[-1]["headers"]
+        edge.wait_for_lines(4)
+        assert edge.counts() == {("rest", "200", ""): 4}
+        for connection in connections:
             connection.close()
-        assert edge.torchserve.received[-1]["headers"][SELF_CHECK_HEADER] == "token"
-        edge.wait_for_lines(5)
-        assert edge.counts() == {("rest", "200", ""): 5}
 
 
-def test_a_request_is_not_started_if_its_client_leaves_the_queue(tmp_path):
-    with running_edge(tmp_path, queue_size=2) as edge:
-        connections = fill(edge)
-        for connection in connections[3:]:
-            connection.close()
+@pytest.mark.parametrize("way", ["HTTP/2", "gateway"])
+def test_a_request_is_not_started_if_its_client_leaves_the_queue(tmp_path, way):
+    with running_edge(tmp_path, queue_size=2) as edge, contextlib.ExitStack() as stack:
+        send_one = partial(curl_http2, edge, stack) if way == "HTTP/2" else partial(send_inside, edge, stack)
+        started = [send_one(), send_one()]
+        wait_until(lambda: edge.torchserve.waiting == 2)
+        leaving = [send_one(), send_one()]
+        wait_until(lambda: queued(edge) == 2)
+        for leave in leaving:
+            leave()
         wait_until(lambda: queued(edge) == 0)
         edge.torchserve.release()
         assert edge.post(b"image").status_code == 200
-        assert len(edge.torchserve.received) == 4
-        edge.wait_for_lines(3)
-        assert edge.counts()[("rest", "499", "client_closed")] == 2
+        assert len(edge.torchserve.received) == len(started) + 1
+        if way == "HTTP/2":
+            edge.wait_for_lines(5)
+            assert edge.counts()[("rest", "499", "client_closed")] == 2
+
+
+def curl_http2(edge: Edge, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """Send a request that waits; return what makes its client leave."""
+    command = [program("curl", "curl"), "-s", "--http2-prior-knowledge", "-d", WAIT.decode()]
+    client = stack.enter_context(subprocess.Popen([*command, f"http://127.0.0.1:{edge.port}{PATH}"]))
+    stack.callback(client.kill)
+    return client.kill
+
+
+def send_inside(edge: Edge, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """Send a request that waits, as the gateway does; return what makes its client leave."""
+    connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+    connection.connect(edge.inner().host)
+    connection.sendall(request(WAIT))
+    return connection.close
+
+
+def test_a_client_of_http1_that_leaves_keeps_its_place(tmp_path):
+    with running_edge(tmp_path, queue_size=2) as edge:
+        for connection in fill(edge)[2:]:
+            connection.close()
+        edge.torchserve.release()
+        wait_until(lambda: len(edge.torchserve.received) == 4)
 
 
 @pytest.mark.parametrize("where", ["queue", "torchserve"])
@@ -114,19 +153,16 @@ def test_the_default_deadline(tmp_path, where):
 
 @pytest.mark.parametrize("where", ["queue", "torchserve"])
 def test_a_request_has_its_own_deadline(tmp_path, where):
-    with running_edge(tmp_path, queue_size=2) as edge:
-        connections = fill(edge) if where == "queue" else []
+    with running_edge(tmp_path, queue_size=2) as edge, contextlib.ExitStack() as stack:
         if where == "queue":
-            connections.pop().close()
-            wait_until(lambda: queued(edge) == 1)
+            for _ in range(2):
+                send_inside(edge, stack)
+            wait_until(lambda: edge.torchserve.waiting == 2)
         response = edge.post({"wait": True}, headers={"x-request-timeout-ms": "300"})
         assert error(response) == (504, "deadline_exceeded")
         assert edge.line_of(response)["error"] == "deadline_exceeded"
-        # Its work is removed from the queue
-        wait_until(lambda: queued(edge) == (1 if where == "queue" else 0))
-        for connection in connections:
-            connection.close()
-        edge.torchserve.release()
+        wait_until(lambda: queued(edge) == 0)  # its work is removed from the queue
+        assert edge.torchserve.waiting == (2 if where == "queue" else 1)
 
 
 def test_a_deadline_of_its_own_cannot_be_longer_than_the_default(tmp_path):
