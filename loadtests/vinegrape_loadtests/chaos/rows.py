@@ -149,7 +149,7 @@ ROWS = (
         "clients-leave",
         9,
         overload.clients_leave,
-        "100 requests at once whose clients leave after 100 ms, over REST and over gRPC",
+        "100 requests at once whose clients leave after 100 ms, over HTTP/2 and over gRPC",
         "What has not been started by then is not computed.",
         _ALONE,
         clients=False,

@@ -13,6 +13,7 @@ import grpc
 import psutil
 
 from vinegrape_loadtests.chaos.answers import LOST, REFUSED, RIGHT, WRONG, Answer, KnownImage
+from vinegrape_loadtests.chaos.http2_client import Http2Client
 from vinegrape_loadtests.chaos.http_client import build_request
 from vinegrape_loadtests.chaos.load import LoadResult, OpenLoad, closed_loop, run_load
 from vinegrape_loadtests.chaos.protobuf import METHOD, predictions_request
@@ -29,6 +30,8 @@ PHOTO_TIMEOUT_S = 2
 _TIMEOUT_S = 15
 _CONNECTIONS = 16
 _FACTORS = (2, 5)
+_LEAVE_AFTER_S = 0.1
+_STREAMS = 30  # of a connection: the server allows 32
 
 
 def leaves(trial: Trial) -> None:
@@ -47,13 +50,12 @@ def photos(trial: Trial) -> None:
 
 
 def clients_leave(trial: Trial) -> None:
-    """Send many requests at once whose clients leave after 100 ms, over REST and gRPC; their work is not started."""
+    """Send many requests at once whose clients leave after 100 ms; their work is not started."""
     image, count = trial.images[0].image, trial.count(40, 100)
-    request = build_request(image)
-    for name, send in {"REST": _leave_rest, "gRPC": _leave_grpc}.items():
+    for name, send in {"REST over HTTP/2": _leave_http2, "gRPC": _leave_grpc}.items():
         _wait_until_idle(trial)
         before = trial.target.metric("vinegrape_images_total")
-        send(trial, request if name == "REST" else predictions_request(image), count)
+        send(trial, image, count)
         _wait_until_idle(trial)
         computed = trial.target.metric("vinegrape_images_total") - before
         trial.note(f"{name}: {computed:.0f} of {count} computed")
@@ -164,20 +166,25 @@ def _require_normal(
     )
 
 
-def _leave_rest(trial: Trial, request: bytes, count: int) -> None:
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            connection = stack.enter_context(connected(trial.target.rest))
-            connection.send(request)
-        time.sleep(0.1)
+def _leave_http2(trial: Trial, image: bytes, count: int) -> None:
+    async def send_and_leave() -> None:
+        clients = [Http2Client(*trial.target.rest) for _ in range(1 + count // _STREAMS)]
+        calls = [asyncio.create_task(clients[number // _STREAMS].send(image, _TIMEOUT_S)) for number in range(count)]
+        await asyncio.sleep(_LEAVE_AFTER_S)
+        for client in clients:
+            client.close()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(send_and_leave())
 
 
-def _leave_grpc(trial: Trial, request: bytes, count: int) -> None:
+def _leave_grpc(trial: Trial, image: bytes, count: int) -> None:
+    request = predictions_request(image)
     host, port = trial.target.grpc
     with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = channel.unary_unary(METHOD)
         futures = [call.future(request, timeout=30) for _ in range(count)]
-        time.sleep(0.1)
+        time.sleep(_LEAVE_AFTER_S)
         for future in futures:
             future.cancel()
 
