@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from PIL import ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vinegrape_handler.errors import UnsupportedFormat
@@ -42,8 +43,9 @@ _PROCESSES = {
 _EXIF, _ICC, _ADOBE = b"Exif\0\0", b"ICC_PROFILE\0", b"Adobe"
 _ADOBE_BYTES = 12  # of the content: the name, version, two flags, and the colour transform
 
-# Appended to a file that ends early. A decoder that lacks entropy-coded data takes these bytes for it
-_FILLER = bytes(range(1, 0xFE)) * 8
+# A decoder that lacks entropy-coded data takes these bytes for it: values without meaning, and each restart marker
+_FILLER = b"".join(bytes(range(1, 0xFE)) + b"\xff" + bytes([marker]) for marker in range(0xD0, 0xD8)) * 2
+_MAX_COMPARED_PIXELS = 4_000_000
 
 
 def open_jpeg(data: bytes) -> JpegImageFile:
@@ -114,14 +116,29 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
     return b"".join([*kept, data[rest:]]), info
 
 
-def with_end(data: bytes) -> tuple[bytes, bytes]:
-    """Return a file that lacks its end marker with the marker, and once more with other bytes before the marker.
+def add_end(data: bytes) -> bytes:
+    """Return a JPEG that ends early with an end marker.
 
-    Both files are decoded to the same pixels if, and only if, the first one has all of its entropy-coded data: in the
-    second one, missing data is replaced by the other bytes.
+    Raises:
+        ValueError: more than the marker is missing.
+        Exception: of many kinds, from Pillow.
     """
-    data = data.rstrip(b"\xff")
-    return data + END, data + _FILLER + END
+    data = data.removesuffix(b"\xff")
+    # libjpeg replaces missing data by grey, or leaves out details, without an error. If other bytes before the marker
+    # change no pixel, the decoder has not needed them
+    if ImageChops.difference(_decode_small(data + END), _decode_small(data + _FILLER + END)).getbbox():
+        raise ValueError("the file ends early")
+    return data + END
+
+
+def _decode_small(data: bytes) -> JpegImageFile:
+    """Decode a JPEG, a large one at a half, a quarter or an eighth of its size."""
+    image = open_jpeg(data)
+    width, height = image.size
+    scale = next((scale for scale in (1, 2, 4) if width * height <= _MAX_COMPARED_PIXELS * scale**2), 8)
+    image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    image.load()
+    return image
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
