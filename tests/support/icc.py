@@ -60,7 +60,7 @@ def cmyk_profile(labs: dict[tuple[int, int, int, int], tuple[float, float, float
     nodes = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
     # Version 2 encodes L from 0 to 100, and a and b from -128 to 127, as 0 to 0xFF00
     values = np.array([labs.get(node, (0, 0, 0)) for node in nodes])
-    table = np.round((values + (0, 128, 128)) * (652.8, 256, 256)).astype(">u2").tobytes()
+    table = np.round((values + np.array([0, 128, 128])) * (652.8, 256, 256)).astype(">u2").tobytes()
     identity = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
     curves = struct.pack(">2H", 0, 65535)
     lut = b"mft2\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + struct.pack(">2H", 2, 2) + 4 * curves + table + 3 * curves
