@@ -199,9 +199,20 @@ def _only_used_tags(profile: bytes) -> bytes:
     for index in range(count):
         name, start, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
         content = profile[start : start + size]
-        if len(content) == size and content[:4] in _TAG_TYPES.get(name, ()):
+        if len(content) == size and content[:4] in _TAG_TYPES.get(name, ()) and _has_whole_table(content):
             tags[name] = content
     return _write_profile(profile[:128], tags)
+
+
+def _has_whole_table(tag: bytes) -> bool:
+    """Return whether the table of colours that a tag announces is in it; littleCMS allocates it before it reads it."""
+    inputs, outputs = tag[8:10] if len(tag) >= 32 else (0, 0)
+    if tag[:4] in (b"mft1", b"mft2"):
+        return int(tag[10]) ** inputs * outputs <= len(tag)
+    if tag[:4] == b"mAB ":
+        at = int.from_bytes(tag[24:28], "big")
+        return at == 0 or math.prod(tag[at : at + inputs]) * outputs <= len(tag)
+    return True
 
 
 def _write_profile(header: bytes, tags: dict[bytes, bytes]) -> bytes:

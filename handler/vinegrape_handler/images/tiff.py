@@ -134,8 +134,8 @@ def open_tiff(data: bytes) -> ImageFile.ImageFile:
     inverted = False
     bits = directory.first(_BITS, 1)
     if _PHOTOMETRIC not in directory.values:
-        # Pillow assumes that white is 0; libtiff does so for CCITT only
-        inverted = directory.first(_COMPRESSION, _UNCOMPRESSED) not in _CCITT
+        # Pillow assumes that white is 0, except for 16 bits; libtiff does so for CCITT only
+        inverted = bits <= 8 and directory.first(_COMPRESSION, _UNCOMPRESSED) not in _CCITT
     elif directory.first(_PHOTOMETRIC) == _WHITE_IS_ZERO and bits in (12, 16) and _PHOTOMETRIC in directory.offsets:
         # Pillow does not invert these values, or refuses them
         at = directory.offsets[_PHOTOMETRIC]
@@ -176,13 +176,16 @@ def unsupported_kind(data: bytes, is_opened: bool) -> str:
     )
     if is_opened or not is_valid or not directory.first(_WIDTH) or not directory.first(_HEIGHT):
         return ""
-    byte_order = b"II" if directory.order == "<" else b"MM"
+    byte_order, fill_order = b"II" if directory.order == "<" else b"MM", directory.first(_FILL_ORDER, 1)
     # Pillow knows such pixels, so something else is wrong
-    if any((key[0], key[1]) == (byte_order, photometric) and set(key[4]) == bits for key in OPEN_INFO):
+    if any(
+        (key[0], key[1], key[3]) == (byte_order, photometric, fill_order) and set(key[4]) == bits for key in OPEN_INFO
+    ):
         return ""
     numbers = " and ".join(map(str, sorted(bits)))
     prefix = "a" if directory.order == "<" else "a big-endian"
-    return f"{prefix} TIFF with {numbers}-bit {_PHOTOMETRICS[photometric]} values"
+    suffix = " in reversed bits" if fill_order == _REVERSED else ""
+    return f"{prefix} TIFF with {numbers}-bit {_PHOTOMETRICS[photometric]} values{suffix}"
 
 
 def _misread_kind(data: bytes, directory: _Directory) -> str:

@@ -336,6 +336,16 @@ def test_a_profile_of_srgb_or_one_that_cannot_be_used_changes_nothing(profile, f
     assert np.array_equal(pixels(encode_as(format_, profile)), COLOURS)
 
 
+def test_a_profile_that_announces_a_larger_table_than_it_has_is_ignored():
+    """The table has 2 nodes per ink, and would have 255."""
+    profile = icc.cmyk_profile({(0, 0, 0, 0): (50, 0, 0)})
+    at = profile.index(b"mft2") + 10
+    image = Image.new("CMYK", (4, 4))
+    assert np.abs(pixels(encode(image, "TIFF", icc_profile=profile)) - 119).max() <= ROUNDING
+    announced = profile[:at] + b"\xff" + profile[at + 1 :]
+    assert np.array_equal(pixels(encode(image, "TIFF", icc_profile=announced)), np.full((4, 4, 3), 255))
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_an_rgb_profile_is_ignored_for_other_images(mode):
     image = Image.fromarray(COLOURS).convert(mode)
