@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps
 
-from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.errors import BrokenImage, NoImage, RequestError, TooLarge, UnsupportedFormat
 from vinegrape_handler.images import bmp, jpeg, png, tiff
 from vinegrape_handler.images.color import Info, to_srgb
 from vinegrape_handler.images.kinds import FORMATS, name_kind, unsupported
@@ -70,7 +70,7 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     try:
         image = _load(image, data, side)
         return _to_rgb(_apply_orientation(image), image.info, side)
-    except (BrokenImage, UnsupportedFormat, MemoryError):
+    except (RequestError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
         if any(text in str(error) for text in _OUT_OF_MEMORY):
@@ -134,7 +134,7 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
         return Image.open(io.BytesIO(data), formats=("WEBP", "BMP"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"The image has too many pixels: {error}") from error
-    except (MemoryError, UnsupportedFormat):
+    except (RequestError, MemoryError):
         raise
     except Exception as error:  # as in `decode`; usually UnidentifiedImageError
         _check_kind(data, is_opened=False)

@@ -338,12 +338,13 @@ def test_a_profile_of_srgb_or_one_that_cannot_be_used_changes_nothing(profile, f
 
 def test_a_profile_that_announces_a_larger_table_than_it_has_is_ignored():
     """The table has 2 nodes per ink, and would have 255."""
-    profile = icc.cmyk_profile({(0, 0, 0, 0): (50, 0, 0)})
+    profile = icc.cmyk_profile({(0, 0, 0, 0): (100, 0, 0), (0, 1, 1, 0): (50, 60, 40)})
     at = profile.index(b"mft2") + 10
-    image = Image.new("CMYK", (4, 4))
-    assert np.abs(pixels(encode(image, "TIFF", icc_profile=profile)) - 119).max() <= ROUNDING
     announced = profile[:at] + b"\xff" + profile[at + 1 :]
-    assert np.array_equal(pixels(encode(image, "TIFF", icc_profile=announced)), np.full((4, 4, 3), 255))
+    image = Image.new("CMYK", (4, 4), (0, 255, 255, 0))
+    red = icc.lab_to_srgb(np.array([50.0, 60, 40]))
+    assert np.abs(pixels(encode(image, "TIFF", icc_profile=profile)) - red).max() <= ROUNDING
+    assert pixels(encode(image, "TIFF", icc_profile=announced))[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
