@@ -76,14 +76,14 @@ NEEDS_MEMORY = "The image needs more memory than the server allows. Send a small
 
 
 class UnsupportedFormat(RequestError):
-    """The bytes are not an image in a supported format."""
+    """The bytes are not an image of a supported kind; the message names the kind."""
 
     status = 415
     type = "unsupported_format"
 
 
 class BrokenImage(RequestError):
-    """The bytes start like an image in a supported format but cannot be decoded."""
+    """The image is of a supported kind, but it is damaged, or fully transparent."""
 
     status = 422
     type = "broken_image"

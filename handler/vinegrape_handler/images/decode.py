@@ -68,8 +68,8 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     """
     image = open_image(data, limits, side)
     try:
-        image = _load(image, data, side)
-        return _to_rgb(_apply_orientation(image), image.info, side)
+        loaded = _load(image, data, side)
+        return _to_rgb(_apply_orientation(loaded), loaded.info, side)
     except (RequestError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
@@ -80,7 +80,7 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
 
-def open_image(data: bytes, limits: Limits, side: int) -> Image.Image:
+def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
     """Read an image's header, check the limits, and choose the scale at which a JPEG will be decoded.
 
     Arguments and errors are those of `decode`.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from PIL import ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vinegrape_handler.errors import UnsupportedFormat
+from vinegrape_handler.images.color import Info
 from vinegrape_handler.images.kinds import unsupported
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -85,7 +85,7 @@ def _unsupported_kind(data: bytes) -> str:
     return ""
 
 
-def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
+def without_metadata(data: bytes) -> tuple[bytes, Info]:
     """Separate the pixels of a JPEG file from its metadata.
 
     Pillow refuses a file for damaged metadata, which viewers ignore.
@@ -94,7 +94,7 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
         The file without application segments and comments, except for the first valid one of Adobe, which states the
         colour model. The metadata with the keys of Pillow's `Image.info`: exif, icc_profile.
     """
-    info: dict[str, Any] = {}
+    info: Info = {}
     kept, profile, has_adobe = [data[:2]], [], False
     rest = len(data)
     for marker, start, end in _segments(data):

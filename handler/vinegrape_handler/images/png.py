@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from PIL import Image, ImageFile
 
 from vinegrape_handler.errors import UnsupportedFormat
-from vinegrape_handler.images.color import MAX_PROFILE_BYTES
+from vinegrape_handler.images.color import MAX_PROFILE_BYTES, Info
 from vinegrape_handler.images.kinds import unsupported
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -36,7 +35,7 @@ def open_png(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def read_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
+def read_metadata(data: bytes) -> tuple[bytes, Info]:
     """Separate the pixels of a PNG file from its metadata.
 
     Pillow refuses a file for damaged or large metadata. Viewers ignore such chunks, as libpng does: an ancillary chunk
@@ -51,7 +50,7 @@ def read_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
         with the keys of Pillow's `Image.info`: icc_profile, srgb, gamma, chromaticity, exif, xmp, transparency; and
         cicp, the four numbers of the chunk cICP.
     """
-    info: dict[str, Any] = {}
+    info: Info = {}
     kept: list[bytes] = []
     seen: set[bytes] = set()
     start = 0
@@ -88,7 +87,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _read(kind: bytes, content: bytes, depth: int, colour_type: int) -> dict[str, Any]:
+def _read(kind: bytes, content: bytes, depth: int, colour_type: int) -> Info:
     """Read one ancillary chunk; what is invalid or not used is left out."""
     match kind, len(content):
         case b"cICP", 4:
@@ -114,7 +113,7 @@ def _read(kind: bytes, content: bytes, depth: int, colour_type: int) -> dict[str
     return {}
 
 
-def _read_transparency(content: bytes, length: int, depth: int, colour_type: int) -> dict[str, Any]:
+def _read_transparency(content: bytes, length: int, depth: int, colour_type: int) -> Info:
     """Read the transparent grey value, colour or palette entries, in the values that Pillow decodes to."""
     numbers = [int.from_bytes(content[at : at + 2], "big") for at in range(0, length, 2)]
     if colour_type == _GREY and length == 2:

@@ -83,7 +83,7 @@ class _Entry(NamedTuple):
 
     Attributes:
         at: its position in the file; it has `size` bytes.
-        value_at: the position of its `count` values.
+        value_at: the position of its `length` values.
         is_in_file: whether the values are in the file.
     """
 
@@ -91,7 +91,7 @@ class _Entry(NamedTuple):
     size: int
     tag: int
     type: int
-    count: int
+    length: int
     value_at: int
     is_in_file: bool
 
@@ -218,10 +218,10 @@ def _read_directory(data: bytes) -> _Directory:
     """Read the integer tags of the first page that tell how its values are stored."""
     directory = _Directory("<" if data.startswith(b"II") else ">", {}, {})
     for entry in _entries(data):
-        if entry.tag in _USED_TAGS and entry.type in _INTEGERS and 0 < entry.count <= _MAX_VALUES and entry.is_in_file:
-            layout = f"{directory.order}{entry.count}{_INTEGERS[entry.type]}"
+        if entry.tag in _USED_TAGS and entry.type in _INTEGERS and 0 < entry.length <= _MAX_VALUES and entry.is_in_file:
+            layout = f"{directory.order}{entry.length}{_INTEGERS[entry.type]}"
             directory.values[entry.tag] = struct.unpack_from(layout, data, entry.value_at)
-            if (entry.type, entry.count) == (3, 1):
+            if (entry.type, entry.length) == (3, 1):
                 directory.offsets[entry.tag] = entry.value_at
     return directory
 
