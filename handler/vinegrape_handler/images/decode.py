@@ -131,7 +131,9 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
             return jpeg.open_jpeg(data)
         if data.startswith(tiff.SIGNATURES):
             return tiff.open_tiff(data)
-        return Image.open(io.BytesIO(data), formats=("WEBP", "BMP"))
+        if data.startswith(bmp.SIGNATURE):
+            return bmp.open_bmp(data)
+        return Image.open(io.BytesIO(data), formats=("WEBP",))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"The image has too many pixels: {error}") from error
     except (RequestError, MemoryError):

@@ -336,6 +336,26 @@ def test_a_profile_of_srgb_or_one_that_cannot_be_used_changes_nothing(profile, f
     assert np.array_equal(pixels(encode_as(format_, profile)), COLOURS)
 
 
+@pytest.mark.parametrize(
+    ("mode", "profile", "times"),
+    [
+        ("RGB", P3_PROFILE, 100),
+        ("RGB", SRGB_PROFILES["version 2"], 100),
+        ("L", icc.grey_profile(icc.gamma_curve(1.8)), 100),
+        ("CMYK", icc.cmyk_profile({(0, 0, 0, 0): (100, 0, 0)}), 20),
+    ],
+    ids=["matrix", "table", "grey", "CMYK"],
+)
+def test_a_damaged_profile_never_refuses_an_image(mode, profile, times):
+    rng = np.random.default_rng(0)
+    image = Image.new(mode, (4, 4))
+    for _ in range(times):
+        damaged = bytearray(profile)
+        for at in rng.integers(0, min(len(profile), 600), rng.integers(1, 9)):
+            damaged[at] = rng.choice([0, 1, 127, 128, 255])
+        assert decode(encode(image, "TIFF", icc_profile=bytes(damaged)), LIMITS, 64).mode == "RGB"
+
+
 def test_a_profile_that_announces_a_larger_table_than_it_has_is_ignored():
     """The table has 2 nodes per ink, and would have 255."""
     profile = icc.cmyk_profile({(0, 0, 0, 0): (100, 0, 0), (0, 1, 1, 0): (50, 60, 40)})
