@@ -182,7 +182,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 def _is_for(profile: bytes, mode: str) -> bool:
     """Return whether this is a profile, of a size that we read, for images of this mode."""
     is_profile = len(profile) <= MAX_PROFILE_BYTES and profile[36:40] == b"acsp"
-    return is_profile and profile[16:20] == _COLOUR_SPACES[mode]
+    return bool(is_profile and profile[16:20] == _COLOUR_SPACES[mode])
 
 
 def _only_used_tags(profile: bytes) -> bytes:

@@ -54,7 +54,6 @@ _MAX_BITS = 64
 _OTHER_COMPRESSIONS = {
     9: "JBIG",
     10: "JBIG",
-    32809: "ThunderScan",
     32908: "Pixar",
     32909: "Pixar",
     33003: "JPEG 2000",
@@ -66,8 +65,6 @@ _OTHER_COMPRESSIONS = {
     34712: "JPEG 2000",
     34887: "LERC",
     34892: "lossy JPEG of a camera raw image",
-    34925: "LZMA",
-    50000: "Zstandard",
     50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
