@@ -40,8 +40,9 @@ _PROCESSES = {
     0xF7: "a JPEG-LS",
 }
 
-_EXIF, _ICC, _ADOBE = b"Exif\0\0", b"ICC_PROFILE\0", b"Adobe"
-_ADOBE_BYTES = 12  # of the content: the name, version, two flags, and the colour transform
+_EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+# The segments that state the colour model: marker, what their content starts with, and its size at least
+_COLOUR_MODELS = ((_APP0, b"JFIF\0", 14), (_APP14, b"Adobe", 12))
 
 # A decoder that lacks entropy-coded data takes these bytes for it: values without meaning, and each restart marker
 _FILLER = b"".join(bytes(range(1, 0xFE)) + b"\xff" + bytes([marker]) for marker in range(0xD0, 0xD8)) * 2
@@ -91,11 +92,11 @@ def without_metadata(data: bytes) -> tuple[bytes, Info]:
     Pillow refuses a file for damaged metadata, which viewers ignore.
 
     Returns:
-        The file without application segments and comments, except for the first valid one of Adobe, which states the
-        colour model. The metadata with the keys of Pillow's `Image.info`: exif, icc_profile.
+        The file without comments and application segments, except for valid ones that state the colour model. The
+        metadata with the keys of Pillow's `Image.info`: exif, icc_profile.
     """
     info: Info = {}
-    kept, profile, has_adobe = [data[:2]], [], False
+    kept, profile = [data[:2]], []
     rest = len(data)
     for marker, start, end in _segments(data):
         content = data[start:end]
@@ -103,9 +104,11 @@ def without_metadata(data: bytes) -> tuple[bytes, Info]:
             info.setdefault("exif", content)
         elif marker == _APP2 and content.startswith(_ICC):
             profile.append(content[len(_ICC) :])
-        is_adobe = marker == _APP14 and content.startswith(_ADOBE) and len(content) >= _ADOBE_BYTES and not has_adobe
-        has_adobe |= is_adobe
-        if is_adobe or not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
+        is_colour_model = any(
+            marker == model and content.startswith(name) and len(content) >= size
+            for model, name, size in _COLOUR_MODELS
+        )
+        if is_colour_model or not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
             kept.append(b"\xff" + bytes([marker]) + data[start - 2 : end])
         rest = end
         if marker == _START_OF_SCAN:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, ImagePalette, UnidentifiedImageError
+from PIL import Image, ImageFile, ImagePalette
 from PIL.TiffImagePlugin import OPEN_INFO
 
 from vinegrape_handler.errors import UnsupportedFormat
@@ -140,7 +140,9 @@ def open_tiff(data: bytes) -> ImageFile.ImageFile:
         inverted = True
     try:
         image = Image.open(io.BytesIO(data), formats=("TIFF",))
-    except UnidentifiedImageError:
+    except (MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:  # metadata may be damaged
         image = Image.open(io.BytesIO(_without_metadata(data)), formats=("TIFF",))
     if image.mode in ("I", "F"):
         raise UnsupportedFormat(unsupported("a TIFF with 32-bit values, whose range is unknown"))
