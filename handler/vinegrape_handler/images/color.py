@@ -130,8 +130,8 @@ def _find_transform(info: Info, mode: str) -> ImageCms.ImageCmsTransform | None:
         profile = _from_cicp(*info["cicp"])
         if profile is not None:
             return _transform(profile, "RGB")
-    profile = info.get("icc_profile") or b""
-    if profile and _is_for(profile, mode):
+    profile = info.get("icc_profile")
+    if isinstance(profile, bytes) and _is_for(profile, mode):  # a damaged TIFF has anything there
         return _transform(profile, mode)
     if mode == "CMYK" or "srgb" in info:
         return None
@@ -182,7 +182,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 def _is_for(profile: bytes, mode: str) -> bool:
     """Return whether this is a profile, of a size that we read, for images of this mode."""
     is_profile = len(profile) <= MAX_PROFILE_BYTES and profile[36:40] == b"acsp"
-    return bool(is_profile and profile[16:20] == _COLOUR_SPACES[mode])
+    return is_profile and profile[16:20] == _COLOUR_SPACES[mode]
 
 
 def _only_used_tags(profile: bytes) -> bytes:
@@ -207,7 +207,7 @@ def _has_whole_table(tag: bytes) -> bool:
     """Return whether the table of colours that a tag announces is in it; littleCMS allocates it before it reads it."""
     inputs, outputs = tag[8:10] if len(tag) >= 32 else (0, 0)
     if tag[:4] in (b"mft1", b"mft2"):
-        return int(tag[10]) ** inputs * outputs <= len(tag)
+        return math.prod(tag[10:11] * inputs) * outputs <= len(tag)
     if tag[:4] == b"mAB ":
         at = int.from_bytes(tag[24:28], "big")
         return at == 0 or math.prod(tag[at : at + inputs]) * outputs <= len(tag)

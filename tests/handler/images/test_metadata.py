@@ -230,6 +230,7 @@ TIFF_TAGS = {  # number, type, count, value
     "an unknown type": (269, 99, 1, 0),
     "a resolution of 0/0": (282, 5, 1, 8),
     "a profile beyond the file": (34675, 7, 500, 99999),
+    "a profile that is a number": (34675, 4, 1, 7),
 }
 
 
