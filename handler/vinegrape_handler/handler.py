@@ -28,6 +28,7 @@ from vinegrape_handler.errors import (
     TooLarge,
 )
 from vinegrape_handler.images.decode import Limits
+from vinegrape_handler.images.quiet import quiet_warnings
 from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
@@ -97,6 +98,7 @@ class Handler:
             ArchiveError: the archive cannot be used.
         """
         _configure_logging()
+        quiet_warnings()
         retain_freed_memory("worker")
         try:
             properties = context.system_properties

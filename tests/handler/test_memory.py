@@ -8,6 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+
+from tests.support.images import encode
 
 ROUNDS = 8
 
@@ -104,3 +107,32 @@ def test_a_lower_limit_of_the_system_is_kept():
     limit, *results = json.loads(result.stdout)
     assert limit < 900
     assert results == ["MemoryError", 10**8]
+
+
+# Decodes a progressive JPEG of 50 megapixels with an amount of free memory, in MB
+DECODE = """
+import resource, sys
+from pathlib import Path
+from vinegrape_handler.images.decode import Limits, decode
+from vinegrape_handler.memory import data_bytes
+data = Path(sys.argv[1]).read_bytes()
+limit = data_bytes() + int(sys.argv[2]) * 10**6
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    print(decode(data, Limits(10**7, 5 * 10**7), 16).size)
+except BaseException as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "cut", "expected"), [(300, 0, "(884, 884)"), (60, 0, "MemoryError"), (900, 100, "BrokenImage")]
+)
+def test_a_progressive_jpeg_needs_memory_for_the_pixels_before_scaling(tmp_path, free_mb, cut, expected):
+    """libjpeg needs 100 MB for 50 megapixels of grey, and reports missing memory like damage."""
+    data = encode(Image.new("L", (7071, 7071)), "JPEG", progressive=True)
+    file = tmp_path / "image.jpg"
+    file.write_bytes(data[: len(data) - cut])
+    command = [sys.executable, "-c", DECODE, str(file), str(free_mb)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == expected

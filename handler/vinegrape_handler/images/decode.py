@@ -6,12 +6,16 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from vinegrape_handler.errors import BrokenImage, NoImage, RequestError, TooLarge, UnsupportedFormat
+from vinegrape_handler.images.orientation import apply_orientation
+from vinegrape_handler.images.quiet import quiet_decoder
 from vinegrape_handler.images.structure import check_structure
+from vinegrape_handler.images.structure.jpeg import jpeg_coefficient_bytes
 from vinegrape_handler.images.structure.limits import SIDE
 from vinegrape_handler.images.structure.time_limit import limit_time
+from vinegrape_handler.images.webp import release_decoder_early
 from vinegrape_handler.settings import WorkerSettings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -69,15 +73,17 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     """
     image = open_image(data, limits, side)
     limit_time(image)
+    release_decoder_early(image)
     try:
-        image.load()
-        return _to_rgb(_apply_orientation(image))
+        with quiet_decoder(image.format):
+            image.load()
+        return _to_rgb(apply_orientation(image))
     except (RequestError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
         if any(text in str(error) for text in _OUT_OF_MEMORY):
             raise MemoryError from error
-        _check_memory(image.size)
+        _check_memory(image.size, jpeg_coefficient_bytes(image))
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
 
@@ -115,15 +121,19 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     SIDE.check(max(size))
 
 
-def _check_memory(size: tuple[int, int]) -> None:
+def _check_memory(size: tuple[int, int], more_bytes: int = 0) -> None:
     """Check that there is enough memory for an image of this size, after it could not be decoded.
 
-    libwebp reports missing memory and damaged data in the same way.
+    libwebp and libjpeg report missing memory and damaged data in the same way.
+
+    Args:
+        size: of the decoded image, in pixels.
+        more_bytes: what its decoder needs beside that.
 
     Raises:
         MemoryError: there is not.
     """
-    np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1], np.uint8)  # allocates without using the memory
+    np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1] + more_bytes, np.uint8)  # allocates without using the memory
 
 
 def _read_header(data: bytes) -> ImageFile.ImageFile:
@@ -161,18 +171,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8 ":  # lossy: two numbers of 14 bits, and 2 bits that are not part of each
         return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
     return 0, 0
-
-
-def _apply_orientation(image: Image.Image) -> Image.Image:
-    """Rotate or mirror the image as its EXIF orientation specifies."""
-    try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return image
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception:  # a damaged EXIF block must not fail a good image
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from PIL import ImageFile
+
 from vinegrape_handler.images.structure.limits import (
     JPEG_EXIF_SEGMENTS,
     JPEG_FILL_BYTES,
@@ -55,8 +57,7 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
             JPEG_EXIF_SEGMENTS.check(exif_segments)
         elif kind in _FRAMES:
             height, width = (int.from_bytes(data[at : at + 2]) for at in (position + 3, position + 5))
-            # The decoder's work is counted in blocks of 8 x 8
-            pixels = max(pixels, -(-width // 8) * -(-height // 8) * 64)
+            pixels = max(pixels, width * height)
             components, is_sequential = data[position + 7] if position + 7 < end else 0, kind in _SEQUENTIAL
         elif kind == _SCAN:
             scans += 1
@@ -65,3 +66,15 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
             if is_sequential and position + 2 < end and data[position + 2] >= components:
                 break
         position += max(2, int.from_bytes(data[position : position + 2]))
+
+
+def jpeg_coefficient_bytes(image: ImageFile.ImageFile) -> int:
+    """Return the memory that libjpeg needs for the coefficients of an opened image; 0 if it needs not all at once.
+
+    For a progressive JPEG it keeps 2 bytes for each pixel and channel of the image before scaling.
+    """
+    if image.format not in ("JPEG", "MPO") or not image.info.get("progressive"):
+        return 0
+    scale = image.decoderconfig[0] if image.decoderconfig else 1
+    width, height = image.size
+    return int(2 * len(image.getbands()) * width * height * scale**2)

@@ -44,8 +44,9 @@ JPEG_SEGMENTS = StructureLimit(
 )
 JPEG_EXIF_SEGMENTS = StructureLimit(
     "JPEG segments of EXIF data",
-    32,
-    "Cameras write one. Pillow copies all earlier ones for each, so that the time grows with the square.",
+    16,
+    "Cameras write one, and 16 hold 1 MB. "
+    "Pillow copies all earlier ones for each, so that the time grows with the square.",
 )
 JPEG_FILL_BYTES = StructureLimit(
     "bytes between its JPEG segments", 65_536, "Encoders write none or a few. Pillow reads them one by one in Python."
@@ -72,20 +73,21 @@ TIFF_BLOCKS = StructureLimit(
     "Files with one row per strip have up to 32,767 per channel. Pillow decodes each with about 10 us of Python.",
 )
 BMP_RLE_PIXELS = StructureLimit(
-    "pixels, and is a run-length encoded BMP",
-    10_000_000,
-    "Such files are drawings for a screen of at most 8.3 megapixels. Pillow decodes them in Python.",
+    "run-length encoded pixels (BMP)",
+    5_000_000,
+    "Such files are drawings of about the size of a screen. Pillow decodes them in Python.",
 )
 BMP_RLE_BYTES = StructureLimit(
-    "bytes, and is a run-length encoded BMP", 5_000_000, "As above: a run of 2 bytes takes up to 0.5 us."
+    "bytes of run-length encoding (BMP)", 2_000_000, "As above: a run of 2 bytes takes up to 1 us."
 )
 
 # The cost of a scan grows with the pixels, not with the bytes: up to 40 ms at 50 megapixels for 80 bytes. libjpeg's
 # own progression has 10 scans (18 for CMYK), and mozjpeg's fewer than 20
 JPEG_SCANS_OF_LARGEST = 30
-# A decoder's time and memory grow with the bytes per pixel before its own conversion to 8 bits per channel. A photo
-# with 16 bits per channel takes more than 2 bytes per pixel in the file, so that 20 MB hold at most 10 megapixels.
-DECODED_BYTES_PER_PIXEL = 4
+# The time and memory of a decoder grow with the bytes that it decompresses. RGB with 8 bits is accepted up to the maximum
+# of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos do not get there: without loss they take more
+# than 1 byte per pixel in the file with 8 bits, and more than 3 with 16, so that 20 MB hold 20 or 7 megapixels.
+DECODED_BYTES_PER_PIXEL = 3
 
 LIMITS = (
     SIDE,

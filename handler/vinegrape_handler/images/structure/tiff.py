@@ -14,6 +14,8 @@ _OFFSETS, _SIZES = (273, 324), (279, 325)  # of strips, of tiles
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 _JPEG = 7
+_HEADER_BYTES = 16  # of a BigTIFF; no classic TIFF is that short
+_EXIF_PREFIX = b"Exif\0\0"
 
 # Pillow keeps the values of these types as bytes: BYTE, ASCII, UNDEFINED
 _BYTES = (1, 2, 7)
@@ -44,6 +46,8 @@ class _Tiff:
 
     def directory(self, position: int) -> list[_Tag]:
         """Read the tags of a directory. Those whose values cannot be in the file are left out: decoders ignore them."""
+        if position > len(self._data) - self._count.size:
+            return []
         (count,) = self._count.unpack_from(self._data, position)
         start, end = position + self._count.size, len(self._data)
         TIFF_TAGS.check(min(count, (end - start) // self._tag.size))
@@ -77,10 +81,21 @@ def check_tiff(data: bytes, max_pixels: int) -> None:
     """
     # Pillow reads a BigTIFF in big-endian order as if it were a classic TIFF, libtiff does not
     for is_big in {data[2] == 43, 43 in data[2:4]}:
-        try:
+        if len(data) >= _HEADER_BYTES:
             _check(_Tiff(data, is_big), data, max_pixels)
-        except struct.error:  # it ends too early
-            continue
+
+
+def check_exif(data: bytes) -> None:
+    """Check the numbers of tags and values in EXIF data, with or without the prefix that JPEG gives it.
+
+    Raises:
+        TooLarge: a limit is exceeded.
+    """
+    while data.startswith(_EXIF_PREFIX):
+        data = data[len(_EXIF_PREFIX) :]
+    if len(data) >= _HEADER_BYTES:
+        tiff = _Tiff(data, is_big=data[2:3] == b"+")
+        _check_values(tiff, tiff.directory(tiff.first))
 
 
 def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
