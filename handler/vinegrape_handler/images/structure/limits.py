@@ -84,9 +84,9 @@ BMP_RLE_BYTES = StructureLimit(
 # The cost of a scan grows with the pixels, not with the bytes: up to 40 ms at 50 megapixels for 80 bytes. libjpeg's
 # own progression has 10 scans (18 for CMYK), and mozjpeg's fewer than 20
 JPEG_SCANS_OF_LARGEST = 30
-# The time and memory of a decoder grow with the bytes that it decompresses. RGB with 8 bits is accepted up to the maximum
-# of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos do not get there: without loss they take more
-# than 1 byte per pixel in the file with 8 bits, and more than 3 with 16, so that 20 MB hold 20 or 7 megapixels.
+# The time and memory of a decoder grow with the bytes that it decompresses. RGB with 8 bits is accepted up to the
+# maximum of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos do not get there: without loss they
+# take more than 1 byte per pixel in the file with 8 bits, and more than 3 with 16: 20 MB hold 20 or 7 megapixels.
 DECODED_BYTES_PER_PIXEL = 3
 
 LIMITS = (
