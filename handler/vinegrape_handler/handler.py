@@ -38,6 +38,10 @@ from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
 
+# The images of a batch are not decoded after this time. A worker that does not respond for response_timeout_s, 15 s by
+# default, is replaced, and all requests of its batch are lost. The last image takes up to 2 s more.
+MAX_BATCH_DECODE_SECONDS = 10.0
+
 _logger = logging.getLogger(__package__)
 
 
@@ -210,8 +214,9 @@ class Handler:
         self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]
     ) -> list[list[Probabilities | RequestError]]:
         """Classify the images of all requests at once. Return one list of results per request."""
+        latest = time.time() + MAX_BATCH_DECODE_SECONDS
         images = [
-            [TimedImage(image, due) if isinstance(image, bytes) else image for image in request.images]
+            [TimedImage(image, min(due, latest)) if isinstance(image, bytes) else image for image in request.images]
             if isinstance(request, Request)
             else []
             for request, due in zip(requests, deadlines, strict=True)

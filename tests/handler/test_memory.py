@@ -78,16 +78,16 @@ def limited(batch_size=1, network_mb=0, sizes=(), **settings) -> list:
 
 def test_the_automatic_limit_grows_with_the_largest_request():
     small = {"max_image_pixels": 10**6, "max_image_bytes": 10**6}
-    assert limited(**small) == [128 + 21 + int(1.5 * 3)]
-    assert limited(batch_size=4, **small) == [128 + 21 + int(1.5 * 9)]
-    assert limited(**small, decode_threads=3) == [128 + 3 * 21 + int(1.5 * 3)]
-    assert limited(network_mb=100, **small) == [100 + 128 + 21 + int(1.5 * 3)]
+    assert limited(**small) == [128 + 14 + int(1.5 * 3)]
+    assert limited(batch_size=4, **small) == [128 + 14 + int(1.5 * 9)]
+    assert limited(**small, decode_threads=3) == [128 + 3 * 14 + int(1.5 * 3)]
+    assert limited(network_mb=100, **small) == [100 + 128 + 14 + int(1.5 * 3)]
 
 
 def test_more_memory_than_the_limit_is_a_memory_error_and_the_process_goes_on():
-    limit, *results = limited(sizes=[2000, 1000, 1300, 1000])
-    assert limit == 128 + 21 * 50 + 3 * 30
-    assert results == ["MemoryError", 10**9, "MemoryError", 10**9]
+    limit, *results = limited(sizes=[2000, 800, 1000, 800])
+    assert limit == 128 + 14 * 50 + 3 * 30
+    assert results == ["MemoryError", 8 * 10**8, "MemoryError", 8 * 10**8]
 
 
 def test_the_limit_can_be_set():
