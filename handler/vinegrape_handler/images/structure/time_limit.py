@@ -10,8 +10,8 @@ from PIL import ImageFile
 
 from vinegrape_handler.errors import NEEDS_TIME, TooLarge
 
-# The largest legal image takes less than 2 s on one core of 2024. A worker that does not respond for 15 s is replaced
-# (response_timeout_s)
+# CPU time, so that an image does not fail because its neighbours are slow. The largest legal image takes less than 2 s;
+# a worker that does not respond for 15 s is replaced (response_timeout_s).
 MAX_DECODE_SECONDS = 6.0
 
 
@@ -32,15 +32,16 @@ class _TimedFile:
         return getattr(self._file, name)
 
 
-def limit_time(image: ImageFile.ImageFile, clock: Callable[[], float] = time.monotonic) -> None:
+def limit_time(image: ImageFile.ImageFile, clock: Callable[[], float] = time.thread_time) -> None:
     """Limit the time in which an opened image can be loaded to `MAX_DECODE_SECONDS`.
 
-    Pillow reads JPEG, PNG, BMP and uncompressed TIFF in blocks of up to 64 kB, and the time is checked before each. It
-    decodes a compressed TIFF and a WebP in one call: their time is limited by `check_structure` alone.
+    Pillow reads JPEG, PNG and uncompressed TIFF in blocks of up to 64 kB, and the time is checked before each. It
+    decodes a compressed TIFF and a WebP in one call, and reads a run-length encoded BMP byte by byte: their time is
+    limited by `check_structure` alone.
 
     Args:
         image: its `load` raises TooLarge when the time is over.
-        clock: returns seconds.
+        clock: returns seconds; by default the CPU time of the calling thread, which must load the image.
     """
-    if image.fp:
+    if image.fp and image.format != "BMP":
         image.fp = cast(IO[bytes], _TimedFile(image.fp, clock))
