@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import ImageFile
 
 
@@ -14,13 +16,14 @@ def release_decoder_early(image: ImageFile.ImageFile) -> None:
     Args:
         image: of any format. Others than WebP are not changed.
     """
-    decode_frame = getattr(image, "_get_next", None)
+    webp: Any = image
+    decode_frame = getattr(webp, "_get_next", None)
     if decode_frame is None:
         return
 
     def decode_and_release() -> object:
         frame = decode_frame()
-        image._decoder = None
+        webp._decoder = None
         return frame
 
-    image._get_next = decode_and_release
+    webp._get_next = decode_and_release

@@ -121,14 +121,19 @@ def check_scans(scans: int, pixels: int, max_pixels: int) -> None:
         )
 
 
-def check_decoded_bytes(count: int, max_pixels: int) -> None:
+def check_decoded_bytes(count: int, pixels: int, max_pixels: int) -> None:
     """Check the bytes of an image after decompression, before it is converted to 8 bits per channel.
+
+    Args:
+        count: the bytes.
+        pixels: width times height. An image with too many is refused later, for that reason.
+        max_pixels: maximum pixels of an image.
 
     Raises:
         TooLarge: there are more than `DECODED_BYTES_PER_PIXEL` for each of `max_pixels`.
     """
     most = DECODED_BYTES_PER_PIXEL * max_pixels
-    if count > most:
+    if pixels <= max_pixels and count > most:
         raise TooLarge(
             f"The image has {count} bytes of pixels when it is decompressed; at most {most} are accepted. "
             "Send a smaller image, or one with 8 bits per channel."

@@ -29,4 +29,4 @@ def check_png(data: bytes, max_pixels: int) -> None:
     PNG_CHUNKS.check(chunks)
     if len(data) >= 26 and data[12:16] == b"IHDR":
         width, height, depth, colour = _HEADER.unpack_from(data, 16)
-        check_decoded_bytes(height * -(-width * depth * _CHANNELS.get(colour, 1) // 8), max_pixels)
+        check_decoded_bytes(height * -(-width * depth * _CHANNELS.get(colour, 1) // 8), width * height, max_pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vinegrape_handler.images.structure.jpeg import check_jpeg
 from vinegrape_handler.images.structure.limits import TIFF_BLOCKS, TIFF_TAGS, TIFF_VALUES, check_decoded_bytes
@@ -24,11 +24,11 @@ _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 class _Tag(NamedTuple):
-    """An entry of a directory. `value` holds the values if they fit in it, else their position in the file."""
+    """An entry of a directory: the number of its values; the values if they fit, else their position in the file."""
 
     number: int
     type: int
-    count: int
+    values: int
     value: bytes
 
 
@@ -52,7 +52,7 @@ class _Tiff:
         start, end = position + self._count.size, len(self._data)
         TIFF_TAGS.check(min(count, (end - start) // self._tag.size))
         tags = (_Tag(*values) for values in self._unpack(self._tag, self._data, start, count))
-        return [tag for tag in tags if tag.count <= end]
+        return [tag for tag in tags if tag.values <= end]
 
     def numbers(self, tag: _Tag) -> Iterable[int]:
         """Return the numbers of a tag, at most `TIFF_VALUES.most`."""
@@ -60,12 +60,12 @@ class _Tiff:
             return ()
         number = struct.Struct(self._order + _FORMATS[tag.type])
         data, start = tag.value, 0
-        if number.size * tag.count > len(tag.value):
+        if number.size * tag.values > len(tag.value):
             data, start = self._data, self._position.unpack(tag.value)[0]
-        return (value for (value,) in self._unpack(number, data, start, min(tag.count, TIFF_VALUES.most)))
+        return (value for (value,) in self._unpack(number, data, start, min(tag.values, TIFF_VALUES.most)))
 
     @staticmethod
-    def _unpack(item: struct.Struct, data: bytes, start: int, count: int) -> Iterable[tuple[int, ...]]:
+    def _unpack(item: struct.Struct, data: bytes, start: int, count: int) -> Iterable[tuple[Any, ...]]:
         """Unpack up to `count` items; fewer if the data ends."""
         count = max(0, min(count, (len(data) - start) // item.size))
         return item.iter_unpack(data[start : start + count * item.size])
@@ -101,7 +101,7 @@ def check_exif(data: bytes) -> None:
 def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
     tags = tiff.directory(tiff.first)
     _check_values(tiff, tags)
-    TIFF_BLOCKS.check(max((tag.count for tag in tags if tag.number in _OFFSETS), default=0))
+    TIFF_BLOCKS.check(max((tag.values for tag in tags if tag.number in _OFFSETS), default=0))
 
     def number(tag: int, default: int) -> int:
         return max(_first_numbers(tiff, tags, tag), default=default)
@@ -109,7 +109,7 @@ def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
     width, height = number(_WIDTH, 0), number(_HEIGHT, 0)
     tile_width, tile_height = max(1, number(_TILE_WIDTH, 1)), max(1, number(_TILE_HEIGHT, 1))
     pixels = -(-width // tile_width) * tile_width * -(-height // tile_height) * tile_height
-    check_decoded_bytes(pixels * number(_CHANNELS, 1) * number(_BITS, 1) // 8, max_pixels)
+    check_decoded_bytes(pixels * number(_CHANNELS, 1) * number(_BITS, 1) // 8, width * height, max_pixels)
     if _JPEG in _first_numbers(tiff, tags, _COMPRESSION):
         starts, sizes = (
             [n for tag in tags if tag.number in kind for n in tiff.numbers(tag)] for kind in (_OFFSETS, _SIZES)
@@ -130,4 +130,4 @@ def _check_values(tiff: _Tiff, tags: list[_Tag]) -> None:
     for pointer in (_EXIF, _GPS, _INTEROPERABILITY):
         positions = [position for each in directories for position in _first_numbers(tiff, each, pointer)]
         directories += [tiff.directory(position) for position in positions]
-    TIFF_VALUES.check(sum(tag.count for each in directories for tag in each if tag.type not in _BYTES))
+    TIFF_VALUES.check(sum(tag.values for each in directories for tag in each if tag.type not in _BYTES))

@@ -26,9 +26,7 @@ def test_what_looks_like_chunks_inside_a_chunk_is_not_counted():
     check_structure(png(1, 1, 8, 0, b"\0\0", png_chunk(b"prVt", png_chunk(b"prVt", b"") * 200_000)), MAX_PIXELS)
 
 
-@pytest.mark.parametrize(
-    ("depth", "colour_type", "height"), [(8, 6, 750), (16, 6, 375), (16, 4, 750), (16, 2, 500), (1, 0, 24_000)]
-)
+@pytest.mark.parametrize(("depth", "colour_type", "height"), [(8, 6, 750), (16, 6, 375), (16, 4, 750), (16, 2, 500)])
 def test_three_bytes_per_pixel_of_the_largest_image_are_accepted(depth, colour_type, height):
     check_structure(png(1000, height, depth, colour_type, b""), MAX_PIXELS)
     with pytest.raises(TooLarge, match="bytes of pixels when it is decompressed; at most 3000000"):
