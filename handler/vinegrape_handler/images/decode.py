@@ -6,12 +6,19 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageFile, ImageOps
+from PIL import Image, ImageChops, ImageFile
 
 from vinegrape_handler.errors import BrokenImage, NoImage, RequestError, TooLarge, UnsupportedFormat
 from vinegrape_handler.images import bmp, jpeg, png, tiff
 from vinegrape_handler.images.color import Info, to_srgb
 from vinegrape_handler.images.kinds import FORMATS, name_kind, unsupported
+from vinegrape_handler.images.orientation import apply_orientation
+from vinegrape_handler.images.quiet import quiet_decoder
+from vinegrape_handler.images.structure import check_structure
+from vinegrape_handler.images.structure.jpeg import jpeg_coefficient_bytes
+from vinegrape_handler.images.structure.limits import SIDE
+from vinegrape_handler.images.structure.time_limit import limit_time
+from vinegrape_handler.images.webp import release_decoder_early
 from vinegrape_handler.settings import WorkerSettings
 
 # The first bytes of each format. Pillow raises the same error for a damaged header and for an unknown format; the
@@ -67,15 +74,18 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
         MemoryError: the image needs more memory than this process may use.
     """
     image = open_image(data, limits, side)
+    limit_time(image)
+    release_decoder_early(image)
     try:
-        loaded = _load(image, data, side)
-        return _to_rgb(_apply_orientation(loaded), loaded.info, side)
+        with quiet_decoder(image.format):
+            loaded = _load(image, data, side)
+        return _to_rgb(apply_orientation(loaded), loaded.info, side)
     except (RequestError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
         if any(text in str(error) for text in _OUT_OF_MEMORY):
             raise MemoryError from error
-        _check_memory(image.size)
+        _check_memory(image.size, jpeg_coefficient_bytes(image))
         _check_kind(data, is_opened=True)
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
@@ -92,6 +102,7 @@ def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
         raise NoImage("The image is empty: 0 bytes.")
     if len(data) > limits.max_bytes:
         raise TooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
+    check_structure(data, limits.max_pixels)
     # Pillow allocates the memory for a WebP before it returns its size
     if _is_webp(data):
         _check_pixels(_webp_size(data), limits)
@@ -110,17 +121,22 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise TooLarge(f"The image has {width} x {height} pixels; at most {limits.max_pixels} are accepted.")
+    SIDE.check(max(size))
 
 
-def _check_memory(size: tuple[int, int]) -> None:
+def _check_memory(size: tuple[int, int], more_bytes: int = 0) -> None:
     """Check that there is enough memory for an image of this size, after it could not be decoded.
 
-    libwebp reports missing memory and damaged data in the same way.
+    libwebp and libjpeg report missing memory and damaged data in the same way.
+
+    Args:
+        size: of the decoded image, in pixels.
+        more_bytes: what its decoder needs beside that.
 
     Raises:
         MemoryError: there is not.
     """
-    np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1], np.uint8)  # allocates without using the memory
+    np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1] + more_bytes, np.uint8)  # allocates without using the memory
 
 
 def _read_header(data: bytes) -> ImageFile.ImageFile:
@@ -191,18 +207,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _apply_orientation(image: Image.Image) -> Image.Image:
-    """Rotate or mirror the image as its EXIF orientation specifies."""
-    try:
-        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-            return image
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception:  # a damaged EXIF block must not fail a good image
-        return image
-
-
 def _load(image: ImageFile.ImageFile, data: bytes, side: int) -> Image.Image:
     """Decode the pixels, also of a JPEG that has no end marker, if none of them is missing."""
     try:
@@ -212,6 +216,7 @@ def _load(image: ImageFile.ImageFile, data: bytes, side: int) -> Image.Image:
             raise
         image = jpeg.open_jpeg(jpeg.add_end(data))
         image.draft(None, (2 * side, 2 * side))
+        limit_time(image)
         image.load()
     return image
 

@@ -11,6 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from vinegrape_handler.errors import UnsupportedFormat
 from vinegrape_handler.images.color import Info
 from vinegrape_handler.images.kinds import unsupported
+from vinegrape_handler.images.structure.time_limit import limit_time
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -140,6 +141,7 @@ def _decode_small(data: bytes) -> JpegImageFile:
     width, height = image.size
     scale = next((scale for scale in (1, 2, 4) if width * height <= _MAX_COMPARED_PIXELS * scale**2), 8)
     image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    limit_time(image)
     image.load()
     return image
 
