@@ -29,6 +29,7 @@ from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED
 from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
 from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
 from vinegrape_handler.handler import Handler
+from vinegrape_handler.images.structure import limits as structure
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.settings import WorkerSettings
@@ -226,6 +227,12 @@ def limits() -> str:
     fields |= {name: server_settings.fields()[name][1] for name in ("max_instances", "worker_memory_mb")}
     rows = [[_option(name), f"{field.default:,}", field.metadata["meaning"]] for name, field in fields.items()]
     return _table(["option of `vinegrape serve`", "default", "meaning"], rows)
+
+
+def structure_limits() -> str:
+    """The table of the limits of an image's structure."""
+    rows = [[f"{limit.most:,} {limit.parts}", limit.reason] for limit in structure.LIMITS]
+    return _table(["maximum", "reason"], rows)
 
 
 def _option(setting: str) -> str:
@@ -479,6 +486,7 @@ PARTS = {
     "performance": Part(performance),
     "ratios": Part(ratios),
     "settings": Part(settings),
+    "structure-limits": Part(structure_limits),
     "summary": Part(summary),
     "wrong-images": Part(wrong_images),
 }

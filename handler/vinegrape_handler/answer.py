@@ -7,7 +7,7 @@ from typing import Any
 
 from vinegrape_handler.classifier import Probabilities
 from vinegrape_handler.errors import RequestError
-from vinegrape_handler.images.decode import FORMATS
+from vinegrape_handler.images.kinds import FORMATS
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 

@@ -66,24 +66,25 @@ class NoImage(RequestError):
 
 
 class TooLarge(RequestError):
-    """The request has too many bytes, pixels or instances, or needs too much memory."""
+    """The request has too many bytes, pixels or instances, or needs too much memory or time."""
 
     status = 413
     type = "too_large"
 
 
 NEEDS_MEMORY = "The image needs more memory than the server allows. Send a smaller image."
+NEEDS_TIME = "The image needs more time than the server allows. Send a smaller image."
 
 
 class UnsupportedFormat(RequestError):
-    """The bytes are not an image in a supported format."""
+    """The bytes are not an image of a supported kind; the message names the kind."""
 
     status = 415
     type = "unsupported_format"
 
 
 class BrokenImage(RequestError):
-    """The bytes start like an image in a supported format but cannot be decoded."""
+    """The image is of a supported kind, but it is damaged, or fully transparent."""
 
     status = 422
     type = "broken_image"

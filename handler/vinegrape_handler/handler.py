@@ -28,6 +28,7 @@ from vinegrape_handler.errors import (
     TooLarge,
 )
 from vinegrape_handler.images.decode import Limits
+from vinegrape_handler.images.quiet import quiet_warnings
 from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memory
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
@@ -36,6 +37,10 @@ from vinegrape_handler.request import Request, read_request, transport
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
+
+# The images of a batch are not decoded after this time. A worker that does not respond for response_timeout_s, 15 s by
+# default, is replaced, and all requests of its batch are lost. The last image takes up to 2 s more.
+MAX_BATCH_DECODE_SECONDS = 10.0
 
 _logger = logging.getLogger(__package__)
 
@@ -97,6 +102,7 @@ class Handler:
             ArchiveError: the archive cannot be used.
         """
         _configure_logging()
+        quiet_warnings()
         retain_freed_memory("worker")
         try:
             properties = context.system_properties
@@ -208,8 +214,9 @@ class Handler:
         self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]
     ) -> list[list[Probabilities | RequestError]]:
         """Classify the images of all requests at once. Return one list of results per request."""
+        latest = time.time() + MAX_BATCH_DECODE_SECONDS
         images = [
-            [TimedImage(image, due) if isinstance(image, bytes) else image for image in request.images]
+            [TimedImage(image, min(due, latest)) if isinstance(image, bytes) else image for image in request.images]
             if isinstance(request, Request)
             else []
             for request, due in zip(requests, deadlines, strict=True)

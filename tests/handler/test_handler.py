@@ -195,14 +195,23 @@ def test_a_deadline_that_passes_between_the_images_of_a_request_ends_it(model_di
     """A clock that counts how often it was read replaces the time."""
     handler, reads = start(model_dir), itertools.count()
     monkeypatch.setattr(time, "time", lambda: float(next(reads)))
-    # Read once for the request, four times for the sizes of the images, and then before each image is decoded
+    # Read once for the request, four times for the sizes of the images, once for the batch, and before each decoding
     three = instances(*[b64(solid(RED))] * 4)
-    (body,), (status,) = handle(handler, {"body": three}, headers={DEADLINE_HEADER: "6500"})
+    (body,), (status,) = handle(handler, {"body": three}, headers={DEADLINE_HEADER: "7500"})
     assert (status, body["error"]["type"]) == (504, "deadline_exceeded")
     assert value(handler, "vinegrape_decode_seconds_count") == 2
     assert value(handler, "vinegrape_images_total", error="") == 2
     assert value(handler, "vinegrape_images_total", error="deadline_exceeded") == 2
     assert counted_requests(handler) == {("rest", "504", "deadline_exceeded"): 1}
+
+
+def test_a_batch_without_deadlines_ends_before_its_worker_would_be_replaced(model_dir, monkeypatch):
+    """A clock that advances by 4 s whenever it is read replaces the time: two images are decoded within 10 s."""
+    handler, clock = start(model_dir), itertools.count(step=4)
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    (body,), (status,) = handle(handler, {"body": instances(*[b64(solid(RED))] * 5)})
+    assert (status, body["error"]["type"]) == (504, "deadline_exceeded")
+    assert value(handler, "vinegrape_decode_seconds_count") == 2
 
 
 def test_instances_with_too_many_pixels_together_are_rejected(model_dir, monkeypatch):

@@ -8,6 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+
+from tests.support.images import encode
 
 ROUNDS = 8
 
@@ -75,16 +78,16 @@ def limited(batch_size=1, network_mb=0, sizes=(), **settings) -> list:
 
 def test_the_automatic_limit_grows_with_the_largest_request():
     small = {"max_image_pixels": 10**6, "max_image_bytes": 10**6}
-    assert limited(**small) == [128 + 21 + int(1.5 * 3)]
-    assert limited(batch_size=4, **small) == [128 + 21 + int(1.5 * 9)]
-    assert limited(**small, decode_threads=3) == [128 + 3 * 21 + int(1.5 * 3)]
-    assert limited(network_mb=100, **small) == [100 + 128 + 21 + int(1.5 * 3)]
+    assert limited(**small) == [128 + 14 + int(1.5 * 3)]
+    assert limited(batch_size=4, **small) == [128 + 14 + int(1.5 * 9)]
+    assert limited(**small, decode_threads=3) == [128 + 3 * 14 + int(1.5 * 3)]
+    assert limited(network_mb=100, **small) == [100 + 128 + 14 + int(1.5 * 3)]
 
 
 def test_more_memory_than_the_limit_is_a_memory_error_and_the_process_goes_on():
-    limit, *results = limited(sizes=[2000, 1000, 1300, 1000])
-    assert limit == 128 + 21 * 50 + 3 * 30
-    assert results == ["MemoryError", 10**9, "MemoryError", 10**9]
+    limit, *results = limited(sizes=[2000, 800, 1000, 800])
+    assert limit == 128 + 14 * 50 + 3 * 30
+    assert results == ["MemoryError", 8 * 10**8, "MemoryError", 8 * 10**8]
 
 
 def test_the_limit_can_be_set():
@@ -104,3 +107,32 @@ def test_a_lower_limit_of_the_system_is_kept():
     limit, *results = json.loads(result.stdout)
     assert limit < 900
     assert results == ["MemoryError", 10**8]
+
+
+# Decodes a progressive JPEG of 50 megapixels with an amount of free memory, in MB
+DECODE = """
+import resource, sys
+from pathlib import Path
+from vinegrape_handler.images.decode import Limits, decode
+from vinegrape_handler.memory import data_bytes
+data = Path(sys.argv[1]).read_bytes()
+limit = data_bytes() + int(sys.argv[2]) * 10**6
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    print(decode(data, Limits(10**7, 5 * 10**7), 16).size)
+except BaseException as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "cut", "expected"), [(300, 0, "(884, 884)"), (60, 0, "MemoryError"), (900, 100, "BrokenImage")]
+)
+def test_a_progressive_jpeg_needs_memory_for_the_pixels_before_scaling(tmp_path, free_mb, cut, expected):
+    """libjpeg needs 100 MB for 50 megapixels of grey, and reports missing memory like damage."""
+    data = encode(Image.new("L", (7071, 7071)), "JPEG", progressive=True)
+    file = tmp_path / "image.jpg"
+    file.write_bytes(data[: len(data) - cut])
+    command = [sys.executable, "-c", DECODE, str(file), str(free_mb)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == expected

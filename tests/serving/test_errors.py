@@ -16,7 +16,7 @@ from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, ERR
 
 GOOD = encode(gradient(), "PNG")
 BROKEN = GOOD[: len(GOOD) // 2]
-FORMATS = "PNG, JPEG, WEBP, BMP, TIFF"
+FORMATS = "Send PNG, JPEG, WEBP, BMP or TIFF"
 
 # Body, status, type, and words that the message must contain: values and names, not the exact text
 CASES = {
@@ -27,9 +27,10 @@ CASES = {
     "too many instances": (instances(*[{}] * 33), 413, "too_large", ("33", "at most 32")),
     "too many bytes": (GOOD + bytes(20_000_001 - len(GOOD)), 413, "too_large", ("20000001", "at most 20000000")),
     "too many pixels": (png(8000, 8000, 8, 2, b""), 413, "too_large", ("8000 x 8000", "at most 50000000")),
-    "a text": (b"a leaf", 415, "unsupported_format", (FORMATS,)),
-    "a gif": (encode(gradient(), "GIF"), 415, "unsupported_format", (FORMATS,)),
-    "a float tiff": (encode(Image.new("F", (2, 2)), "TIFF"), 415, "unsupported_format", ("32-bit",)),
+    "a text": (b"a leaf", 415, "unsupported_format", ("text", FORMATS)),
+    "a gif": (encode(gradient(), "GIF"), 415, "unsupported_format", ("GIF", FORMATS)),
+    "a float tiff": (encode(Image.new("F", (2, 2)), "TIFF"), 415, "unsupported_format", ("floating-point", FORMATS)),
+    "a transparent image": (encode(Image.new("LA", (2, 2)), "PNG"), 422, "broken_image", ("transparent",)),
     "half a png": (BROKEN, 422, "broken_image", ("cannot be decoded",)),
     "a damaged header": (GOOD[:8] + bytes(30), 422, "broken_image", ("header",)),
 }

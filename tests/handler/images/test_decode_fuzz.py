@@ -3,15 +3,19 @@
 import contextlib
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import icc
 from tests.support.images import big_endian_tiff, corners, encode, gradient
+from tests.support.tiff import BLACK_IS_ZERO, RGB, WHITE_IS_ZERO, tiff
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.decode import Limits, decode
 from vinegrape_handler.images.resize import resize
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
+PROFILE = icc.matrix_profile(icc.DISPLAY_P3, icc.parametric_srgb(), 4)
 
 
 def seeds() -> dict[str, bytes]:
@@ -37,6 +41,13 @@ def seeds() -> dict[str, bytes]:
         "jpeg tiff": encode(image, "TIFF", compression="jpeg"),
         "two-page tiff": encode(image, "TIFF", **frames),
         "big-endian tiff": big_endian_tiff(corners()),
+        "png with a profile": encode(image, "PNG", icc_profile=PROFILE, exif=exif),
+        "jpeg with a profile": encode(image, "JPEG", icc_profile=PROFILE),
+        "jpeg without its end": encode(image, "JPEG")[:-2],
+        "white-is-zero tiff": tiff(np.asarray(image.convert("I;16")).astype(int), WHITE_IS_ZERO, 16),
+        "12-bit tiff": tiff(np.asarray(image.convert("L")).astype(int) * 16, BLACK_IS_ZERO, 12),
+        "tiff of planes": tiff(np.asarray(image), RGB, 8, planar=True, byte_order=">"),
+        "black and white bmp": encode(image.convert("1"), "BMP"),
     }
 
 

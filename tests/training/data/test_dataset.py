@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import icc
 from vinegrape_training.data.dataset import folds, load_dataset, load_images, scan, split
 from vinegrape_training.errors import DataError
 
@@ -153,8 +154,19 @@ def test_images_are_decoded_resized_and_in_order(colours: Path) -> None:
 
 
 def test_transparent_pixels_become_white_as_in_the_server(colours: Path) -> None:
-    Image.new("RGBA", (32, 32), (9, 9, 9, 0)).save(colours / "red" / "clear.png")
-    assert (load_images(colours, ["red/clear.png"], 16, "bicubic") == 255).all()
+    image = Image.new("RGBA", (32, 32), (9, 9, 9, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 32, 16))
+    image.save(colours / "red" / "clear.png")
+    found = load_images(colours, ["red/clear.png"], 32, "bicubic")
+    assert (found[0, :16] == 0).all()
+    assert (found[0, 16:] == 255).all()
+
+
+def test_colours_become_srgb_as_in_the_server(colours: Path) -> None:
+    """Linear 128 is 188 in sRGB."""
+    profile = icc.matrix_profile(icc.SRGB, icc.gamma_curve(1))
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(colours / "red" / "linear.png", icc_profile=profile)
+    assert (load_images(colours, ["red/linear.png"], 16, "bicubic") == 188).all()
 
 
 def test_an_image_that_cannot_be_decoded_is_reported(colours: Path) -> None:
