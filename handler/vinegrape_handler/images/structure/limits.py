@@ -72,6 +72,11 @@ TIFF_BLOCKS = StructureLimit(
     100_000,
     "Files with one row per strip have up to 32,767 per channel. Pillow decodes each with about 10 us of Python.",
 )
+TIFF_JPEG_SIZES = StructureLimit(
+    "times its own size in the JPEGs of a TIFF",
+    4,
+    "The JPEGs of a TIFF do not overlap, so they are smaller than the file; a damaged size may be larger.",
+)
 BMP_RLE_PIXELS = StructureLimit(
     "run-length encoded pixels (BMP)",
     5_000_000,
@@ -100,6 +105,7 @@ LIMITS = (
     TIFF_TAGS,
     TIFF_VALUES,
     TIFF_BLOCKS,
+    TIFF_JPEG_SIZES,
     BMP_RLE_PIXELS,
     BMP_RLE_BYTES,
 )

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from vinegrape_handler.images.structure.jpeg import check_jpeg
-from vinegrape_handler.images.structure.limits import TIFF_BLOCKS, TIFF_TAGS, TIFF_VALUES, check_decoded_bytes
+from vinegrape_handler.images.structure.limits import (
+    TIFF_BLOCKS,
+    TIFF_JPEG_SIZES,
+    TIFF_TAGS,
+    TIFF_VALUES,
+    check_decoded_bytes,
+)
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _CHANNELS = 256, 257, 258, 259, 277
 _OFFSETS, _SIZES = (273, 324), (279, 325)  # of strips, of tiles
@@ -114,7 +120,10 @@ def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
         starts, sizes = (
             [n for tag in tags if tag.number in kind for n in tiff.numbers(tag)] for kind in (_OFFSETS, _SIZES)
         )
+        searched = 0
         for start, size in zip(starts, sizes, strict=False):
+            searched += max(0, min(size, len(data) - start))
+            TIFF_JPEG_SIZES.check(searched // len(data))
             # All together may have as many scans as one JPEG of the same size
             check_jpeg(data, max_pixels // len(starts), start, start + size)
 
