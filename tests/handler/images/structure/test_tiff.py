@@ -76,6 +76,11 @@ def test_numbers_in_exif_data_are_counted(pointer):
         check_structure(tiff((pointer, LONG, 1, position), rest=other + bytes(600_000)), MAX_PIXELS)
 
 
+def test_pointers_that_lead_to_each_other_end():
+    tags = [(EXIF, LONG, 1, 8), (GPS, LONG, 1, 8), (40965, LONG, 1, 8)] * 300
+    check_structure(tiff(*tags), MAX_PIXELS)
+
+
 def test_a_pointer_out_of_the_file_hides_nothing():
     with pytest.raises(TooLarge, match="strips"):
         check_structure(tiff((STRIPS, LONG, 200_000, 8), (EXIF, LONG, 1, 2**32 - 1), rest=bytes(800_000)), MAX_PIXELS)
