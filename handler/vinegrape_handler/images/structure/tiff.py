@@ -97,8 +97,8 @@ def check_exif(data: bytes) -> None:
     Raises:
         TooLarge: a limit is exceeded.
     """
-    while data.startswith(_EXIF_PREFIX):
-        data = data[len(_EXIF_PREFIX) :]
+    for _ in range(2):  # Pillow removes two
+        data = data.removeprefix(_EXIF_PREFIX)
     if len(data) >= _HEADER_BYTES:
         tiff = _Tiff(data, is_big=data[2:3] == b"+")
         _check_values(tiff, tiff.directory(tiff.first))
