@@ -66,6 +66,8 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
             if is_sequential and position + 2 < end and data[position + 2] >= components:
                 break
         position += max(2, int.from_bytes(data[position : position + 2]))
+    else:
+        check_scans(scans, pixels, max_pixels, has_end=False)
 
 
 def jpeg_coefficient_bytes(image: ImageFile.ImageFile) -> int:

@@ -72,6 +72,11 @@ TIFF_BLOCKS = StructureLimit(
     100_000,
     "Files with one row per strip have up to 32,767 per channel. Pillow decodes each with about 10 us of Python.",
 )
+TIFF_JPEG_SIZES = StructureLimit(
+    "times its own size in the JPEGs of a TIFF",
+    4,
+    "The JPEGs of a TIFF do not overlap, so they are smaller than the file; a damaged size may be larger.",
+)
 BMP_RLE_PIXELS = StructureLimit(
     "run-length encoded pixels (BMP)",
     5_000_000,
@@ -84,6 +89,8 @@ BMP_RLE_BYTES = StructureLimit(
 # The cost of a scan grows with the pixels, not with the bytes: up to 40 ms at 50 megapixels for 80 bytes. libjpeg's
 # own progression has 10 scans (18 for CMYK), and mozjpeg's fewer than 20
 JPEG_SCANS_OF_LARGEST = 30
+# To see whether pixels are missing, a JPEG without its end marker is decoded again
+DECODINGS_WITHOUT_END = 4
 # The time and memory of a decoder grow with the bytes that it decompresses. RGB with 8 bits is accepted up to the
 # maximum of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos do not get there: without loss they
 # take more than 1 byte per pixel in the file with 8 bits, and more than 3 with 16: 20 MB hold 20 or 7 megapixels.
@@ -98,27 +105,29 @@ LIMITS = (
     TIFF_TAGS,
     TIFF_VALUES,
     TIFF_BLOCKS,
+    TIFF_JPEG_SIZES,
     BMP_RLE_PIXELS,
     BMP_RLE_BYTES,
 )
 
 
-def check_scans(scans: int, pixels: int, max_pixels: int) -> None:
+def check_scans(scans: int, pixels: int, max_pixels: int, has_end: bool = True) -> None:
     """Check the work for the scans of a JPEG.
 
     Args:
         scans: number of scans.
         pixels: width times height.
         max_pixels: maximum pixels of an image, of which `JPEG_SCANS_OF_LARGEST` scans are accepted.
+        has_end: whether the JPEG has its end marker. One without it is decoded up to `DECODINGS_WITHOUT_END` times.
 
     Raises:
         TooLarge: there are too many scans for this number of pixels.
     """
-    most = JPEG_SCANS_OF_LARGEST * max_pixels // max(1, pixels)
+    decodings = 1 if has_end else DECODINGS_WITHOUT_END
+    most = JPEG_SCANS_OF_LARGEST * max_pixels // max(1, pixels * decodings)
     if scans > most:
-        raise TooLarge(
-            f"The JPEG has more than {most} scans, which is the maximum for {pixels} pixels. Save it with fewer scans."
-        )
+        reason = f"for {pixels} pixels" if has_end else f"for {pixels} pixels without an end marker"
+        raise TooLarge(f"The JPEG has more than {most} scans, which is the maximum {reason}. Save it with fewer scans.")
 
 
 def check_decoded_bytes(count: int, pixels: int, max_pixels: int) -> None:

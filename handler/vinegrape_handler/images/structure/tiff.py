@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from vinegrape_handler.images.structure.jpeg import check_jpeg
-from vinegrape_handler.images.structure.limits import TIFF_BLOCKS, TIFF_TAGS, TIFF_VALUES, check_decoded_bytes
+from vinegrape_handler.images.structure.limits import (
+    TIFF_BLOCKS,
+    TIFF_JPEG_SIZES,
+    TIFF_TAGS,
+    TIFF_VALUES,
+    check_decoded_bytes,
+)
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _CHANNELS = 256, 257, 258, 259, 277
 _OFFSETS, _SIZES = (273, 324), (279, 325)  # of strips, of tiles
@@ -19,8 +25,8 @@ _EXIF_PREFIX = b"Exif\0\0"
 
 # Pillow keeps the values of these types as bytes: BYTE, ASCII, UNDEFINED
 _BYTES = (1, 2, 7)
-# The types of the numbers that are read here: BYTE, SHORT, LONG, IFD, LONG8, IFD8
-_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+# The types of the numbers that are read here: SHORT, LONG, SSHORT, SLONG, IFD, LONG8, IFD8
+_FORMATS = {3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
 
 
 class _Tag(NamedTuple):
@@ -46,7 +52,7 @@ class _Tiff:
 
     def directory(self, position: int) -> list[_Tag]:
         """Read the tags of a directory. Those whose values cannot be in the file are left out: decoders ignore them."""
-        if position > len(self._data) - self._count.size:
+        if not 0 <= position <= len(self._data) - self._count.size:
             return []
         (count,) = self._count.unpack_from(self._data, position)
         start, end = position + self._count.size, len(self._data)
@@ -54,15 +60,15 @@ class _Tiff:
         tags = (_Tag(*values) for values in self._unpack(self._tag, self._data, start, count))
         return [tag for tag in tags if tag.values <= end]
 
-    def numbers(self, tag: _Tag) -> Iterable[int]:
-        """Return the numbers of a tag, at most `TIFF_VALUES.most`."""
+    def numbers(self, tag: _Tag, most: int = TIFF_VALUES.most) -> Iterable[int]:
+        """Return the first numbers of a tag."""
         if tag.type not in _FORMATS:
             return ()
         number = struct.Struct(self._order + _FORMATS[tag.type])
         data, start = tag.value, 0
         if number.size * tag.values > len(tag.value):
             data, start = self._data, self._position.unpack(tag.value)[0]
-        return (value for (value,) in self._unpack(number, data, start, min(tag.values, TIFF_VALUES.most)))
+        return (value for (value,) in self._unpack(number, data, start, min(tag.values, most)))
 
     @staticmethod
     def _unpack(item: struct.Struct, data: bytes, start: int, count: int) -> Iterable[tuple[Any, ...]]:
@@ -91,8 +97,8 @@ def check_exif(data: bytes) -> None:
     Raises:
         TooLarge: a limit is exceeded.
     """
-    while data.startswith(_EXIF_PREFIX):
-        data = data[len(_EXIF_PREFIX) :]
+    for _ in range(2):  # Pillow removes two
+        data = data.removeprefix(_EXIF_PREFIX)
     if len(data) >= _HEADER_BYTES:
         tiff = _Tiff(data, is_big=data[2:3] == b"+")
         _check_values(tiff, tiff.directory(tiff.first))
@@ -114,20 +120,24 @@ def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
         starts, sizes = (
             [n for tag in tags if tag.number in kind for n in tiff.numbers(tag)] for kind in (_OFFSETS, _SIZES)
         )
+        searched = 0
         for start, size in zip(starts, sizes, strict=False):
+            searched += max(0, min(size, len(data) - start))
+            TIFF_JPEG_SIZES.check(searched // len(data))
             # All together may have as many scans as one JPEG of the same size
             check_jpeg(data, max_pixels // len(starts), start, start + size)
 
 
 def _first_numbers(tiff: _Tiff, tags: Sequence[_Tag], number: int) -> list[int]:
     """Return the first number of each tag of this kind; decoders differ in which of two equal tags they use."""
-    return [value for tag in tags if tag.number == number for value in list(tiff.numbers(tag))[:1]]
+    return [value for tag in tags if tag.number == number for value in tiff.numbers(tag, most=1)]
 
 
 def _check_values(tiff: _Tiff, tags: list[_Tag]) -> None:
     """Check the number of values in a directory and in those of its EXIF data."""
     directories = [tags]
     for pointer in (_EXIF, _GPS, _INTEROPERABILITY):
-        positions = [position for each in directories for position in _first_numbers(tiff, each, pointer)]
+        # Of equal pointers in a directory, Pillow follows the first
+        positions = [position for each in directories for position in _first_numbers(tiff, each, pointer)[:1]]
         directories += [tiff.directory(position) for position in positions]
     TIFF_VALUES.check(sum(tag.values for each in directories for tag in each if tag.type not in _BYTES))

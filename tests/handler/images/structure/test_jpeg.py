@@ -44,6 +44,14 @@ def test_a_smaller_jpeg_may_have_more_scans():
         check_structure(with_scans(121, 500, 500), MAX_PIXELS)
 
 
+def test_a_jpeg_without_its_end_marker_may_have_a_quarter_of_the_scans():
+    """It is decoded several times, to see whether pixels are missing."""
+    check_structure(with_scans(7, 1000, 1000)[:-2], MAX_PIXELS)
+    check_structure(with_scans(30, 500, 500)[:-2], MAX_PIXELS)
+    with pytest.raises(TooLarge, match="more than 7 scans, which is the maximum for 1000000 pixels without an end"):
+        check_structure(with_scans(8, 1000, 1000)[:-2], MAX_PIXELS)
+
+
 @pytest.mark.parametrize("kind", [b"\xc0", b"\xc1", b"\xc2", b"\xca"])
 def test_scans_are_counted_in_every_process_that_has_several(kind):
     with pytest.raises(TooLarge, match="scans"):

@@ -76,6 +76,11 @@ def test_numbers_in_exif_data_are_counted(pointer):
         check_structure(tiff((pointer, LONG, 1, position), rest=other + bytes(600_000)), MAX_PIXELS)
 
 
+def test_pointers_that_lead_to_each_other_end():
+    tags = [(EXIF, LONG, 1, 8), (GPS, LONG, 1, 8), (40965, LONG, 1, 8)] * 300
+    check_structure(tiff(*tags), MAX_PIXELS)
+
+
 def test_a_pointer_out_of_the_file_hides_nothing():
     with pytest.raises(TooLarge, match="strips"):
         check_structure(tiff((STRIPS, LONG, 200_000, 8), (EXIF, LONG, 1, 2**32 - 1), rest=bytes(800_000)), MAX_PIXELS)
@@ -120,17 +125,26 @@ def test_the_scans_of_a_jpeg_in_a_tiff_are_counted():
     def image(scans, strips=1):
         jpeg = with_scans(scans, 1000, 1000)
         size = len(tiff(*[(PRIVATE, LONG, 1, 0)] * 3))
-        starts = struct.pack(f"<{strips}I", *[size + 8 * strips] * strips)
+        starts = struct.pack(f"<{strips}I", *(size + 8 * strips + at * len(jpeg) for at in range(strips)))
         sizes = struct.pack(f"<{strips}I", *[len(jpeg)] * strips)
         values = (size, size + 4 * strips) if strips > 1 else (size + 8, len(jpeg))
         tags = [(COMPRESSION, SHORT, 1, 7), (STRIPS, LONG, strips, values[0]), (STRIP_SIZES, LONG, strips, values[1])]
-        return tiff(*tags, rest=starts + sizes + jpeg)
+        return tiff(*tags, rest=starts + sizes + jpeg * strips)
 
     check_structure(image(30), MAX_PIXELS)
     check_structure(image(3, strips=10), MAX_PIXELS)
     for scans, strips in ((31, 1), (4, 10)):
         with pytest.raises(TooLarge, match="scans"):
             check_structure(image(scans, strips), MAX_PIXELS)
+
+
+def test_jpegs_that_overlap_are_refused():
+    """Each would be searched to the end of the file."""
+    size = len(tiff(*[(PRIVATE, LONG, 1, 0)] * 3))
+    starts, sizes = struct.pack("<1000I", *range(size, size + 1000)), struct.pack("<1000I", *[2**31] * 1000)
+    tags = [(COMPRESSION, SHORT, 1, 7), (STRIPS, LONG, 1000, size), (STRIP_SIZES, LONG, 1000, size + 4000)]
+    with pytest.raises(TooLarge, match="more than 4 times its own size in the JPEGs of a TIFF"):
+        check_structure(tiff(*tags, rest=starts + sizes + bytes(20_000)), MAX_PIXELS)
 
 
 def test_many_pages_are_accepted():
