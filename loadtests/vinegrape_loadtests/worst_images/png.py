@@ -1,0 +1,111 @@
+"""PNG files (https://www.w3.org/TR/png-3/), written chunk by chunk."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from vinegrape_handler.settings import WorkerSettings
+from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images.image import WorstImage, compressed_zeros, repeated, square_side
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types
+_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _RGBA: 4}
+_BOMB_BYTES = 100_000_000
+_END_ROOM = 1000  # bytes for the header and the end of a file that is filled with chunks
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    """Return one chunk: length, kind, content and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def black(
+    width: int, height: int, depth: int = 8, colour: int = _RGBA, *, between: bytes = b"", idat: int = 0
+) -> bytes:
+    """Return an image whose samples are all 0.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        depth: bits per sample.
+        colour: the colour type.
+        between: chunks between the header and the pixels.
+        idat: bytes of the pixels per chunk; 0: all in one chunk.
+    """
+    row = 1 + (width * _CHANNELS[colour] * depth + 7) // 8  # a filter byte before each row
+    pixels = compressed_zeros(row * height)
+    step = idat or len(pixels)
+    chunks = [chunk(b"IDAT", pixels[at : at + step]) for at in range(0, len(pixels), step)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"".join([_SIGNATURE, header, between, *chunks, chunk(b"IEND")])
+
+
+def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
+    """Yield the worst PNG files."""
+    side, most, room = square_side(settings), settings.max_image_pixels, settings.max_image_bytes - _END_ROOM
+    square = side * side
+    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(range(256)))
+    yield WorstImage("PNG", "RGB", square, partial(black, side, side, 8, _RGB))
+    yield WorstImage("PNG", "RGBA", square, partial(black, side, side))
+    yield WorstImage("PNG", "RGBA, 16 bits", square, partial(black, side, side, 16))
+    yield WorstImage("PNG", "grey, 16 bits", square, partial(black, side, side, 16, _GREY))
+    yield WorstImage("PNG", "grey, 1 bit", square, partial(black, side, side, 1, _GREY))
+    yield WorstImage("PNG", "palette with alpha", square, partial(black, side, side, 8, _PALETTE, between=palette))
+    yield WorstImage("PNG", "RGBA, interlaced", square, partial(_interlaced, side))
+    for name, width, height in (("1 column", 1, most), ("1 row", most, 1), ("100 columns", 100, most // 100)):
+        yield WorstImage("PNG", f"RGBA, {name}", width * height, partial(black, width, height))
+    yield WorstImage("PNG", "random RGBA", int((room / 4.1) ** 0.5) ** 2, partial(_noise, room))
+    for name, kind, content in (
+        ("private chunks", b"prIV", b""),
+        ("text chunks", b"tEXt", b"a\0b"),
+        ("gamma chunks", b"gAMA", bytes([0, 0, 177, 143])),
+        ("EXIF chunks", b"eXIf", b"MM\0*\0\0\0\x08\0\0"),
+        ("empty pixel chunks", b"IDAT", b""),
+    ):
+        between = partial(repeated, chunk(kind, content), room)
+        yield WorstImage("PNG", f"many {name}", 64, partial(_between, between))
+    bomb = partial(_zlib_bomb, b"zTXt", b"a\0\0")
+    yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, bomb))
+    bomb = partial(_zlib_bomb, b"iCCP", b"a\0\0")
+    yield WorstImage("PNG", "a compressed ICC profile of 100 MB", 64, partial(_between, bomb))
+    yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(black, side, side, 8, _RGB, idat=1))
+
+
+def _between(make_chunks: partial[bytes]) -> bytes:
+    return black(8, 8, between=make_chunks())
+
+
+def _zlib_bomb(kind: bytes, head: bytes) -> bytes:
+    return chunk(kind, head + compressed_zeros(_BOMB_BYTES))
+
+
+def _interlaced(side: int) -> bytes:
+    """Return black RGBA whose header says that its rows are in Adam7's order, which has more filter bytes."""
+    rows = 0
+    for x, y, dx, dy in (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):
+        width, height = -(-(side - x) // dx), -(-(side - y) // dy)
+        rows += height * (1 + 4 * width) if width > 0 else 0
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, _RGBA, 0, 0, 1))
+    return _SIGNATURE + header + chunk(b"IDAT", compressed_zeros(rows)) + chunk(b"IEND")
+
+
+def _noise(room: int) -> bytes:
+    """Return random RGBA, which cannot be compressed."""
+    side = int((room / 4.1) ** 0.5)
+    values = np.random.default_rng(0).integers(0, 256, (side, side, 4), dtype=np.uint8)
+    return encode(Image.fromarray(values), "PNG", compress_level=1)

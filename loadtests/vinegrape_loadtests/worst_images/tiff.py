@@ -1,0 +1,204 @@
+"""TIFF files (TIFF 6.0), little-endian, written tag by tag."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from vinegrape_handler.settings import WorkerSettings
+from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images.image import WorstImage, compressed_zeros, repeated, square_side
+
+SHORT, LONG = 3, 4  # types of values: 2 and 4 bytes
+_FORMATS = {SHORT: "H", LONG: "I"}
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, CHANNELS, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = (
+    256, 257, 258, 259, 262, 273, 277, 278, 279, 284
+)  # fmt: skip
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_EXTRA_SAMPLES = 338
+_NONE, _DEFLATE = 1, 8
+_GREY, _RGB = 1, 2
+_END_ROOM = 4000
+
+Tags = Mapping[int, tuple[int, Sequence[int]]]
+
+
+def tiff(tags: Tags, data: bytes = b"", *, more: bytes = b"") -> bytes:
+    """Return a file with one directory.
+
+    Args:
+        tags: type and values by number. Offsets must count from the start of the file, where `data` stands at byte 8.
+        data: pixels.
+        more: further entries of the directory, 12 bytes each.
+    """
+    data += bytes(len(data) % 2)
+    start = 8 + len(data)
+    entries, values = b"", b""
+    count = len(tags) + len(more) // 12
+    after = start + 2 + 12 * count + 4
+    for number, (kind, items) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(items)}{_FORMATS[kind]}", *items)
+        if len(packed) > 4:
+            packed, values = struct.pack("<I", after + len(values)), values + packed
+        entries += struct.pack("<HHI", number, kind, len(items)) + packed.ljust(4, b"\0")
+    directory = struct.pack("<H", count) + entries + more + bytes(4)
+    return b"".join([b"II*\0", struct.pack("<I", start), data, directory, values])
+
+
+def basic_tags(
+    width: int, height: int, channels: int = 1, bits: int = 8, compression: int = _NONE
+) -> dict[int, tuple[int, Sequence[int]]]:
+    """Return the tags that describe the pixels: grey, RGB or RGBA."""
+    tags: dict[int, tuple[int, Sequence[int]]] = {
+        WIDTH: (LONG, [width]),
+        HEIGHT: (LONG, [height]),
+        BITS: (SHORT, [bits] * channels),
+        COMPRESSION: (SHORT, [compression]),
+        PHOTOMETRIC: (SHORT, [_RGB if channels >= 3 else _GREY]),
+        CHANNELS: (SHORT, [channels]),
+    }
+    return tags | ({_EXTRA_SAMPLES: (SHORT, [2])} if channels == 4 else {})
+
+
+def in_strips(tags: dict[int, tuple[int, Sequence[int]]], rows: int, strips: Sequence[bytes]) -> bytes:
+    """Return a file with these strips, each of `rows` rows; equal strips are stored once."""
+    offsets, data = _store(strips)
+    sizes = [len(strip) for strip in strips]
+    return tiff(tags | {STRIPS: (LONG, offsets), STRIP_BYTES: (LONG, sizes), ROWS_PER_STRIP: (LONG, [rows])}, data)
+
+
+def in_tiles(tags: dict[int, tuple[int, Sequence[int]]], width: int, height: int, tiles: Sequence[bytes]) -> bytes:
+    """Return a file with these tiles of `width` x `height` pixels; equal tiles are stored once."""
+    offsets, data = _store(tiles)
+    sizes = [len(tile) for tile in tiles]
+    layout = {_TILE_WIDTH: (LONG, [width]), _TILE_HEIGHT: (LONG, [height])}
+    return tiff(tags | layout | {_TILES: (LONG, offsets), _TILE_BYTES: (LONG, sizes)}, data)
+
+
+def _store(blocks: Sequence[bytes]) -> tuple[list[int], bytes]:
+    """Return the offset of each block in a file, and the bytes of all different blocks."""
+    places: dict[bytes, int] = {}
+    data = bytearray()
+    for block in blocks:
+        if block not in places:
+            places[block] = 8 + len(data)
+            data += block
+    return [places[block] for block in blocks], bytes(data)
+
+
+def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
+    """Yield the worst TIFF files."""
+    side, most, room = square_side(settings), settings.max_image_pixels, settings.max_image_bytes - _END_ROOM
+    square = side * side
+    plain = int(min(most, room / 4) ** 0.5)
+    yield WorstImage("TIFF", "RGBA, plain, 1 strip", plain * plain, partial(_plain, plain))
+    for name, mode, compression in (
+        ("deflate", "RGBA", "tiff_adobe_deflate"), ("LZW", "RGBA", "tiff_lzw"), ("PackBits", "RGBA", "packbits"),
+        ("LZMA", "RGBA", "lzma"), ("Zstandard", "RGBA", "zstd"), ("WebP", "RGB", "webp"), ("JPEG", "RGB", "jpeg"),
+        ("CCITT group 3", "1", "group3"), ("CCITT group 4", "1", "group4"),
+    ):  # fmt: skip
+        yield WorstImage("TIFF", f"{mode}, {name}", square, partial(_compressed, mode, side, compression))
+    draw = partial(_compressed, "1", side, "group4", noise=True)
+    yield WorstImage("TIFF", "1, CCITT group 4, random", square, draw)
+    for name, channels, bits in (("RGBA, 16 bits", 4, 16), ("grey, 16 bits", 1, 16), ("grey, 1 bit", 1, 1)):
+        yield WorstImage("TIFF", f"{name}, deflate", square, partial(_strip, side, side, channels, bits))
+    yield WorstImage("TIFF", "RGBA, planes", square, partial(_planes, side, 4))
+    for name, width, height in (("1 column", 1, most), ("1 row", most, 1)):
+        yield WorstImage("TIFF", f"RGBA, deflate, {name}", width * height, partial(_strip, width, height, 4, 8))
+    rows = min(most, room // 9)
+    yield WorstImage("TIFF", "1 column, strips of 1 row", rows, partial(strips_of_rows, 1, rows))
+    yield WorstImage("TIFF", "strips of 1 row", square, partial(strips_of_rows, side, side))
+    for tile in (16, 64, 256):
+        yield WorstImage("TIFF", f"tiles of {tile} x {tile}", square, partial(tiled, side, tile))
+    for channels, name in ((1, "grey"), (4, "RGBA")):
+        for tile in (side, 3 * side):
+            tile = (tile + 15) // 16 * 16
+            draw = partial(one_tile, 64, tile, channels)
+            yield WorstImage("TIFF", f"64 x 64, {name}, tile of {tile} x {tile}", 64 * 64, draw)
+    yield WorstImage("TIFF", "many pages", 64, partial(_pages, room))
+    tags = min(65_000, room // 12)
+    yield WorstImage("TIFF", "many tags", 64, partial(_many_tags, tags, b"\x01\0\xff\xff\xff\x7f"))
+    yield WorstImage("TIFF", "many tags, each of 1 MB", 64, partial(_many_tags, tags, None, room // 20))
+    yield WorstImage("TIFF", "one tag of 5 million numbers", 64, partial(_long_tag, room // 4))
+
+
+def _plain(side: int) -> bytes:
+    return in_strips(basic_tags(side, side, 4), side, [bytes(4 * side * side)])
+
+
+def _compressed(mode: str, side: int, compression: str, *, noise: bool = False) -> bytes:
+    """Return a file that Pillow has written."""
+    image = Image.new(mode, (side, side))
+    if noise:
+        bits = np.random.default_rng(0).integers(0, 2, (side, side), dtype=np.uint8)
+        image = Image.fromarray(255 * bits).convert("1")
+    return encode(image, "TIFF", compression=compression)
+
+
+def _strip(width: int, height: int, channels: int, bits: int) -> bytes:
+    zeros = compressed_zeros((width * channels * bits + 7) // 8 * height)
+    return in_strips(basic_tags(width, height, channels, bits, _DEFLATE), height, [zeros])
+
+
+def _planes(side: int, channels: int) -> bytes:
+    tags = basic_tags(side, side, channels, 8, _DEFLATE) | {PLANAR: (SHORT, [2])}
+    return in_strips(tags, side, [compressed_zeros(side * side)] * channels)
+
+
+def strips_of_rows(width: int, height: int) -> bytes:
+    return in_strips(basic_tags(width, height), 1, [bytes(width)] * height)
+
+
+def tiled(side: int, tile: int) -> bytes:
+    count = (-(-side // tile)) ** 2
+    return in_tiles(basic_tags(side, side, 4, 8, _DEFLATE), tile, tile, [zlib.compress(bytes(4 * tile * tile))] * count)
+
+
+def one_tile(side: int, tile: int, channels: int) -> bytes:
+    data = compressed_zeros(channels * tile * tile)
+    return in_tiles(basic_tags(side, side, channels, 8, _DEFLATE), tile, tile, [data])
+
+
+def _small(more: bytes = b"", extra: Tags | None = None, data: bytes = b"") -> bytes:
+    tags = basic_tags(8, 8) | {STRIPS: (LONG, [8]), STRIP_BYTES: (LONG, [64]), ROWS_PER_STRIP: (LONG, [8])}
+    return tiff({**tags, **(extra or {})}, bytes(64) + data, more=more)
+
+
+def _pages(room: int) -> bytes:
+    """Return a file of as many pages as fit; each is a directory of one tag."""
+    first = _small()
+    page = struct.pack("<HHHII", 1, WIDTH, SHORT, 1, 8) + bytes(4)
+    count = (room - len(first)) // (len(page) + 2)
+    data = bytearray(first + bytes(len(first) % 2))
+    start = len(data)
+    for index in range(count):
+        following = start + (index + 1) * len(page) if index + 1 < count else 0
+        data += page[:-4] + struct.pack("<I", following)
+    at = 8 + 64 + 2 + 12 * 9  # where the first directory ends
+    data[at : at + 4] = struct.pack("<I", start)
+    return bytes(data)
+
+
+def _many_tags(count: int, value: bytes | None, shared_bytes: int = 0) -> bytes:
+    """Return a file with many private tags.
+
+    Args:
+        count: number of tags.
+        value: type and count of values of each, which are larger than the file; None: each has `shared_bytes` bytes.
+        shared_bytes: bytes that all tags share.
+    """
+    kind = value or struct.pack("<HI", 7, shared_bytes)
+    offset = struct.pack("<I", 8 + 64)
+    more = b"".join(struct.pack("<H", 400 + index) + kind + offset for index in range(count))
+    return _small(more, data=bytes(shared_bytes))
+
+
+def _long_tag(count: int) -> bytes:
+    more = struct.pack("<HHII", 60_000, LONG, count, 8 + 64)
+    return _small(more, data=repeated(b"\1\0\0\0", 4 * count))
