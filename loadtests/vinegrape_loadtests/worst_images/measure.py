@@ -7,7 +7,8 @@ import gc
 import multiprocessing
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -99,16 +100,15 @@ def _serve_one(folder: Path, connection: Connection) -> None:
     handler.initialize(context)
     gc.collect()
     reset = _reset_peak()
-    loaded_mib = _resident_mib()
+    loaded_mib = _status_mib("VmRSS")
     connection.send(loaded_mib)
     row = {"body": connection.recv_bytes()}
     start = time.perf_counter()
     (body,) = handler.handle([row], context)
     ms = 1000 * (time.perf_counter() - start)
-    peak_mib = (
-        _status_mib("VmHWM") if reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ) - loaded_mib
-    connection.send((context.status, "" if context.status == 200 else body.decode()[:300], ms, peak_mib))
+    peak_mib = _status_mib("VmHWM") if reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    message = "" if context.status == HTTPStatus.OK else body.decode()[:300]
+    connection.send((context.status, message, ms, peak_mib - loaded_mib))
 
 
 class _Context:
@@ -142,14 +142,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _resident_mib() -> float:
-    return _status_mib("VmRSS")
-
-
 def _status_mib(name: str) -> float:
     """Return one line of /proc/self/status in MiB."""
-    lines: Mapping[str, str] = dict(
-        line.split(":", 1)
-        for line in Path("/proc/self/status").read_text().splitlines()  # type: ignore[misc]
-    )
-    return int(lines[name].split()[0]) / 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))

@@ -17,6 +17,8 @@ from vinegrape_loadtests.worst_images.image import WorstImage, compressed_zeros,
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types
 _CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _RGBA: 4}
+# x and y of the first pixel of each pass, and the distances to the next
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _BOMB_BYTES = 100_000_000
 _END_ROOM = 1000  # bytes for the header and the end of a file that is filled with chunks
 
@@ -89,15 +91,7 @@ def _zlib_bomb(kind: bytes, head: bytes) -> bytes:
 def _interlaced(side: int) -> bytes:
     """Return black RGBA whose header says that its rows are in Adam7's order, which has more filter bytes."""
     rows = 0
-    for x, y, dx, dy in (
-        (0, 0, 8, 8),
-        (4, 0, 8, 8),
-        (0, 4, 4, 8),
-        (2, 0, 4, 4),
-        (0, 2, 2, 4),
-        (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    ):
+    for x, y, dx, dy in _ADAM7:
         width, height = -(-(side - x) // dx), -(-(side - y) // dy)
         rows += height * (1 + 4 * width) if width > 0 else 0
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, _RGBA, 0, 0, 1))

@@ -135,8 +135,8 @@ def verdict(results: WorstImageResults) -> str:
     )
     return (
         f"{held} The slowest is {_name(slowest)}: {slowest.ms:,.0f} ms. The largest is {_name(largest)}: "
-        f"{largest.peak_mib:,.0f} MiB ({largest.peak_mib * _MB_PER_MIB:,.0f} MB) above the {largest.loaded_mib:,.0f} MiB "
-        f"of the loaded worker. Workers that all have the largest at the same time need "
+        f"{largest.peak_mib:,.0f} MiB ({largest.peak_mib * _MB_PER_MIB:,.0f} MB) above the "
+        f"{largest.loaded_mib:,.0f} MiB of the loaded worker. Workers that all have the largest at the same time need "
         f"{results.memory_mib(1):,.0f} MiB (one), {results.memory_mib(2):,.0f} MiB (two) or "
         f"{results.memory_mib(_WORKERS):,.0f} MiB ({_WORKERS}); a worker decodes one image at a time on a CPU, and "
         "requests that wait are not decoded."
