@@ -9,11 +9,11 @@ from functools import partial
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.worst_images.image import WorstImage, repeated
 
-_PLAIN, _RLE8, _RLE4 = 0, 1, 2  # compression
+PLAIN, RLE8, RLE4 = 0, 1, 2  # compression
 _HEADER_BYTES = 54
 
 
-def bmp(width: int, height: int, bits: int, pixels: bytes, compression: int = _PLAIN) -> bytes:
+def bmp(width: int, height: int, bits: int, pixels: bytes, compression: int = PLAIN) -> bytes:
     """Return a BMP file; up to 8 bits per pixel it has a grey palette.
 
     Args:
@@ -45,16 +45,16 @@ def worst_bmps(settings: WorkerSettings) -> Iterator[WorstImage]:
     for name, width, height in (("1 column", 1, min(most, room // 4)), ("1 row", most, 1)):
         yield WorstImage("BMP", f"1 bit, {name}", width * height, partial(plain, width, height, 1))
     side = int(most**0.5)
-    for name, compression, bits in (("RLE8", _RLE8, 8), ("RLE4", _RLE4, 4)):
-        yield WorstImage("BMP", f"{name}, long runs", side * side, partial(_runs, side, bits, compression, 255))
-        runs_of_1 = int(min(most, room // 2) ** 0.5)
-        draw = partial(_runs, runs_of_1, bits, compression, 1)
+    for name, compression, bits in (("RLE8", RLE8, 8), ("RLE4", RLE4, 4)):
+        yield WorstImage("BMP", f"{name}, long runs", side * side, partial(runs, side, bits, compression, 255))
+        runs_of_1 = int(min(most, room // 2) ** 0.5) - 2  # 2 less, for the ends of the rows
+        draw = partial(runs, runs_of_1, bits, compression, 1)
         yield WorstImage("BMP", f"{name}, runs of 1 pixel", runs_of_1 * runs_of_1, draw)
         draw = partial(_line_ends, side, bits, compression, room)
         yield WorstImage("BMP", f"{name}, many ends of lines", side * side, draw)
 
 
-def _runs(side: int, bits: int, compression: int, length: int) -> bytes:
+def runs(side: int, bits: int, compression: int, length: int) -> bytes:
     """Return an RLE file of runs of one colour."""
     whole, rest = divmod(side, length)
     row = bytes([length, 0]) * whole + (bytes([rest, 0]) if rest else b"") + b"\0\0"  # 0 0: the end of a row

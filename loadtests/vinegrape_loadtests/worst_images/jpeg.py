@@ -116,7 +116,8 @@ def _flat(mode: str, width: int, height: int, **options: object) -> bytes:
 def _random(mode: str, side: int, room: int, **options: object) -> bytes:
     """Return noise with as much quality as the size limit allows."""
     tile = min(side, 1024)
-    noise = np.random.default_rng(0).integers(0, 256, (tile, tile, len(mode)), dtype=np.uint8)
+    strength = 256 if mode == "RGB" else 64  # more would exceed the limit at every quality
+    noise = np.random.default_rng(0).integers(0, strength, (tile, tile, len(mode)), dtype=np.uint8)
     quality = _best_quality(Image.fromarray(noise, mode), room * tile * tile // (side * side), options)
     times = -(-side // tile)
     pixels = np.ascontiguousarray(np.tile(noise, (times, times, 1))[:side, :side])
