@@ -1,4 +1,6 @@
-"""One process that fuzzes `decode`: `python -m vinegrape_loadtests.fuzz.child STATE FAILURES CORPUS SEED IMAGES PIXELS`.
+"""One process that fuzzes `decode`.
+
+Its arguments are the files and folders STATE, FAILURES and CORPUS, then SEED, IMAGES and PIXELS.
 
 Atheris chooses the inputs by the lines of Python that they reach, in the handler and in Pillow's plugins. Without it
 (there is no wheel for every platform), the inputs are random changes of the seeds.
@@ -83,6 +85,8 @@ def _run_atheris(atheris: Any, run: Callable[[bytes], None], rng: random.Random,
         if own.random() < 0.25:
             changed: bytes = atheris.Mutate(data, max_size)
             return changed
+        if own.random() < 0.5:
+            data = own.choice(tuple(seeds().values()))
         return apply(data, random_changes(own), own.choice(tuple(seeds().values())))[:max_size]
 
     # Its own limits of time and memory are off: the parent watches both

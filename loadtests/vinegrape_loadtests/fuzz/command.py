@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -76,8 +76,11 @@ def fuzz(
     shutil.rmtree(output, ignore_errors=True)
     failures = Failures(output / "failures")
     click.echo(f"Seed: {seed}")
-    problems = _fuzz_decode(images, seed, processes, pixels, output) if images else Counter()
-    problems += _fuzz_server(requests, seed, pixels, edge, archive, output, failures) if requests else Counter()
+    problems = Counter[str]()
+    if images:
+        problems += _fuzz_decode(images, seed, processes, pixels, output)
+    if requests:
+        problems += _fuzz_server(requests, seed, pixels, edge, archive, output, failures)
     saved = failures.list()
     for path, problem in saved:
         click.echo(f"{problem}\n    vinegrape fuzz {path}")
@@ -155,5 +158,5 @@ def _server(archive: Path, pixels: int, edge: bool, output: Path) -> Iterator[tu
             yield server, log
 
 
-def _format(counts: Counter[int] | Counter[str]) -> str:
-    return ", ".join(f"{name}: {counts[name]}" for name in sorted(counts))  # type: ignore[index, type-var]
+def _format(counts: Counter[Any]) -> str:
+    return ", ".join(f"{name}: {counts[name]}" for name in sorted(counts))

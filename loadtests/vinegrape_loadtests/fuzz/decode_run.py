@@ -59,7 +59,7 @@ def fuzz_decode(
         for child in children:
             stack.callback(child.stop)
             child.start()
-        while not all([child.watch() for child in children]):
+        while not all(list(map(_Child.watch, children))):  # every one of them, also after one that is not done
             progress(sum(child.state.ended for child in children))
             time.sleep(_POLL_S)
         progress(sum(child.state.ended for child in children))

@@ -79,14 +79,14 @@ def _piece(data: bytes, change: Change) -> slice:
 
 def _set_bytes(data: bytes, change: Change, _donor: bytes) -> bytes:
     piece = _piece(data, change)
-    new = random.Random(change.value).randbytes(piece.stop - piece.start)  # noqa: S311
+    new = random.Random(change.value).randbytes(len(data[piece]))  # noqa: S311
     return data[: piece.start] + new + data[piece.stop :]
 
 
 def _fill(data: bytes, change: Change, _donor: bytes) -> bytes:
     piece = _piece(data, change)
     value = (0, 1, 0x7F, 0x80, 0xFF)[int(4.999 * change.other)]
-    return data[: piece.start] + bytes([value]) * (piece.stop - piece.start) + data[piece.stop :]
+    return data[: piece.start] + bytes([value]) * len(data[piece]) + data[piece.stop :]
 
 
 def _flip_bit(data: bytes, change: Change, _donor: bytes) -> bytes:

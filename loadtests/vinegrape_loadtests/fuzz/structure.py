@@ -7,10 +7,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-_PNG, _GIF_START = b"\x89PNG\r\n\x1a\n", b"GIF8"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _SOF_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # JPEG markers
-_SOS = 0xDA
 _BMP_NUMBERS = ((2, 4), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 4), (34, 4), (46, 4))
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _MOST_PARTS = 500
@@ -86,7 +85,9 @@ def with_number(data: bytes, number: Number, value: int) -> bytes:
 
 
 def _read_png(data: bytes) -> Structure:
-    parts, numbers, at = [], [], 8
+    parts: list[slice] = []
+    numbers: list[Number] = []
+    at = 8
     while at + 12 <= len(data) and len(parts) < _MOST_PARTS:
         numbers.append(Number(at, 4, "big"))
         if data[at + 4 : at + 8] == b"IHDR":
@@ -100,7 +101,9 @@ def _read_png(data: bytes) -> Structure:
 
 
 def _read_jpeg(data: bytes) -> Structure:
-    parts, numbers, at = [], [], 2
+    parts: list[slice] = []
+    numbers: list[Number] = []
+    at = 2
     while at + 4 <= len(data) and len(parts) < _MOST_PARTS:
         if data[at] != 0xFF or data[at + 1] in (0, 0xFF):  # entropy-coded data, or fill bytes
             at += 1
@@ -119,7 +122,8 @@ def _read_jpeg(data: bytes) -> Structure:
 
 
 def _read_webp(data: bytes) -> Structure:
-    parts, at = [], 12
+    parts: list[slice] = []
+    at = 12
     numbers = [Number(4, 4, "little")]
     while at + 8 <= len(data) and len(parts) < _MOST_PARTS:
         numbers.append(Number(at + 4, 4, "little"))
@@ -149,7 +153,8 @@ def _read_tiff(data: bytes) -> Structure:
     big = b"+" in data[2:4]
     count_size, entry_size, word = (8, 20, 8) if big else (2, 12, 4)
     first = Number(8 if big else 4, word, order)
-    parts, numbers = [], [first]
+    parts: list[slice] = []
+    numbers = [first]
     at = int.from_bytes(data[first.at : first.at + word], order)
     entries = int.from_bytes(data[at : at + count_size], order)
     if at + count_size <= len(data):

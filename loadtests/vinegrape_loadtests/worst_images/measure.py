@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,7 @@ def _serve_one(folder: Path, connection: Connection) -> None:
     context = _Context(folder)
     handler = Handler()
     handler.initialize(context)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the decoders write about damaged images
     gc.collect()
     reset = _reset_peak()
     loaded_mib = _status_mib("VmRSS")
