@@ -33,7 +33,7 @@ def seeds() -> dict[str, bytes]:
         "png rgba": _encode(rgba, "PNG"),
         "png 16 bits": _encode(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257), "PNG"),
         "png animated": _encode(image, "PNG", more=[image.rotate(90)]),
-        "png small chunks": png.black(24, 16, idat=7, between=png.chunk(b"gAMA", bytes([0, 0, 177, 143]))),
+        "png small chunks": png.flat(24, 16, idat=7, between=png.chunk(b"gAMA", bytes([0, 0, 177, 143]))),
         "jpeg": _encode(image, "JPEG", exif=exif, icc_profile=icc),
         "jpeg progressive": _encode(image, "JPEG", progressive=True, subsampling=0),
         "jpeg cmyk": _encode(image.convert("CMYK"), "JPEG"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_loadtests.worst_images.image import WorstImage, repeated
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, repeated
 
 PLAIN, RLE8, RLE4 = 0, 1, 2  # compression
 _HEADER_BYTES = 54
@@ -32,8 +32,8 @@ def bmp(width: int, height: int, bits: int, pixels: bytes, compression: int = PL
 
 
 def plain(width: int, height: int, bits: int) -> bytes:
-    """Return a BMP file without compression, whose bytes are all 0."""
-    return bmp(width, height, bits, bytes((width * bits + 31) // 32 * 4 * height))
+    """Return a BMP file without compression, whose bytes are all the same."""
+    return bmp(width, height, bits, HALF * ((width * bits + 31) // 32 * 4 * height))
 
 
 def worst_bmps(settings: WorkerSettings) -> Iterator[WorstImage]:

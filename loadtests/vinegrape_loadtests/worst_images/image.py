@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from vinegrape_handler.settings import WorkerSettings
 
+# Of samples: an image whose alpha is 0 everywhere is refused
+HALF = b"\x80"
+
+_PIECE_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class WorstImage:
@@ -36,9 +41,13 @@ def repeated(item: bytes, room: int) -> bytes:
     return item * max(0, room // len(item))
 
 
-def compressed_zeros(count: int, piece: int = 1 << 20) -> bytes:
-    """Return `count` zeros as a zlib stream, without holding all of them in memory."""
+def compressed(*runs: tuple[bytes, int]) -> bytes:
+    """Return a zlib stream of runs, each some bytes and how often they are repeated, without holding all in memory."""
     packer = zlib.compressobj(9)
-    zeros = bytes(piece)
-    parts = [packer.compress(zeros) for _ in range(count // piece)]
-    return b"".join([*parts, packer.compress(bytes(count % piece)), packer.flush()])
+    parts = []
+    for item, count in runs:
+        at_once = max(1, _PIECE_BYTES // max(1, len(item)))
+        piece = item * min(at_once, count)
+        parts += [packer.compress(piece) for _ in range(count // at_once)]
+        parts.append(packer.compress(item * (count % at_once)))
+    return b"".join([*parts, packer.flush()])

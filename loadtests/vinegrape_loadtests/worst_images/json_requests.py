@@ -19,9 +19,9 @@ def worst_requests(settings: WorkerSettings) -> Iterator[WorstImage]:
     each, room = settings.max_image_pixels // count, settings.max_image_bytes // count
     side = int(each**0.5)
     images: dict[str, Callable[[], bytes]] = {
-        "PNG, RGBA": partial(png.black, side, side),
-        "PNG, RGBA, 1 column": partial(png.black, 1, each),
-        "PNG, RGBA, 1 row": partial(png.black, each, 1),
+        "PNG, RGBA": partial(png.flat, side, side),
+        "PNG, RGBA, 1 column": partial(png.flat, 1, each),
+        "PNG, RGBA, 1 row": partial(png.flat, each, 1),
         "JPEG, progressive, 100 scans": partial(jpeg.many_scans, side, 100, room),
         "JPEG, progressive, scans up to the size limit": partial(jpeg.many_scans, side, 0, room),
         "TIFF, tiles of 16 x 16": partial(tiff.tiled, side, 16),

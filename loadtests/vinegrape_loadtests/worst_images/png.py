@@ -12,7 +12,7 @@ from PIL import Image
 
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images.image import WorstImage, compressed_zeros, repeated, square_side
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, repeated, square_side
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types
@@ -28,10 +28,8 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def black(
-    width: int, height: int, depth: int = 8, colour: int = _RGBA, *, between: bytes = b"", idat: int = 0
-) -> bytes:
-    """Return an image whose samples are all 0.
+def flat(width: int, height: int, depth: int = 8, colour: int = _RGBA, *, between: bytes = b"", idat: int = 0) -> bytes:
+    """Return an image whose samples are all the same: half transparent grey, or a colour of the palette.
 
     Args:
         width: in pixels.
@@ -41,8 +39,8 @@ def black(
         between: chunks between the header and the pixels.
         idat: bytes of the pixels per chunk; 0: all in one chunk.
     """
-    row = 1 + (width * _CHANNELS[colour] * depth + 7) // 8  # a filter byte before each row
-    pixels = compressed_zeros(row * height)
+    row = b"\0" + HALF * ((width * _CHANNELS[colour] * depth + 7) // 8)  # a filter byte before each row
+    pixels = compressed((row, height))
     step = idat or len(pixels)
     chunks = [chunk(b"IDAT", pixels[at : at + step]) for at in range(0, len(pixels), step)]
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
@@ -54,15 +52,15 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     side, most, room = square_side(settings), settings.max_image_pixels, settings.max_image_bytes - _END_ROOM
     square = side * side
     palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(range(256)))
-    yield WorstImage("PNG", "RGB", square, partial(black, side, side, 8, _RGB))
-    yield WorstImage("PNG", "RGBA", square, partial(black, side, side))
-    yield WorstImage("PNG", "RGBA, 16 bits", square, partial(black, side, side, 16))
-    yield WorstImage("PNG", "grey, 16 bits", square, partial(black, side, side, 16, _GREY))
-    yield WorstImage("PNG", "grey, 1 bit", square, partial(black, side, side, 1, _GREY))
-    yield WorstImage("PNG", "palette with alpha", square, partial(black, side, side, 8, _PALETTE, between=palette))
+    yield WorstImage("PNG", "RGB", square, partial(flat, side, side, 8, _RGB))
+    yield WorstImage("PNG", "RGBA", square, partial(flat, side, side))
+    yield WorstImage("PNG", "RGBA, 16 bits", square, partial(flat, side, side, 16))
+    yield WorstImage("PNG", "grey, 16 bits", square, partial(flat, side, side, 16, _GREY))
+    yield WorstImage("PNG", "grey, 1 bit", square, partial(flat, side, side, 1, _GREY))
+    yield WorstImage("PNG", "palette with alpha", square, partial(flat, side, side, 8, _PALETTE, between=palette))
     yield WorstImage("PNG", "RGBA, interlaced", square, partial(_interlaced, side))
     for name, width, height in (("1 column", 1, most), ("1 row", most, 1), ("100 columns", 100, most // 100)):
-        yield WorstImage("PNG", f"RGBA, {name}", width * height, partial(black, width, height))
+        yield WorstImage("PNG", f"RGBA, {name}", width * height, partial(flat, width, height))
     yield WorstImage("PNG", "random RGBA", int((room / 4.1) ** 0.5) ** 2, partial(_noise, room))
     for name, kind, content in (
         ("private chunks", b"prIV", b""),
@@ -77,25 +75,26 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, bomb))
     bomb = partial(_zlib_bomb, b"iCCP", b"a\0\0")
     yield WorstImage("PNG", "a compressed ICC profile of 100 MB", 64, partial(_between, bomb))
-    yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(black, side, side, 8, _RGB, idat=1))
+    yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(flat, side, side, 8, _RGB, idat=1))
 
 
 def _between(make_chunks: partial[bytes]) -> bytes:
-    return black(8, 8, between=make_chunks())
+    return flat(8, 8, between=make_chunks())
 
 
 def _zlib_bomb(kind: bytes, head: bytes) -> bytes:
-    return chunk(kind, head + compressed_zeros(_BOMB_BYTES))
+    return chunk(kind, head + compressed((bytes(1000), _BOMB_BYTES // 1000)))
 
 
 def _interlaced(side: int) -> bytes:
-    """Return black RGBA whose header says that its rows are in Adam7's order, which has more filter bytes."""
-    rows = 0
+    """Return RGBA whose rows are in Adam7's order."""
+    rows = []
     for x, y, dx, dy in _ADAM7:
         width, height = -(-(side - x) // dx), -(-(side - y) // dy)
-        rows += height * (1 + 4 * width) if width > 0 else 0
+        if width > 0:
+            rows.append((b"\0" + HALF * (4 * width), height))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, _RGBA, 0, 0, 1))
-    return _SIGNATURE + header + chunk(b"IDAT", compressed_zeros(rows)) + chunk(b"IEND")
+    return _SIGNATURE + header + chunk(b"IDAT", compressed(*rows)) + chunk(b"IEND")
 
 
 def _noise(room: int) -> bytes:

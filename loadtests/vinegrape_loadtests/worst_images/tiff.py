@@ -12,7 +12,7 @@ from PIL import Image
 
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images.image import WorstImage, compressed_zeros, repeated, square_side
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, repeated, square_side
 
 SHORT, LONG = 3, 4  # types of values: 2 and 4 bytes
 _FORMATS = {SHORT: "H", LONG: "I"}
@@ -131,12 +131,12 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
 
 
 def _plain(side: int) -> bytes:
-    return in_strips(basic_tags(side, side, 4), side, [bytes(4 * side * side)])
+    return in_strips(basic_tags(side, side, 4), side, [HALF * (4 * side * side)])
 
 
 def _compressed(mode: str, side: int, compression: str, *, noise: bool = False) -> bytes:
     """Return a file that Pillow has written."""
-    image = Image.new(mode, (side, side))
+    image = Image.new(mode, (side, side), 1 if mode == "1" else (128,) * len(mode))
     if noise:
         bits = np.random.default_rng(0).integers(0, 2, (side, side), dtype=np.uint8)
         image = Image.fromarray(255 * bits).convert("1")
@@ -144,13 +144,13 @@ def _compressed(mode: str, side: int, compression: str, *, noise: bool = False) 
 
 
 def _strip(width: int, height: int, channels: int, bits: int) -> bytes:
-    zeros = compressed_zeros((width * channels * bits + 7) // 8 * height)
-    return in_strips(basic_tags(width, height, channels, bits, _DEFLATE), height, [zeros])
+    pixels = compressed((HALF, (width * channels * bits + 7) // 8 * height))
+    return in_strips(basic_tags(width, height, channels, bits, _DEFLATE), height, [pixels])
 
 
 def _planes(side: int, channels: int) -> bytes:
     tags = basic_tags(side, side, channels, 8, _DEFLATE) | {PLANAR: (SHORT, [2])}
-    return in_strips(tags, side, [compressed_zeros(side * side)] * channels)
+    return in_strips(tags, side, [compressed((HALF, side * side))] * channels)
 
 
 def strips_of_rows(width: int, height: int) -> bytes:
@@ -161,12 +161,14 @@ def strips_of_rows(width: int, height: int) -> bytes:
 def tiled(side: int, tile: int) -> bytes:
     """Return an RGBA file of `side` x `side` pixels in tiles of `tile` x `tile`."""
     count = (-(-side // tile)) ** 2
-    return in_tiles(basic_tags(side, side, 4, 8, _DEFLATE), tile, tile, [zlib.compress(bytes(4 * tile * tile))] * count)
+    return in_tiles(
+        basic_tags(side, side, 4, 8, _DEFLATE), tile, tile, [zlib.compress(HALF * (4 * tile * tile))] * count
+    )
 
 
 def one_tile(side: int, tile: int, channels: int) -> bytes:
     """Return a file of `side` x `side` pixels with one tile, which is larger."""
-    data = compressed_zeros(channels * tile * tile)
+    data = compressed((HALF, channels * tile * tile))
     return in_tiles(basic_tags(side, side, channels, 8, _DEFLATE), tile, tile, [data])
 
 
