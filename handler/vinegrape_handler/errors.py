@@ -66,13 +66,14 @@ class NoImage(RequestError):
 
 
 class TooLarge(RequestError):
-    """The request has too many bytes, pixels or instances, or needs too much memory."""
+    """The request has too many bytes, pixels or instances, or needs too much memory or time."""
 
     status = 413
     type = "too_large"
 
 
 NEEDS_MEMORY = "The image needs more memory than the server allows. Send a smaller image."
+NEEDS_TIME = "The image needs more time than the server allows. Send a smaller image."
 
 
 class UnsupportedFormat(RequestError):

@@ -6,9 +6,12 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from vinegrape_handler.errors import BrokenImage, NoImage, TooLarge, UnsupportedFormat
+from vinegrape_handler.errors import BrokenImage, NoImage, RequestError, TooLarge, UnsupportedFormat
+from vinegrape_handler.images.structure import check_structure
+from vinegrape_handler.images.structure.limits import SIDE
+from vinegrape_handler.images.structure.time_limit import limit_time
 from vinegrape_handler.settings import WorkerSettings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -65,10 +68,11 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
         MemoryError: the image needs more memory than this process may use.
     """
     image = open_image(data, limits, side)
+    limit_time(image)
     try:
         image.load()
         return _to_rgb(_apply_orientation(image))
-    except (UnsupportedFormat, MemoryError):
+    except (RequestError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged data
         if any(text in str(error) for text in _OUT_OF_MEMORY):
@@ -77,7 +81,7 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
 
 
-def open_image(data: bytes, limits: Limits, side: int) -> Image.Image:
+def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
     """Read an image's header, check the limits, and choose the scale at which a JPEG will be decoded.
 
     Arguments and errors are those of `decode`.
@@ -89,6 +93,7 @@ def open_image(data: bytes, limits: Limits, side: int) -> Image.Image:
         raise NoImage("The image is empty: 0 bytes.")
     if len(data) > limits.max_bytes:
         raise TooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
+    check_structure(data, limits.max_pixels)
     # Pillow allocates the memory for a WebP before it returns its size
     if _is_webp(data):
         _check_pixels(_webp_size(data), limits)
@@ -107,6 +112,7 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise TooLarge(f"The image has {width} x {height} pixels; at most {limits.max_pixels} are accepted.")
+    SIDE.check(max(size))
 
 
 def _check_memory(size: tuple[int, int]) -> None:
@@ -120,7 +126,7 @@ def _check_memory(size: tuple[int, int]) -> None:
     np.empty(_DECODER_BYTES_PER_PIXEL * size[0] * size[1], np.uint8)  # allocates without using the memory
 
 
-def _read_header(data: bytes) -> Image.Image:
+def _read_header(data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

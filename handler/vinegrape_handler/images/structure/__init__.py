@@ -1,0 +1,35 @@
+"""Refuse an image whose structure costs more than its bytes and pixels suggest, before anything is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vinegrape_handler.images.structure.bmp import check_bmp
+from vinegrape_handler.images.structure.jpeg import check_jpeg
+from vinegrape_handler.images.structure.png import check_png
+from vinegrape_handler.images.structure.tiff import check_tiff
+
+_CHECKS: dict[bytes, Callable[[bytes, int], None]] = {
+    b"\x89PNG": check_png,
+    b"\xff\xd8\xff": check_jpeg,
+    b"BM": check_bmp,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0"), check_tiff),
+}
+
+
+def check_structure(data: bytes, max_pixels: int) -> None:
+    """Check that the parts of an encoded image are within the limits of `structure.limits`.
+
+    It steps over the parts by their lengths and decodes nothing: 1 to 100 us for ordinary images, and 0.5 ms per MB for
+    progressive JPEGs. Damage is not reported here, but by the decoder.
+
+    Args:
+        data: the encoded image. WebP needs no check: its decoder's work is bounded by the pixels and the bytes.
+        max_pixels: maximum pixels of an image. Some limits are multiples of it.
+
+    Raises:
+        TooLarge: a limit is exceeded.
+    """
+    for signature, check in _CHECKS.items():
+        if data.startswith(signature):
+            check(data, max_pixels)
