@@ -6,8 +6,9 @@ import struct
 from collections.abc import Iterator
 from functools import partial
 
+from vinegrape_handler.images.structure.limits import BMP_RLE_BYTES, BMP_RLE_PIXELS
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_loadtests.worst_images.image import HALF, WorstImage, repeated
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, longest_sides, repeated
 
 PLAIN, RLE8, RLE4 = 0, 1, 2  # compression
 _HEADER_BYTES = 54
@@ -42,16 +43,24 @@ def worst_bmps(settings: WorkerSettings) -> Iterator[WorstImage]:
     for bits in (1, 8, 24, 32):
         side = int(min(most, room * 8 // bits) ** 0.5) // 32 * 32
         yield WorstImage("BMP", f"{bits} bits", side * side, partial(plain, side, side, bits))
-    for name, width, height in (("1 column", 1, min(most, room // 4)), ("1 row", most, 1)):
+    longer, shorter = longest_sides(settings)
+    sides = {"1 column": (1, min(most, room // 4)), "1 row": (most, 1), "tallest": (shorter, longer)}
+    for name, (width, height) in sides.items():
         yield WorstImage("BMP", f"1 bit, {name}", width * height, partial(plain, width, height, 1))
-    side = int(most**0.5)
+    yield from _run_lengths(int(most**0.5), room, "")
+    accepted = int(min(most, BMP_RLE_PIXELS.most) ** 0.5)
+    yield from _run_lengths(accepted, min(room, BMP_RLE_BYTES.most - _HEADER_BYTES - 4 * 256), ", as many as accepted")
+
+
+def _run_lengths(side: int, room: int, suffix: str) -> Iterator[WorstImage]:
+    """Yield the worst files of run lengths, with `side` pixels per side and codes of `room` bytes."""
     for name, compression, bits in (("RLE8", RLE8, 8), ("RLE4", RLE4, 4)):
-        yield WorstImage("BMP", f"{name}, long runs", side * side, partial(runs, side, bits, compression, 255))
-        runs_of_1 = int(min(most, room // 2) ** 0.5) - 2  # 2 less, for the ends of the rows
+        yield WorstImage("BMP", f"{name}, long runs{suffix}", side * side, partial(runs, side, bits, compression, 255))
+        runs_of_1 = int(min(side * side, room // 2) ** 0.5) - 2  # 2 less, for the ends of the rows
         draw = partial(runs, runs_of_1, bits, compression, 1)
-        yield WorstImage("BMP", f"{name}, runs of 1 pixel", runs_of_1 * runs_of_1, draw)
+        yield WorstImage("BMP", f"{name}, runs of 1 pixel{suffix}", runs_of_1 * runs_of_1, draw)
         draw = partial(_line_ends, side, bits, compression, room)
-        yield WorstImage("BMP", f"{name}, many ends of lines", side * side, draw)
+        yield WorstImage("BMP", f"{name}, many ends of lines{suffix}", side * side, draw)
 
 
 def runs(side: int, bits: int, compression: int, length: int) -> bytes:

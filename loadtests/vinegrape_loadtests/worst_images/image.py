@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vinegrape_handler.images.structure.limits import SIDE
 from vinegrape_handler.settings import WorkerSettings
 
 # Of samples: an image whose alpha is 0 everywhere is refused
@@ -31,14 +32,21 @@ class WorstImage:
     draw: Callable[[], bytes]
 
 
+def longest_sides(settings: WorkerSettings) -> tuple[int, int]:
+    """Return the longer and the shorter side in pixels of the longest image that is accepted."""
+    longer = min(SIDE.most, settings.max_image_pixels)
+    return longer, max(1, settings.max_image_pixels // longer)
+
+
 def square_side(settings: WorkerSettings) -> int:
     """Return the side in pixels of the largest square image."""
     return int(settings.max_image_pixels**0.5)
 
 
-def repeated(item: bytes, room: int) -> bytes:
-    """Repeat some bytes as often as they fit into `room` bytes."""
-    return item * max(0, room // len(item))
+def repeated(item: bytes, room: int, most: int | None = None) -> bytes:
+    """Repeat some bytes as often as they fit into `room` bytes, and at most `most` times."""
+    count = max(0, room // len(item))
+    return item * (count if most is None else min(count, most))
 
 
 def compressed(*runs: tuple[bytes, int]) -> bytes:

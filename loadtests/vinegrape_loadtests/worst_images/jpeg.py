@@ -9,9 +9,15 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from vinegrape_handler.images.structure.limits import (
+    JPEG_EXIF_SEGMENTS,
+    JPEG_FILL_BYTES,
+    JPEG_SCANS_OF_LARGEST,
+    JPEG_SEGMENTS,
+)
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images.image import WorstImage, repeated, square_side
+from vinegrape_loadtests.worst_images.image import WorstImage, longest_sides, repeated, square_side
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _LONGEST = 65_500  # pixels of a side, in libjpeg
@@ -32,7 +38,8 @@ def worst_jpegs(settings: WorkerSettings) -> Iterator[WorstImage]:
     """Yield the worst JPEG files."""
     side, most, room = square_side(settings), settings.max_image_pixels, settings.max_image_bytes - _END_ROOM
     square = side * side
-    long, short = min(_LONGEST, most), max(1, most // _LONGEST)
+    longest = min(_LONGEST, most)
+    longer, shorter = longest_sides(settings)
     for shape, mode, options in (
         ("baseline", "RGB", {"subsampling": "4:2:0"}),
         ("baseline, 4:4:4", "RGB", {"subsampling": "4:4:4"}),
@@ -45,15 +52,24 @@ def worst_jpegs(settings: WorkerSettings) -> Iterator[WorstImage]:
         yield WorstImage("JPEG", shape, square, partial(_flat, mode, side, side, **options))
         yield WorstImage("JPEG", f"{shape}, random", square, partial(_random, mode, side, room, **options))
     for shape, options in (("baseline", {}), ("progressive", {"progressive": True})):
-        for name, width, height in (("1 column", 1, long), ("1 row", long, 1), ("longest side", long, short)):
+        sides = {"1 column": (1, longest), "tallest": (shorter, longer), "widest": (longer, shorter)}
+        for name, (width, height) in sides.items():
             draw = partial(_flat, "RGB", width, height, subsampling="4:4:4", **options)
             yield WorstImage("JPEG", f"{shape}, {name}", width * height, draw)
     for shape, marker in (("baseline, arithmetic coding", 0xC9), ("progressive, arithmetic coding", 0xCA)):
         draw = partial(_arithmetic, marker, side, progressive=marker == 0xCA)
         yield WorstImage("JPEG", shape, square, draw)
-    for scans in (10, 30, 64, 100, 500, 0):
+    for scans in (10, JPEG_SCANS_OF_LARGEST - 1, 2 * JPEG_SCANS_OF_LARGEST, 0):
         name = f"{scans} scans" if scans else "scans up to the size limit"
-        yield WorstImage("JPEG", f"progressive, {name}", square, partial(many_scans, side, scans, room))
+        yield WorstImage("JPEG", f"progressive, grey, {name}", square, partial(many_scans, side, scans, room))
+    for components in (3, 4):
+        scans = min(JPEG_SCANS_OF_LARGEST - 1, room * 8 // (components * (square // 64 + 2 * side)))
+        draw = partial(many_scans_of_all, side, components, scans)
+        yield WorstImage("JPEG", f"progressive, {components} components, {scans} scans", square, draw)
+    tenth = int((most / 10) ** 0.5)
+    scans = 10 * JPEG_SCANS_OF_LARGEST - 10
+    draw = partial(many_scans, tenth, scans, room)
+    yield WorstImage("JPEG", f"progressive, a tenth of the pixels, {scans} scans", tenth * tenth, draw)
     exif, icc = b"Exif\0\0" + bytes(8), b"ICC_PROFILE\0\1\1"
     for shape, part in (
         ("empty APP1 segments", segment(_APP1)),
@@ -68,8 +84,10 @@ def worst_jpegs(settings: WorkerSettings) -> Iterator[WorstImage]:
         ("Huffman tables", segment(_DHT, b"\0" + bytes([0, 1] + [0] * 14) + b"\0")),
         ("quantization tables", segment(_DQT, b"\0" + bytes([1]) * 64)),
     ):
-        draw = partial(_between, part, room)
-        yield WorstImage("JPEG", f"many {shape}", 64, draw)
+        yield WorstImage("JPEG", f"many {shape}", 64, partial(_between, part, room))
+        most_parts = JPEG_FILL_BYTES.most if part == b"\xff" else JPEG_SEGMENTS.most - 10  # 10: those of an image
+        most_parts = min(most_parts, JPEG_EXIF_SEGMENTS.most) if part[4:8] == b"Exif" else most_parts
+        yield WorstImage("JPEG", f"{shape}, as many as accepted", 64, partial(_between, part, room, most_parts))
 
 
 def many_scans(side: int, scans: int, room: int) -> bytes:
@@ -92,6 +110,24 @@ def many_scans(side: int, scans: int, room: int) -> bytes:
     return start + refining * count + END
 
 
+def many_scans_of_all(side: int, components: int, scans: int) -> bytes:
+    """Return a progressive JPEG whose scans each refine the first coefficient of all components.
+
+    Args:
+        side: width and height in pixels.
+        components: number of components, all with a sample per pixel.
+        scans: number of scans.
+    """
+    numbers = range(1, components + 1)
+    frame = struct.pack(">BHHB", 8, side, side, components) + b"".join(bytes([number, 0x11, 0]) for number in numbers)
+    dc_table = segment(_DHT, b"\x00" + bytes([1] + [0] * 15) + b"\0")
+    bits = bytes((((side + 7) // 8) ** 2 * components + 7) // 8)
+    chosen = bytes([components]) + b"".join(bytes([number, 0]) for number in numbers)
+    first, refining = (segment(_SOS, chosen + bytes([0, 0, high << 4 | 1 - high])) + bits for high in (0, 1))
+    start = b"".join([START, segment(_DQT, b"\0" + bytes([1]) * 64), segment(_SOF2, frame), dc_table, first])
+    return start + refining * (scans - 1) + END
+
+
 def _scan(start: int, end: int, high: int, low: int) -> bytes:
     """Return the header of a scan of one component: which coefficients, and which of their bits."""
     return segment(_SOS, bytes([1, 1, 0, start, end, high << 4 | low]))
@@ -107,6 +143,12 @@ def _end_of_blocks(blocks: int) -> bytes:
         blocks -= run
     bits += "1" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+
+
+def with_exif(room: int) -> bytes:
+    """Return a small image with as many EXIF segments as are accepted, as large as fit into `room` bytes together."""
+    size = max(20, min(_LARGEST_SEGMENT, room // JPEG_EXIF_SEGMENTS.most) - 10)
+    return _between(segment(_APP1, b"Exif\0\0" + bytes(size)), room, JPEG_EXIF_SEGMENTS.most)
 
 
 def _flat(mode: str, width: int, height: int, **options: object) -> bytes:
@@ -138,7 +180,7 @@ def _arithmetic(marker: int, side: int, *, progressive: bool) -> bytes:
     return data.replace(bytes([0xFF, sof]), bytes([0xFF, marker]), 1)
 
 
-def _between(part: bytes, room: int) -> bytes:
-    """Insert a segment after the start of a small image, as often as it fits."""
+def _between(part: bytes, room: int, most: int | None = None) -> bytes:
+    """Insert a segment after the start of a small image, as often as it fits, and at most `most` times."""
     data = _flat("RGB", 8, 8)
-    return START + repeated(part, room) + data[2:]
+    return START + repeated(part, room, most) + data[2:]

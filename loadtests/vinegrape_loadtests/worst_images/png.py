@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from vinegrape_handler.images.structure.limits import PNG_CHUNKS
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, repeated, square_side
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, longest_sides, repeated, square_side
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types
@@ -59,7 +60,11 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("PNG", "grey, 1 bit", square, partial(flat, side, side, 1, _GREY))
     yield WorstImage("PNG", "palette with alpha", square, partial(flat, side, side, 8, _PALETTE, between=palette))
     yield WorstImage("PNG", "RGBA, interlaced", square, partial(_interlaced, side))
-    for name, width, height in (("1 column", 1, most), ("1 row", most, 1), ("100 columns", 100, most // 100)):
+    half = int((most / 2) ** 0.5)
+    yield WorstImage("PNG", "RGBA, 16 bits, half the pixels", half * half, partial(flat, half, half, 16))
+    longer, shorter = longest_sides(settings)
+    sides = {"1 column": (1, most), "1 row": (most, 1), "tallest": (shorter, longer), "widest": (longer, shorter)}
+    for name, (width, height) in sides.items():
         yield WorstImage("PNG", f"RGBA, {name}", width * height, partial(flat, width, height))
     yield WorstImage("PNG", "random RGBA", int((room / 4.1) ** 0.5) ** 2, partial(_noise, room))
     for name, kind, content in (
@@ -71,6 +76,8 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     ):
         between = partial(repeated, chunk(kind, content), room)
         yield WorstImage("PNG", f"many {name}", 64, partial(_between, between))
+        between = partial(repeated, chunk(kind, content), room, PNG_CHUNKS.most - 2)  # 2: header and pixels
+        yield WorstImage("PNG", f"{name}, as many as accepted", 64, partial(_between, between))
     bomb = partial(_zlib_bomb, b"zTXt", b"a\0\0")
     yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, bomb))
     bomb = partial(_zlib_bomb, b"iCCP", b"a\0\0")
@@ -78,7 +85,12 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(flat, side, side, 8, _RGB, idat=1))
 
 
-def _between(make_chunks: partial[bytes]) -> bytes:
+def with_chunks(kind: bytes, room: int, most: int) -> bytes:
+    """Return a small image with empty chunks of one kind, as many as fit into `room` bytes and at most `most`."""
+    return flat(8, 8, between=repeated(chunk(kind), room, most))
+
+
+def _between(make_chunks: Callable[[], bytes]) -> bytes:
     return flat(8, 8, between=make_chunks())
 
 

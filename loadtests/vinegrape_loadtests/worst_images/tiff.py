@@ -10,9 +10,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from vinegrape_handler.images.structure.limits import TIFF_BLOCKS, TIFF_TAGS, TIFF_VALUES
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, repeated, square_side
+from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, longest_sides, repeated, square_side
 
 SHORT, LONG = 3, 4  # types of values: 2 and 4 bytes
 _FORMATS = {SHORT: "H", LONG: "I"}
@@ -108,17 +109,30 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("TIFF", "1, CCITT group 4, random", square, draw)
     for name, channels, bits in (("RGBA, 16 bits", 4, 16), ("grey, 16 bits", 1, 16), ("grey, 1 bit", 1, 1)):
         yield WorstImage("TIFF", f"{name}, deflate", square, partial(_strip, side, side, channels, bits))
+    half = int((most / 2) ** 0.5)
+    draw = partial(_strip, half, half, 4, 16)
+    yield WorstImage("TIFF", "RGBA, 16 bits, deflate, half the pixels", half * half, draw)
     yield WorstImage("TIFF", "RGBA, planes", square, partial(_planes, side, 4))
-    for name, width, height in (("1 column", 1, most), ("1 row", most, 1)):
+    longer, shorter = longest_sides(settings)
+    sides = {"1 column": (1, most), "1 row": (most, 1), "tallest": (shorter, longer), "widest": (longer, shorter)}
+    for name, (width, height) in sides.items():
         yield WorstImage("TIFF", f"RGBA, deflate, {name}", width * height, partial(_strip, width, height, 4, 8))
     rows = min(most, room // 9)
     yield WorstImage("TIFF", "1 column, strips of 1 row", rows, partial(strips_of_rows, 1, rows))
     yield WorstImage("TIFF", "strips of 1 row", square, partial(strips_of_rows, side, side))
+    rows = min(longer, room // 10)
+    draw = partial(strips_of_rows, shorter, rows)
+    yield WorstImage("TIFF", "tallest, strips of 1 row", shorter * rows, draw)
+    tiled_side = min(16 * int(TIFF_BLOCKS.most**0.5), side // 16 * 16)
+    yield WorstImage(
+        "TIFF", "tiles of 16 x 16, as many as accepted", tiled_side * tiled_side, partial(tiled, tiled_side, 16)
+    )
     for tile in (16, 64, 256):
-        yield WorstImage("TIFF", f"tiles of {tile} x {tile}", square, partial(tiled, side, tile))
+        tiled_side = side // tile * tile
+        square = tiled_side * tiled_side
+        yield WorstImage("TIFF", f"tiles of {tile} x {tile}", square, partial(tiled, tiled_side, tile))
     for channels, name in ((1, "grey"), (4, "RGBA")):
-        for tile in (side, 3 * side):
-            tile = (tile + 15) // 16 * 16
+        for tile in (side // 16 * 16, (3 * side + 15) // 16 * 16):
             draw = partial(one_tile, 64, tile, channels)
             yield WorstImage("TIFF", f"64 x 64, {name}, tile of {tile} x {tile}", 64 * 64, draw)
     yield WorstImage("TIFF", "many pages", 64, partial(_pages, room))
@@ -127,7 +141,13 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage(
         "TIFF", "many tags that share a third of the file", 64, partial(_many_tags, tags // 2, None, room // 3)
     )
+    draw = partial(_many_tags, min(tags, TIFF_TAGS.most - 10), b"\x01\0\xff\xff\xff\x7f")  # 10: those of an image
+    yield WorstImage("TIFF", "tags larger than the file, as many as accepted", 64, draw)
+    draw = partial(_many_tags, min(tags // 2, TIFF_TAGS.most - 10), None, room // 3)
+    yield WorstImage("TIFF", "tags that share a third of the file, as many as accepted", 64, draw)
     yield WorstImage("TIFF", "one tag of many numbers", 64, partial(_long_tag, room // 4))
+    draw = partial(_long_tag, min(room // 4, TIFF_VALUES.most - 20))  # 20: those of an image
+    yield WorstImage("TIFF", "one tag of numbers, as many as accepted", 64, draw)
 
 
 def _plain(side: int) -> bytes:
@@ -204,6 +224,11 @@ def _many_tags(count: int, value: bytes | None, shared_bytes: int = 0) -> bytes:
     offset = struct.pack("<I", 8 + 64)
     more = b"".join(struct.pack("<H", 400 + index) + kind + offset for index in range(count))
     return _small(more, data=bytes(shared_bytes))
+
+
+def with_tags(count: int, shared_bytes: int) -> bytes:
+    """Return a small image with `count` private tags that share `shared_bytes` bytes."""
+    return _many_tags(count, None, shared_bytes)
 
 
 def _long_tag(count: int) -> bytes:
