@@ -95,7 +95,7 @@ def many_scans(side: int, scans: int, room: int) -> bytes:
 
     Args:
         side: width and height in pixels.
-        scans: number of scans; 0: as many as fit.
+        scans: maximum number of scans, at least 2; 0: as many as fit.
         room: bytes that the file may have.
     """
     blocks = ((side + 7) // 8) ** 2
@@ -106,8 +106,8 @@ def many_scans(side: int, scans: int, room: int) -> bytes:
     dc_scan = _scan(0, 0, 0, 0) + bytes((blocks + 7) // 8)
     first, refining = (_scan(1, 63, high, 1 - high) + _end_of_blocks(blocks) for high in (0, 1))
     start = b"".join([START, segment(_DQT, b"\0" + bytes([1]) * 64), header, dc_table, ac_table, dc_scan, first])
-    count = max(0, scans - 2) if scans else (room - len(start)) // len(refining)
-    return start + refining * count + END
+    fitting = repeated(refining, room - len(start) - len(END), scans - 2 if scans else None)
+    return b"".join([start, fitting, END])
 
 
 def many_scans_of_all(side: int, components: int, scans: int) -> bytes:
