@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import traceback
+from pathlib import Path
 
 from vinegrape_handler.errors import NEEDS_MEMORY, RequestError, TooLarge
 from vinegrape_handler.images.decode import Limits, decode
@@ -38,11 +40,17 @@ def outcome(data: bytes, limits: Limits, side: int = SIDE) -> int:
     except Violation:
         raise
     except Exception as error:
-        raise Violation(f"{type(error).__name__}: {error}") from error
+        raise Violation(f"{type(error).__name__} in {_place(error)}: {error}") from error
     seconds = time.thread_time() - start
     if seconds > MAX_SECONDS:
         raise Violation(f"{seconds:.1f} s for an image with status {status}")
     return status
+
+
+def _place(error: Exception) -> str:
+    """Return the file and the line that raised an exception."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def check_destroyed(data: bytes, limits: Limits, side: int = SIDE) -> None:
