@@ -104,7 +104,7 @@ fuzz: $(DEV)/installed ## Fuzz the decoder and a live server, some minutes; ARGS
 	$(DEV)/bin/vinegrape fuzz $(ARGS)
 
 clean: ## Remove the environments and what tests wrote; runs/ stays
-	rm -rf $(SERVE) $(DEV) $(LINT) $(IMAGES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	rm -rf $(SERVE) $(DEV) $(LINT) $(IMAGES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 
 $(SERVE)/installed: pyproject.toml constraints.txt
 	$(call venv,$(SERVE),-e .,about 360 MB and half a minute)
