@@ -17,6 +17,8 @@ from vinegrape_handler.images.structure.limits import (
 )
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images import icc
+from vinegrape_loadtests.worst_images.exif import many_tags, pointers_to_itself
 from vinegrape_loadtests.worst_images.image import WorstImage, longest_sides, repeated, square_side
 
 START, END = b"\xff\xd8", b"\xff\xd9"
@@ -51,6 +53,10 @@ def worst_jpegs(settings: WorkerSettings) -> Iterator[WorstImage]:
     ):
         yield WorstImage("JPEG", shape, square, partial(_flat, mode, side, side, **options))
         yield WorstImage("JPEG", f"{shape}, random", square, partial(_random, mode, side, room, **options))
+    profiles = {"RGB": icc.table_profile(b"RGB ", 3, 17), "CMYK": icc.table_profile(b"CMYK", 4, 9)}
+    for mode, profile in profiles.items():
+        draw = partial(_flat, mode, shorter, longer, icc_profile=profile)
+        yield WorstImage("JPEG", f"baseline, {mode}, tallest, profile with a table", shorter * longer, draw)
     for shape, options in (("baseline", {}), ("progressive", {"progressive": True})):
         sides = {"1 column": (1, longest), "tallest": (shorter, longer), "widest": (longer, shorter)}
         for name, (width, height) in sides.items():
@@ -70,12 +76,14 @@ def worst_jpegs(settings: WorkerSettings) -> Iterator[WorstImage]:
     scans = 10 * JPEG_SCANS_OF_LARGEST - 10
     draw = partial(many_scans, tenth, scans, room)
     yield WorstImage("JPEG", f"progressive, a tenth of the pixels, {scans} scans", tenth * tenth, draw)
-    exif, icc = b"Exif\0\0" + bytes(8), b"ICC_PROFILE\0\1\1"
+    exif, icc_head = b"Exif\0\0" + bytes(8), b"ICC_PROFILE\0\1\1"
     for shape, part in (
         ("empty APP1 segments", segment(_APP1)),
         ("EXIF segments", segment(_APP1, exif)),
+        ("EXIF segments of many tags", segment(_APP1, b"Exif\0\0" + many_tags(5000))),
+        ("EXIF segments that point to themselves", segment(_APP1, b"Exif\0\0" + pointers_to_itself(300))),
         ("largest EXIF segments", segment(_APP1, b"Exif\0\0" + bytes(_LARGEST_SEGMENT - 6))),
-        ("largest ICC segments", segment(_APP2, icc + bytes(_LARGEST_SEGMENT - len(icc)))),
+        ("largest ICC segments", segment(_APP2, icc_head + bytes(_LARGEST_SEGMENT - len(icc_head)))),
         ("XMP segments", segment(_APP1, b"http://ns.adobe.com/xap/1.0/\0")),
         ("Photoshop segments", segment(0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\0")),
         ("multi-picture segments", segment(_APP2, b"MPF\0II*\0\x08\0\0\0\0\0\0\0\0\0")),
@@ -108,6 +116,13 @@ def many_scans(side: int, scans: int, room: int) -> bytes:
     start = b"".join([START, segment(_DQT, b"\0" + bytes([1]) * 64), header, dc_table, ac_table, dc_scan, first])
     fitting = repeated(refining, room - len(start) - len(END), scans - 2 if scans else None)
     return b"".join([start, fitting, END])
+
+
+def progressive_head(side: int) -> bytes:
+    """Return what is before the data of the first scan of a progressive grey JPEG, without the start marker."""
+    frame = struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])
+    tables = segment(_DQT, b"\0" + bytes([1]) * 64) + segment(_DHT, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    return tables + segment(_SOF2, frame) + _scan(0, 0, 0, 0)
 
 
 def many_scans_of_all(side: int, components: int, scans: int) -> bytes:

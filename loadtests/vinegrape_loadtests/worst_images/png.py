@@ -13,6 +13,8 @@ from PIL import Image
 from vinegrape_handler.images.structure.limits import PNG_CHUNKS
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images import icc
+from vinegrape_loadtests.worst_images.exif import many_tags, pointers_to_itself
 from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, longest_sides, repeated, square_side
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -52,9 +54,15 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     """Yield the worst PNG files."""
     side, most, room = square_side(settings), settings.max_image_pixels, settings.max_image_bytes - _END_ROOM
     square = side * side
+    gamma = chunk(b"gAMA", struct.pack(">I", 100_000))  # 1: linear
+    profiles = {"matrix": icc.matrix_profile(), "table": icc.table_profile(b"RGB ", 3, 17)}
     palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(range(256)))
     yield WorstImage("PNG", "RGB", square, partial(flat, side, side, 8, _RGB))
     yield WorstImage("PNG", "RGBA", square, partial(flat, side, side))
+    for name, profile in profiles.items():
+        between = chunk(b"iCCP", b"a\0\0" + zlib.compress(profile))
+        yield WorstImage("PNG", f"RGBA, profile with a {name}", square, partial(flat, side, side, between=between))
+    yield WorstImage("PNG", "RGBA, gamma 1", square, partial(flat, side, side, between=gamma))
     yield WorstImage("PNG", "RGBA, 16 bits", square, partial(flat, side, side, 16))
     yield WorstImage("PNG", "grey, 16 bits", square, partial(flat, side, side, 16, _GREY))
     yield WorstImage("PNG", "grey, 1 bit", square, partial(flat, side, side, 1, _GREY))
@@ -82,6 +90,11 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, bomb))
     bomb = partial(_zlib_bomb, b"iCCP", b"a\0\0")
     yield WorstImage("PNG", "a compressed ICC profile of 100 MB", 64, partial(_between, bomb))
+    tags = min(60_000, room // 24)
+    exif = partial(chunk, b"eXIf", many_tags(tags))
+    yield WorstImage("PNG", "EXIF of many tags", 64, partial(_between, exif))
+    exif = partial(chunk, b"eXIf", pointers_to_itself(min(300, room // 36)))
+    yield WorstImage("PNG", "EXIF that points to itself", 64, partial(_between, exif))
     yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(flat, side, side, 8, _RGB, idat=1))
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from vinegrape_handler.images.structure.limits import TIFF_BLOCKS, TIFF_TAGS, TIFF_VALUES
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images import icc, jpeg
+from vinegrape_loadtests.worst_images.exif import POINTERS
 from vinegrape_loadtests.worst_images.image import HALF, WorstImage, compressed, longest_sides, repeated, square_side
 
 SHORT, LONG = 3, 4  # types of values: 2 and 4 bytes
@@ -22,8 +24,8 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, CHANNELS, ROWS_PER_STRIP,
     256, 257, 258, 259, 262, 273, 277, 278, 279, 284
 )  # fmt: skip
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
-_EXTRA_SAMPLES = 338
-_NONE, _DEFLATE = 1, 8
+_PREDICTOR, _COLOUR_MAP, _EXTRA_SAMPLES = 317, 320, 338
+_NONE, _JPEG, _DEFLATE = 1, 7, 8
 _GREY, _RGB = 1, 2
 _END_ROOM = 4000
 
@@ -135,6 +137,18 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
         for tile in (side // 16 * 16, (3 * side + 15) // 16 * 16):
             draw = partial(one_tile, 64, tile, channels)
             yield WorstImage("TIFF", f"64 x 64, {name}, tile of {tile} x {tile}", 64 * 64, draw)
+    for name, tags in _kinds(side).items():
+        yield WorstImage("TIFF", name, square, partial(_one_strip, tags))
+    for mode, channels in (("RGB ", 3), ("CMYK", 4)):
+        profile = icc.table_profile(mode.encode(), channels, 9)
+        shape = f"{mode.strip()}, profile with a table"
+        yield WorstImage("TIFF", shape, side * side, partial(_with_profile, side, channels, profile))
+    draw = partial(_shared_jpeg, side // 16 * 16, room)
+    yield WorstImage("TIFF", "tiles that share one JPEG", (side // 16 * 16) ** 2, draw)
+    draw = partial(_pointers_to_itself, min(300, room // 36))
+    yield WorstImage("TIFF", "a directory that points to itself", 64, draw)
+    draw = partial(_long_pointers, min(TIFF_TAGS.most - 10, room // 24), min(TIFF_VALUES.most - 20, room // 8))
+    yield WorstImage("TIFF", "pointers of many numbers", 64, draw)
     yield WorstImage("TIFF", "many pages", 64, partial(_pages, room))
     tags = min(65_000, room // 12)
     yield WorstImage("TIFF", "many tags larger than the file", 64, partial(_many_tags, tags, b"\x01\0\xff\xff\xff\x7f"))
@@ -166,6 +180,53 @@ def _compressed(mode: str, side: int, compression: str, *, noise: bool = False) 
 def _strip(width: int, height: int, channels: int, bits: int) -> bytes:
     pixels = compressed((HALF, (width * channels * bits + 7) // 8 * height))
     return in_strips(basic_tags(width, height, channels, bits, _DEFLATE), height, [pixels])
+
+
+def _kinds(side: int) -> dict[str, dict[int, tuple[int, Sequence[int]]]]:
+    """Return the tags of kinds of pixels that are converted after decoding, by name."""
+    grey = basic_tags(side, side, 1, 8, _DEFLATE)
+    colours = [value % 65536 for value in range(3 * 256)]
+    return {
+        "white is 0": grey | {PHOTOMETRIC: (SHORT, [0])},
+        "white is 0, 16 bits": basic_tags(side, side, 1, 16, _DEFLATE) | {PHOTOMETRIC: (SHORT, [0])},
+        "grey, 12 bits": basic_tags(side, side, 1, 12, _DEFLATE),
+        "grey, 4 bits": basic_tags(side, side, 1, 4, _DEFLATE),
+        "palette": grey | {PHOTOMETRIC: (SHORT, [3]), _COLOUR_MAP: (SHORT, colours)},
+        "grey and alpha": basic_tags(side, side, 2, 8, _DEFLATE) | {_EXTRA_SAMPLES: (SHORT, [2])},
+        "Lab": basic_tags(side, side, 3, 8, _DEFLATE) | {PHOTOMETRIC: (SHORT, [8])},
+        "YCbCr": basic_tags(side, side, 3, 8, _DEFLATE) | {PHOTOMETRIC: (SHORT, [6])},
+        "RGB, predictor": basic_tags(side, side, 3, 8, _DEFLATE) | {_PREDICTOR: (SHORT, [2])},
+    }
+
+
+def _one_strip(tags: dict[int, tuple[int, Sequence[int]]]) -> bytes:
+    """Return a file of one deflated strip, of the size that the tags state."""
+    width, height, bits = tags[WIDTH][1][0], tags[HEIGHT][1][0], sum(tags[BITS][1])
+    return in_strips(tags, height, [compressed((HALF, (width * bits + 7) // 8 * height))])
+
+
+def _with_profile(side: int, channels: int, profile: bytes) -> bytes:
+    image = Image.new("CMYK" if channels == 4 else "RGB", (side, side), (128,) * channels)
+    return encode(image, "TIFF", compression="tiff_adobe_deflate", icc_profile=profile)
+
+
+def _shared_jpeg(side: int, room: int) -> bytes:
+    """Return a file of tiles of 16 x 16 pixels that all are the same progressive JPEG, whose data has no end."""
+    tiles = (side // 16) ** 2
+    head = jpeg.START + jpeg.progressive_head(16)
+    data = head + bytes(max(0, room - 8 * tiles - len(head)))
+    return in_tiles(basic_tags(side, side, 1, 8, _JPEG), 16, 16, [data] * tiles)
+
+
+def _pointers_to_itself(count: int) -> bytes:
+    entries = b"".join(struct.pack("<HHII", kind, LONG, 1, 8 + 64) for kind in POINTERS for _ in range(count))
+    return _small(entries)
+
+
+def _long_pointers(count: int, numbers: int) -> bytes:
+    """Return a file whose pointers to EXIF data each have as many numbers, which they share."""
+    more = struct.pack("<HHII", POINTERS[0], LONG, numbers, 8 + 64) * count
+    return _small(more, data=bytes(4 * numbers))
 
 
 def _planes(side: int, channels: int) -> bytes:

@@ -11,10 +11,11 @@ from PIL import Image
 
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
+from vinegrape_loadtests.worst_images.exif import many_tags, pointers_to_itself
 from vinegrape_loadtests.worst_images.image import WorstImage, repeated, square_side
 
 _LONGEST = 16383  # pixels of a side
-_ANIMATION, _ALPHA = 0x02, 0x10  # flags of the chunk VP8X
+_ANIMATION, _EXIF, _ALPHA = 0x02, 0x08, 0x10  # flags of the chunk VP8X
 _END_ROOM = 10_000
 
 
@@ -60,6 +61,11 @@ def worst_webps(settings: WorkerSettings) -> Iterator[WorstImage]:
     yield WorstImage("WebP", "lossless, random", (room // 5), partial(_random, room, **lossless))
     yield WorstImage("WebP", "animated, one large frame", square, partial(_animated, side, side))
     yield WorstImage("WebP", "animated, many small frames", square, partial(_many_frames, side, room - _END_ROOM))
+    for name, exif in (
+        ("of many tags", many_tags(min(60_000, room // 24))),
+        ("that points to itself", pointers_to_itself(300)),
+    ):
+        yield WorstImage("WebP", f"EXIF {name}", 64, partial(_with_exif, exif))
     yield WorstImage("WebP", "many unknown chunks", 64, partial(_many_chunks, room - _END_ROOM))
 
 
@@ -86,6 +92,11 @@ def _animated(width: int, height: int) -> bytes:
 def _many_frames(side: int, room: int) -> bytes:
     small = frame(1, 1, _flat("RGBA", 1, 1, lossless=True))
     return webp(extended(side, side, _ANIMATION | _ALPHA), chunk(b"ANIM", bytes(6)), repeated(small, room))
+
+
+def _with_exif(exif: bytes) -> bytes:
+    image = _flat("RGBA", 8, 8, lossless=True)[12:]
+    return webp(extended(8, 8, _ALPHA | _EXIF), image, chunk(b"EXIF", exif))
 
 
 def _many_chunks(room: int) -> bytes:
