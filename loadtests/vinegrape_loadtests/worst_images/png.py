@@ -75,6 +75,12 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
     for name, (width, height) in sides.items():
         yield WorstImage("PNG", f"RGBA, {name}", width * height, partial(flat, width, height))
     yield WorstImage("PNG", "random RGBA", int((room / 4.1) ** 0.5) ** 2, partial(_noise, room))
+    yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(flat, side, side, 8, _RGB, idat=1))
+    yield from _many_chunks(room)
+    yield from _metadata(room)
+
+
+def _many_chunks(room: int) -> Iterator[WorstImage]:
     for name, kind, content in (
         ("private chunks", b"prIV", b""),
         ("text chunks", b"tEXt", b"a\0b"),
@@ -82,20 +88,22 @@ def worst_pngs(settings: WorkerSettings) -> Iterator[WorstImage]:
         ("EXIF chunks", b"eXIf", b"MM\0*\0\0\0\x08\0\0"),
         ("empty pixel chunks", b"IDAT", b""),
     ):
-        between = partial(repeated, chunk(kind, content), room)
-        yield WorstImage("PNG", f"many {name}", 64, partial(_between, between))
-        between = partial(repeated, chunk(kind, content), room, PNG_CHUNKS.most - 2)  # 2: header and pixels
-        yield WorstImage("PNG", f"{name}, as many as accepted", 64, partial(_between, between))
-    bomb = partial(_zlib_bomb, b"zTXt", b"a\0\0")
-    yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, bomb))
-    bomb = partial(_zlib_bomb, b"iCCP", b"a\0\0")
-    yield WorstImage("PNG", "a compressed ICC profile of 100 MB", 64, partial(_between, bomb))
+        chunks = partial(repeated, chunk(kind, content), room)
+        yield WorstImage("PNG", f"many {name}", 64, partial(_between, chunks))
+        chunks = partial(repeated, chunk(kind, content), room, PNG_CHUNKS.most - 2)  # 2: header and pixels
+        yield WorstImage("PNG", f"{name}, as many as accepted", 64, partial(_between, chunks))
+
+
+def _metadata(room: int) -> Iterator[WorstImage]:
+    metadata = partial(_zlib_bomb, b"zTXt", b"a\0\0")
+    yield WorstImage("PNG", "a compressed text of 100 MB", 64, partial(_between, metadata))
+    metadata = partial(_zlib_bomb, b"iCCP", b"a\0\0")
+    yield WorstImage("PNG", "a compressed ICC profile of 100 MB", 64, partial(_between, metadata))
     tags = min(60_000, room // 24)
-    exif = partial(chunk, b"eXIf", many_tags(tags))
-    yield WorstImage("PNG", "EXIF of many tags", 64, partial(_between, exif))
-    exif = partial(chunk, b"eXIf", pointers_to_itself(min(300, room // 36)))
-    yield WorstImage("PNG", "EXIF that points to itself", 64, partial(_between, exif))
-    yield WorstImage("PNG", "a byte of pixels per chunk", square, partial(flat, side, side, 8, _RGB, idat=1))
+    metadata = partial(chunk, b"eXIf", many_tags(tags))
+    yield WorstImage("PNG", "EXIF of many tags", 64, partial(_between, metadata))
+    metadata = partial(chunk, b"eXIf", pointers_to_itself(min(300, room // 36)))
+    yield WorstImage("PNG", "EXIF that points to itself", 64, partial(_between, metadata))
 
 
 def with_chunks(kind: bytes, room: int, most: int) -> bytes:

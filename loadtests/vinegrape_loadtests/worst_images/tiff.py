@@ -131,18 +131,22 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
     )
     for tile in (16, 64, 256):
         tiled_side = side // tile * tile
-        square = tiled_side * tiled_side
-        yield WorstImage("TIFF", f"tiles of {tile} x {tile}", square, partial(tiled, tiled_side, tile))
+        draw = partial(tiled, tiled_side, tile)
+        yield WorstImage("TIFF", f"tiles of {tile} x {tile}", tiled_side * tiled_side, draw)
     for channels, name in ((1, "grey"), (4, "RGBA")):
         for tile in (side // 16 * 16, (3 * side + 15) // 16 * 16):
             draw = partial(one_tile, 64, tile, channels)
             yield WorstImage("TIFF", f"64 x 64, {name}, tile of {tile} x {tile}", 64 * 64, draw)
-    for name, tags in _kinds(side).items():
-        yield WorstImage("TIFF", name, square, partial(_one_strip, tags))
+    for name, pixels in _kinds(side).items():
+        yield WorstImage("TIFF", name, square, partial(_one_strip, pixels))
     for mode, channels in (("RGB ", 3), ("CMYK", 4)):
         profile = icc.table_profile(mode.encode(), channels, 9)
         shape = f"{mode.strip()}, profile with a table"
         yield WorstImage("TIFF", shape, side * side, partial(_with_profile, side, channels, profile))
+    yield from _directories(side, room)
+
+
+def _directories(side: int, room: int) -> Iterator[WorstImage]:
     draw = partial(_shared_jpeg, side // 16 * 16, room)
     yield WorstImage("TIFF", "tiles that share one JPEG", (side // 16 * 16) ** 2, draw)
     draw = partial(_pointers_to_itself, min(300, room // 36))
