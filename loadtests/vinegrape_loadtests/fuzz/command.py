@@ -114,7 +114,7 @@ def _fuzz_decode(images: int, seed: int, processes: int, pixels: int, output: Pa
     with click.progressbar(length=images, label="decode", file=sys.stderr) as bar:
         run = fuzz_decode(images, seed, processes, pixels, output, lambda done: bar.update(done - bar.pos))
     click.echo(
-        f"decode: {run.counts.total()} images in {time.monotonic() - start:.0f} s; {_format(run.counts)}; at most "
+        f"decode: {run.images} images in {time.monotonic() - start:.0f} s; {_format(run.counts)}; at most "
         f"{run.peak_mib:.0f} MiB in a process"
     )
     return run.problems

@@ -29,11 +29,13 @@ class DecodeRun:
     """The results of one run.
 
     Attributes:
-        counts: how many images got each status.
+        images: how many are done.
+        counts: how many images got each status; images with which something was wrong are not counted.
         problems: what was wrong with how many processes: "crash", "hang", "memory".
         peak_mib: the highest resident memory of one process.
     """
 
+    images: int = 0
     counts: Counter[int] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     peak_mib: float = 0
@@ -65,6 +67,7 @@ def fuzz_decode(
         progress(sum(child.state.ended for child in children))
     run = DecodeRun()
     for child in children:
+        run.images += child.state.ended
         run.counts += child.state.counts
         run.problems += child.problems
         run.peak_mib = max(run.peak_mib, child.peak_mib)

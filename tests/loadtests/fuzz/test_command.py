@@ -24,7 +24,7 @@ IMAGE = encode(gradient(), "PNG")
 def test_changed_images_are_decoded_and_counted(tmp_path):
     done = []
     run = fuzz_decode(60, seed=1, processes=2, pixels=100_000, output=tmp_path, progress=done.append)
-    assert run.counts.total() >= 60
+    assert run.images == run.counts.total() >= 60
     assert run.counts.keys() <= {200, 400, 413, 415, 422}
     assert not run.problems
     assert done[-1] >= 60
