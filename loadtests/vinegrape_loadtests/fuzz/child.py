@@ -91,7 +91,8 @@ def _run_atheris(atheris: Any, run: Callable[[bytes], None], rng: random.Random,
 
     # Its own limits of time and memory are off: the parent watches both
     options = [f"-runs={count}", f"-seed={rng.randrange(1, 2**31)}", f"-max_len={_LARGEST}", "-len_control=0",
-               "-timeout=0", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-print_final_stats=1"]  # fmt: skip
+               "-timeout=0", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-print_final_stats=1",
+               f"-artifact_prefix={corpus.parent}/"]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=change)
     atheris.Fuzz()
 
