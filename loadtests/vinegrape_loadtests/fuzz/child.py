@@ -21,6 +21,7 @@ from vinegrape_loadtests.fuzz.failures import Failures
 from vinegrape_loadtests.fuzz.state import State
 
 _LARGEST = 1 << 17  # bytes of an input
+_NEVER_S = 10**6  # 0 would end the process after the first second
 _DESTROY_EVERY = 8  # images: how often the header of one is destroyed
 _INSTRUMENTED = ["PIL", "vinegrape_handler"]
 
@@ -91,7 +92,7 @@ def _run_atheris(atheris: Any, run: Callable[[bytes], None], rng: random.Random,
 
     # Its own limits of time and memory are off: the parent watches both
     options = [f"-runs={count}", f"-seed={rng.randrange(1, 2**31)}", f"-max_len={_LARGEST}", "-len_control=0",
-               "-timeout=0", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-print_final_stats=1",
+               f"-timeout={_NEVER_S}", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-print_final_stats=1",
                f"-artifact_prefix={corpus.parent}/"]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=change)
     atheris.Fuzz()
