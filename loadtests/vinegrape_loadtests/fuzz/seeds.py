@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vinegrape_loadtests.images import encode
-from vinegrape_loadtests.worst_images import bmp, jpeg, png, tiff, webp
+from vinegrape_loadtests.worst_images import bmp, icc, jpeg, png, tiff, webp
 
 _SIZE = (40, 30)
 _ROTATED = 6  # an EXIF orientation
@@ -24,17 +24,19 @@ def seeds() -> dict[str, bytes]:
     rgba, palette = image.convert("RGBA"), image.quantize(16)
     exif: Any = Image.Exif()
     exif[0x112] = _ROTATED
-    icc = b"not a profile" * 20
+    broken_profile = b"not a profile" * 20
     zeros = bytes(16 * 16)
+    profile = icc.matrix_profile()
+    kinds = {f"tiff {name}": tiff.one_strip(tags) for name, tags in tiff.kinds(16).items()}
     return {
-        "png": _encode(image, "PNG", exif=exif, icc_profile=icc),
+        "png": _encode(image, "PNG", exif=exif, icc_profile=broken_profile),
         "png grey": _encode(image.convert("L"), "PNG"),
         "png palette": _encode(palette, "PNG", transparency=3),
         "png rgba": _encode(rgba, "PNG"),
         "png 16 bits": _encode(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257), "PNG"),
         "png animated": _encode(image, "PNG", more=[image.rotate(90)]),
         "png small chunks": png.flat(24, 16, idat=7, between=png.chunk(b"gAMA", bytes([0, 0, 177, 143]))),
-        "jpeg": _encode(image, "JPEG", exif=exif, icc_profile=icc),
+        "jpeg": _encode(image, "JPEG", exif=exif, icc_profile=broken_profile),
         "jpeg progressive": _encode(image, "JPEG", progressive=True, subsampling=0),
         "jpeg cmyk": _encode(image.convert("CMYK"), "JPEG"),
         "jpeg grey": _encode(image.convert("L"), "JPEG", restart_marker_blocks=1),
@@ -64,6 +66,12 @@ def seeds() -> dict[str, bytes]:
         "tiff tiles": tiff.tiled(40, 16),
         "tiff strips": tiff.strips_of_rows(16, 12),
         "tiff 16 bits": tiff.in_strips(tiff.basic_tags(8, 8, 1, 16), 8, [zeros[:128]]),
+        "png profile": _encode(image, "PNG", icc_profile=profile),
+        "jpeg profile": _encode(image, "JPEG", icc_profile=profile),
+        "jpeg cmyk profile": _encode(image.convert("CMYK"), "JPEG", icc_profile=icc.table_profile(b"CMYK", 4, 3)),
+        "bmp 1 bit": _encode(image.convert("1"), "BMP"),
+        "tiff planes": tiff.planes(16, 3),
+        **kinds,
         "tiff big-endian": _big_endian(np.asarray(image.resize((16, 12)))),
     }
 

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.worst_images.bmp import worst_bmps
@@ -53,7 +54,7 @@ def measure_image(image: WorstImage, folder: Path, timeout_s: float) -> Cost:
     """Measure what one image costs; the arguments are those of `measure_images`."""
     body = image.draw()
     with _worker(folder) as connection:
-        loaded_mib = connection.recv()
+        loaded_mib = _receive_loaded(connection)
         connection.send_bytes(body)
         try:
             status, message, ms, peak_mib = connection.recv() if connection.poll(timeout_s) else _timed_out(timeout_s)
@@ -70,6 +71,13 @@ def measure_image(image: WorstImage, folder: Path, timeout_s: float) -> Cost:
         peak_mib=round(peak_mib, 1),
         loaded_mib=round(loaded_mib, 1),
     )
+
+
+def _receive_loaded(connection: Connection) -> float:
+    try:
+        return float(connection.recv())
+    except EOFError:
+        raise ArchiveError("The handler could not be loaded; see the lines above.") from None
 
 
 def _timed_out(timeout_s: float) -> tuple[int, str, float, float]:

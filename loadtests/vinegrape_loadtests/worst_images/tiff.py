@@ -114,7 +114,7 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
     half = int((most / 2) ** 0.5)
     draw = partial(_strip, half, half, 4, 16)
     yield WorstImage("TIFF", "RGBA, 16 bits, deflate, half the pixels", half * half, draw)
-    yield WorstImage("TIFF", "RGBA, planes", square, partial(_planes, side, 4))
+    yield WorstImage("TIFF", "RGBA, planes", square, partial(planes, side, 4))
     longer, shorter = longest_sides(settings)
     sides = {"1 column": (1, most), "1 row": (most, 1), "tallest": (shorter, longer), "widest": (longer, shorter)}
     for name, (width, height) in sides.items():
@@ -137,8 +137,8 @@ def worst_tiffs(settings: WorkerSettings) -> Iterator[WorstImage]:
         for tile in (side // 16 * 16, (3 * side + 15) // 16 * 16):
             draw = partial(one_tile, 64, tile, channels)
             yield WorstImage("TIFF", f"64 x 64, {name}, tile of {tile} x {tile}", 64 * 64, draw)
-    for name, pixels in _kinds(side).items():
-        yield WorstImage("TIFF", name, square, partial(_one_strip, pixels))
+    for name, pixels in kinds(side).items():
+        yield WorstImage("TIFF", name, square, partial(one_strip, pixels))
     for mode, channels in (("RGB ", 3), ("CMYK", 4)):
         profile = icc.table_profile(mode.encode(), channels, 9)
         shape = f"{mode.strip()}, profile with a table"
@@ -186,7 +186,7 @@ def _strip(width: int, height: int, channels: int, bits: int) -> bytes:
     return in_strips(basic_tags(width, height, channels, bits, _DEFLATE), height, [pixels])
 
 
-def _kinds(side: int) -> dict[str, dict[int, tuple[int, Sequence[int]]]]:
+def kinds(side: int) -> dict[str, dict[int, tuple[int, Sequence[int]]]]:
     """Return the tags of kinds of pixels that are converted after decoding, by name."""
     grey = basic_tags(side, side, 1, 8, _DEFLATE)
     colours = [value % 65536 for value in range(3 * 256)]
@@ -203,7 +203,7 @@ def _kinds(side: int) -> dict[str, dict[int, tuple[int, Sequence[int]]]]:
     }
 
 
-def _one_strip(tags: dict[int, tuple[int, Sequence[int]]]) -> bytes:
+def one_strip(tags: dict[int, tuple[int, Sequence[int]]]) -> bytes:
     """Return a file of one deflated strip, of the size that the tags state."""
     width, height, bits = tags[WIDTH][1][0], tags[HEIGHT][1][0], sum(tags[BITS][1])
     return in_strips(tags, height, [compressed((HALF, (width * bits + 7) // 8 * height))])
@@ -233,7 +233,8 @@ def _long_pointers(count: int, numbers: int) -> bytes:
     return _small(more, data=bytes(4 * numbers))
 
 
-def _planes(side: int, channels: int) -> bytes:
+def planes(side: int, channels: int) -> bytes:
+    """Return a file whose channels are stored one after the other."""
     tags = basic_tags(side, side, channels, 8, _DEFLATE) | {PLANAR: (SHORT, [2])}
     return in_strips(tags, side, [compressed((HALF, side * side))] * channels)
 
