@@ -27,7 +27,7 @@ QUICK := not live and not trains and not tools and not nightly
 PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help serve check test test-all lint types quick format docs proto constraints evaluate model images loadtest bench clean
+.PHONY: help serve check test test-all lint types quick format docs proto constraints evaluate model images loadtest bench fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -100,14 +100,17 @@ loadtest: $(DEV)/installed ## Load a server that it starts, or HOST=http://...; 
 bench: $(DEV)/installed ## Measure what serving costs, beside other servers; half an hour. Needs wrk and h2load. ARGS: its options
 	$(DEV)/bin/vinegrape bench serving $(ARGS)
 
+fuzz: $(DEV)/installed ## Fuzz the decoder and a live server, some minutes; ARGS='--images 1000 --requests 0 --seed 7'
+	$(DEV)/bin/vinegrape fuzz $(ARGS)
+
 clean: ## Remove the environments and what tests wrote; runs/ stays
-	rm -rf $(SERVE) $(DEV) $(LINT) $(IMAGES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	rm -rf $(SERVE) $(DEV) $(LINT) $(IMAGES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
 
 $(SERVE)/installed: pyproject.toml constraints.txt
 	$(call venv,$(SERVE),-e .,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),-e '.[train$(comma)loadtest$(comma)bench$(comma)test$(comma)lint]',torch among them: some 6 GB and a few minutes)
+	$(call venv,$(DEV),-e '.[train$(comma)loadtest$(comma)bench$(comma)fuzz$(comma)test$(comma)lint]',torch among them: some 6 GB and a few minutes)
 
 $(LINT)/installed: pyproject.toml constraints.txt
 	$(call venv,$(LINT),$(lint_packages),about 100 MB and some seconds)

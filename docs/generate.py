@@ -39,6 +39,8 @@ from vinegrape_loadtests.bench.report import report as benchmark_report
 from vinegrape_loadtests.bench.results import Results
 from vinegrape_loadtests.chaos.report import markdown as fault_table
 from vinegrape_loadtests.chaos.row import Report
+from vinegrape_loadtests.worst_images.results import WorstImageResults
+from vinegrape_loadtests.worst_images.results import markdown as worst_image_table
 from vinegrape_server import settings as server_settings
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.gateway.outcome import GRPC_CODES
@@ -51,6 +53,7 @@ ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
 EVALUATION = ROOT / "docs" / "model" / "evaluation.json"
 COMPARISON = ROOT / "docs" / "model" / "comparison.json"
+WORST_IMAGES = ROOT / "docs" / "performance" / "worst_images.json"
 FAULTS = ROOT / "docs" / "reliability.json"
 BENCHMARK = ROOT / "docs" / "performance" / "bench.json"
 
@@ -469,6 +472,11 @@ def faults() -> str:
     return fault_table(Report.read(FAULTS))
 
 
+def worst_images() -> str:
+    """What the worst images cost."""
+    return worst_image_table(WorstImageResults.read(WORST_IMAGES))
+
+
 PARTS = {
     "answer": Part(answer, same_answer),
     "comparison": Part(comparison),
@@ -488,6 +496,7 @@ PARTS = {
     "settings": Part(settings),
     "structure-limits": Part(structure_limits),
     "summary": Part(summary),
+    "worst-images": Part(worst_images),
     "wrong-images": Part(wrong_images),
 }
 FILES = {BENCHMARK.with_suffix(".md"): benchmark}  # generated as a whole

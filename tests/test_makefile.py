@@ -31,6 +31,7 @@ def test_model_trains_with_the_recipe_that_it_evaluates() -> None:
     [
         (["loadtest"], ["loadtest"]),
         (["loadtest", "HOST=http://127.0.0.1:8080"], ["loadtest", "--host", "http://127.0.0.1:8080"]),
+        (["fuzz", "ARGS=--images 10 --seed 7"], ["fuzz", "--images", "10", "--seed", "7"]),
         (["bench", "ARGS=/tmp/bench --rounds 1"], ["bench", "serving", "/tmp/bench", "--rounds", "1"]),
     ],
 )

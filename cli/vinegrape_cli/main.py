@@ -23,6 +23,9 @@ COMMANDS = {
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
+    "fuzz": LazyCommand(
+        "vinegrape_loadtests.fuzz.command:fuzz", "Change images at random, and check every answer.", "train,loadtest"
+    ),
     "bench": LazyCommand("vinegrape_loadtests.bench.command:bench", "Measure speed, memory and start.", "train,bench"),
 }
 
@@ -40,7 +43,7 @@ def vinegrape() -> None:
     Serve an archive:            vinegrape serve
     Download or draw images:     vinegrape data --help
     From images to an archive:   vinegrape train, tune, evaluate, compare, export, archive
-    Load or measure a server:    vinegrape loadtest, bench, chaos
+    Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz
     """
 
 

@@ -73,8 +73,8 @@ def read_request(
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(
-        "The request carries no image. Send it as the body (curl -T leaf.jpg URL), as the form field data, image or "
-        "file, or as the gRPC input data. GET with 'Accept: application/json' describes the model."
+        "The request carries no image. Send it as the body (curl -T leaf.jpg URL), or as the form field or the gRPC "
+        "input data, image or file. GET with 'Accept: application/json' describes the model."
     )
 
 

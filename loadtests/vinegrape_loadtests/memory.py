@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 
 import psutil
@@ -132,11 +131,11 @@ def send_all(server: Server, request: LoadRequest, connections: int, seconds: fl
         that of REST.
     """
     end, responses = time.monotonic() + seconds, Counter[str]()
-    call = None if request.content_type else _caller(server.grpc_address)
+    call = None if request.content_type else grpc_caller(server.grpc_address)
 
     def send_until_end(client: int) -> None:
         source = f"127.0.1.{client + 1}" if server.edge else None  # Linux accepts every address of 127.0.0.0/8
-        send = call or partial(_post, server.predictions_url, source)
+        send = call or rest_caller(server.predictions_url, source)
         while (remaining_s := end - time.monotonic()) > 0:
             try:
                 response = send(request)
@@ -152,11 +151,21 @@ def send_all(server: Server, request: LoadRequest, connections: int, seconds: fl
     return responses
 
 
-def _post(url: str, source: str | None, request: LoadRequest) -> HttpResponse:
-    return post(url, request.body, request.content_type, source=source)
+def rest_caller(url: str, source: str | None = None) -> Callable[[LoadRequest], HttpResponse]:
+    """Return a function that sends a request over REST, on a new connection.
+
+    Args:
+        url: where to.
+        source: the client's own address; the system chooses it if None.
+    """
+
+    def call(request: LoadRequest) -> HttpResponse:
+        return post(url, request.body, request.content_type, source=source)
+
+    return call
 
 
-def _caller(address: str) -> Callable[[LoadRequest], HttpResponse]:
+def grpc_caller(address: str) -> Callable[[LoadRequest], HttpResponse]:
     """Return a function that sends a request over gRPC, on a new connection."""
     import grpc
 

@@ -299,6 +299,13 @@ def test_a_form_with_unknown_fields_only_is_rejected():
         read({"photo": IMAGE}, {"photo": {"content-type": "image/png"}, "content-type": "multipart/form-data"})
 
 
+@pytest.mark.parametrize("row", [{}, {"photo": IMAGE}, {"Data": IMAGE, "note": b"a leaf"}])
+@pytest.mark.parametrize("headers", [{}, {TRANSPORT_HEADER: "grpc"}])
+def test_a_request_without_a_known_name_says_which_names_there_are(row, headers):
+    with pytest.raises(NoImage, match="the form field or the gRPC input data, image or file"):
+        read(row, headers)
+
+
 def test_every_error_is_a_request_error():
     for error in (BadRequest, NoImage, TooLarge, UnsupportedFormat):
         assert issubclass(error, RequestError)

@@ -1,4 +1,4 @@
-"""`vinegrape bench`: the measurements of serving, memory, training and int8."""
+"""`vinegrape bench`: the measurements of serving, memory, images, training and int8."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.bench import WORKLOADS
 from vinegrape_loadtests.packages import require_packages
+from vinegrape_server.host.machine import count_cores
 
 if TYPE_CHECKING:
     from vinegrape_loadtests.bench.results import Results
+    from vinegrape_loadtests.worst_images.results import Cost, WorstImageResults
 
 _DEFAULT = "serving"
 _PACKAGES = {  # what a subcommand imports beyond the package's own dependencies
@@ -34,7 +37,7 @@ class _BenchGroup(click.Group):
 
 @click.group(cls=_BenchGroup)
 def bench() -> None:
-    """Measure serving, memory, training and int8.
+    """Measure serving, memory, worst images, training and int8.
 
     Run it on a machine that does nothing else. Without a subcommand it runs `serving`.
 
@@ -143,6 +146,60 @@ def memory(connections: int, seconds: int, image: Path, edge: bool) -> None:
             incomplete.append(row.name)
     if incomplete:
         raise click.ClickException(f"A request failed, or all were refused: {', '.join(incomplete)}.")
+
+
+@bench.command()
+@click.option("--only", default="", metavar="TEXT",
+              help="Measure only images whose format and shape contain this text.")  # fmt: skip
+@click.option("--archive", type=click.Path(path_type=Path, exists=True), default="model_store/vinegrape.mar",
+              show_default=True, help="The archive whose weights are used, with the installed code.")  # fmt: skip
+@click.option("--timeout-s", type=click.FloatRange(min=0.1), default=20, show_default=True,
+              help="Seconds after which an image is given up.")  # fmt: skip
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write all results to this file as JSON.")  # fmt: skip
+def images(only: str, archive: Path, timeout_s: float, write: Path | None) -> None:
+    """Measure what the worst images cost a worker.
+
+    It draws the most expensive images and JSON requests that the limits of the environment (VINEGRAPE_MAX_IMAGE_BYTES,
+    VINEGRAPE_MAX_IMAGE_PIXELS, VINEGRAPE_MAX_INSTANCES) allow, for each format and many shapes. Each goes through the
+    handler in a process of its own. Peak memory is the resident memory above that of the loaded worker; it contains the
+    request's body. The exit code is 1 if an image takes more than 2 s or 600 MB, or gets a wrong status. It takes
+    several minutes and about 4 GB of memory, mostly for drawing.
+
+    \b
+    vinegrape bench images --write docs/performance/worst_images.json
+    vinegrape bench images --only JPEG
+    """
+    from vinegrape_loadtests.local.server import unpacked
+    from vinegrape_loadtests.worst_images.measure import measure_images, worst_images
+    from vinegrape_loadtests.worst_images.results import terminal_header, terminal_line, verdict
+
+    settings = WorkerSettings.from_environment()
+    chosen = [image for image in worst_images(settings) if only in f"{image.format} {image.shape}"]
+    if not chosen:
+        raise click.ClickException(f"No image has {only!r} in its format and shape.")
+    costs = []
+    click.echo(terminal_header())
+    with unpacked(archive) as folder:
+        for cost in measure_images(chosen, folder, timeout_s):
+            click.echo(terminal_line(cost))
+            costs.append(cost)
+    results = worst_image_results(settings, costs)
+    if write is not None:
+        results.write(write)
+    click.echo(f"\n{verdict(results)}")
+    if not results.passed:
+        raise click.ClickException("An image exceeds a limit or got a wrong status; see above.")
+
+
+def worst_image_results(settings: WorkerSettings, costs: list[Cost]) -> WorstImageResults:
+    """Add the machine and the limits to the costs."""
+    from vinegrape_loadtests.bench.machine import describe_machine
+    from vinegrape_loadtests.worst_images.results import WorstImageResults
+
+    names = ("max_image_bytes", "max_image_pixels", "max_instances")
+    limits = {name: getattr(settings, name) for name in names}
+    return WorstImageResults(describe_machine(count_cores()), limits, costs)
 
 
 @bench.command()

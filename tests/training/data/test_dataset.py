@@ -22,12 +22,31 @@ def test_scan_sorts_classes_and_paths(colours: Path) -> None:
     assert dataset.labels_of(["red/03.png", "blue/00.png"]).tolist() == [1, 0]
 
 
-def test_scan_ignores_hidden_and_other_files(colours: Path) -> None:
-    (colours / "red" / "notes.txt").write_text("text")
+def test_scan_names_what_it_passes_over(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(scan(colours).paths) == 20
+    assert not caplog.messages
+    (colours / "red" / "leaf.heic").write_bytes(b"")
     (colours / "red" / ".hidden.png").write_bytes(b"")
+    (colours / "red" / "more").mkdir()
     (colours / ".cache").mkdir()
     (colours / "LICENSE.png").write_bytes(b"")
     assert len(scan(colours).paths) == 20
+    assert (
+        "5 files or folders are not used: .cache/, LICENSE.png, red/.hidden.png, red/leaf.heic, red/more/. "
+        in caplog.text
+    )
+
+
+def test_scan_counts_what_it_does_not_name_and_warns_once(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        (colours / "red" / f"{number:02}.txt").write_text("text")
+    scan(colours)
+    scan(colours)
+    (message,) = caplog.messages
+    assert (
+        "12 files or folders are not used: red/00.txt, red/01.txt, red/02.txt, red/03.txt, red/04.txt and 7 more."
+        in message
+    )
 
 
 def test_scan_accepts_every_image_suffix_in_either_case(colours: Path) -> None:

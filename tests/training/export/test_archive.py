@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -97,11 +98,13 @@ def test_a_source_that_is_no_export_and_no_archive_is_refused(tmp_path):
         build(tmp_path, tmp_path / "target.mar")
 
 
-def test_an_archive_that_is_too_large_is_refused(tiny_export, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive_module, "MAX_BYTES", 1000)
-    with pytest.raises(ArchiveError, match=r"more than 1000. Pass fewer --weights"):
-        build(tiny_export, tmp_path / "vinegrape.mar", ["onnx_int8"])
-    assert not (tmp_path / "vinegrape.mar").exists()
+def test_an_archive_may_have_any_size(tiny_export, tmp_path):
+    """The int8 file of a ResNet-50 has 25 MB. Random bytes cannot be compressed."""
+    export = shutil.copytree(tiny_export, tmp_path / "export")
+    with (export / WEIGHTS_FILES["onnx_int8"]).open("ab") as weights:
+        weights.write(random.Random(0).randbytes(25_000_000))
+    build(export, tmp_path / "vinegrape.mar", ["onnx_int8"])
+    assert (tmp_path / "vinegrape.mar").stat().st_size > 25_000_000
 
 
 def test_an_entry_file_that_cannot_be_imported_is_refused(tiny_export, tmp_path, monkeypatch):
@@ -121,7 +124,7 @@ def test_the_archived_package_is_imported_instead_of_the_installed_one(built, tm
     assert result.stdout.strip().startswith(str(tmp_path / "model"))
 
 
-def test_the_committed_archive_is_small_enough():
+def test_the_committed_archive_is_small_enough_for_git():
     committed = ROOT / "model_store" / "vinegrape.mar"
-    assert committed.stat().st_size <= archive_module.MAX_BYTES
+    assert committed.stat().st_size <= 15_000_000
     assert {"model.int8.onnx", "model.torchscript.pt"} <= names(committed)

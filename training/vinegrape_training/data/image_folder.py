@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 
 from vinegrape_training.errors import DataError
+
+_logger = logging.getLogger(__name__)
+
+_MOST_NAMES = 5  # in the warning about what is passed over
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -17,7 +23,8 @@ def is_image(path: Path) -> bool:
 def list_images(folder: Path) -> dict[str, list[Path]]:
     """List the images of each class.
 
-    Hidden files, hidden folders and files with other suffixes are ignored.
+    Everything else is passed over: files outside the class folders, hidden files and folders, files with other
+    suffixes, and folders in class folders. A warning is logged that counts and names them, once per process.
 
     Args:
         folder: holds one folder of images per class.
@@ -33,5 +40,26 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
             f"{folder} is not a folder. Give a folder that holds one folder of images per class; "
             f"`vinegrape data fetch --to {folder}` downloads the data set."
         )
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {path.name: sorted(image for image in path.iterdir() if is_image(image)) for path in classes}
+    content = sorted(folder.iterdir())
+    classes = [path for path in content if path.is_dir() and not path.name.startswith(".")]
+    images = {path.name: sorted(image for image in path.iterdir() if is_image(image)) for path in classes}
+    used = {*classes, *(image for of_class in images.values() for image in of_class)}
+    passed_over = sorted(path for path in (*content, *(item for each in classes for item in each.iterdir()))
+                         if path not in used)  # fmt: skip
+    if passed_over:
+        _warn_once(_describe(folder, passed_over))
+    return images
+
+
+def _describe(folder: Path, passed_over: list[Path]) -> str:
+    names = [path.relative_to(folder).as_posix() + ("/" if path.is_dir() else "") for path in passed_over]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return (
+        f"{folder}: {len(names)} files or folders are not used: {', '.join(names[:_MOST_NAMES])}{more}. Images are "
+        f"files in the folder of a class, with the suffix {', '.join(IMAGE_SUFFIXES)}."
+    )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _logger.warning(text)

@@ -26,8 +26,6 @@ from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import DEFAULT_WEIGHTS, WEIGHTS_FILES, Backend, available_backends
 from vinegrape_training.export import self_check
 
-MAX_BYTES = 15_000_000
-
 _ENTRY_MODULE = "vinegrape_entry"
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can store
@@ -50,7 +48,7 @@ def build(
 
     Raises:
         ArchiveError: the source is neither an export nor an archive, or lacks the weights; or the code cannot be
-            imported; or the archive is larger than `MAX_BYTES`.
+            imported.
     """
     with tempfile.TemporaryDirectory(prefix="vinegrape-archive-") as temporary:
         content, output = Path(temporary) / "content", Path(temporary) / "output"
@@ -60,11 +58,6 @@ def build(
         _import_entry(content)
         archive = _call_archiver(metadata, content, output)
         _fix_times(archive)
-        if archive.stat().st_size > MAX_BYTES:
-            raise ArchiveError(
-                f"The archive would have {archive.stat().st_size} bytes, more than {MAX_BYTES}. "
-                f"Pass fewer --weights than {', '.join(weights)}."
-            )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(archive, target)
     return metadata
