@@ -254,5 +254,5 @@ def _entries(data: bytes) -> Iterator[_Entry]:
                 (value_at,) = struct.unpack_from(number, data, value_at)
             yield _Entry(at, size, tag, type_, values, value_at, value_at + value_bytes <= len(data))
             at += size
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter for a position above 2^63
         return

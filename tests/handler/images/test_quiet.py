@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.handler.images.test_decode_fuzz import mutate
 from tests.support.images import encode, gradient
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.decode import Limits, decode
 from vinegrape_handler.images.quiet import quiet_decoder
+from vinegrape_loadtests.fuzz.mutations import apply, random_changes
 
 LIMITS = Limits(10**6, 10**6)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
@@ -54,7 +54,9 @@ def damaged_tiffs() -> list[bytes]:
         many_tags[at + 4 : at + 8] = b"\xff\xff\xff\x0f"
     rng = random.Random(0)
     compressed = [encode(NOISE, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")]
-    return [bytes(many_tags), broken_fax()] + [mutate(data, rng) for data in compressed for _ in range(30)]
+    return [bytes(many_tags), broken_fax()] + [
+        apply(data, random_changes(rng)) for data in compressed for _ in range(30)
+    ]
 
 
 def test_a_worker_writes_nothing_about_damaged_images(tmp_path: Path):

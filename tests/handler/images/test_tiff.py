@@ -261,3 +261,10 @@ def test_a_camera_raw_image_is_refused_with_its_name(tags):
 def test_tags_that_contradict_each_other_or_mean_nothing_are_damage(tags):
     with pytest.raises(BrokenImage):
         pixels(tiff(values(8, 3), RGB, 8, tags=tags))
+
+
+def test_a_directory_beyond_every_file_is_damage():
+    """A BigTIFF whose position of the first directory does not fit into a signed number of 64 bits."""
+    data = b"II+\0\x08\0\0\0" + (2**64 - 1).to_bytes(8, "little") + bytes(8)
+    with pytest.raises(BrokenImage):
+        decode(data, Limits(10**6, 10**6), 16)
