@@ -132,7 +132,7 @@ def memory(connections: int, seconds: int, image: Path, edge: bool) -> None:
 
     \b
     VINEGRAPE_WORKERS=2 VINEGRAPE_MAX_IMAGE_BYTES=10000000 \\
-    JAVA_TOOL_OPTIONS='-XX:ActiveProcessorCount=2 -Xmx1024m -XX:MaxDirectMemorySize=512m' \\
+    JAVA_TOOL_OPTIONS='-XX:ActiveProcessorCount=2 -Xmx512m -XX:MaxDirectMemorySize=256m' \\
     vinegrape bench memory --edge
     """
     require_packages("bench memory", _PACKAGES["memory"], "loadtest")

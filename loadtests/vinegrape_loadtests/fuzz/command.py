@@ -145,13 +145,15 @@ def _fuzz_server(
 @contextlib.contextmanager
 def _server(archive: Path, pixels: int, edge: bool, output: Path) -> Iterator[tuple[Server, Path]]:
     """Start a server with the weights of an archive and the installed code of the handler; yield it and its log."""
+    from vinegrape_handler.weights import available_backends
     from vinegrape_loadtests.local.server import serving
-    from vinegrape_training.export.archive import build
+    from vinegrape_training.export.archive import build, opened
 
     output.mkdir(parents=True, exist_ok=True)
     log = output / "server.log"
     with tempfile.TemporaryDirectory(prefix="vinegrape-fuzz-") as folder, log.open("wb") as file:
-        build(archive, Path(folder) / "vinegrape.mar")
+        with opened(archive) as export:
+            build(export, Path(folder) / "vinegrape.mar", available_backends(export))
         options = ("--archive", f"{folder}/vinegrape.mar", "--max-image-pixels", str(pixels), "--batch-size", "8",
                    "--max-batch-delay-ms", "5", *(("--edge", "--no-access-log") if edge else ()))  # fmt: skip
         with serving(*options, stdout=file, stderr=file) as server:

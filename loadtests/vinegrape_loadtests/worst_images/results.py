@@ -14,6 +14,7 @@ MAX_MS, MAX_MB = 2000, 600  # what no image may exceed
 # Statuses that an image may get; `measure` has others for a process that ended
 _RIGHT_STATUSES = (200, 400, 413, 415, 422)
 _WORKERS = 16
+_SHOWN = 3  # of each format in the table
 _MB_PER_MIB = 2**20 / 10**6
 
 
@@ -105,21 +106,36 @@ def terminal_line(cost: Cost) -> str:
 
 
 def markdown(results: WorstImageResults) -> str:
-    """Format all costs as a Markdown table, with a sentence on the verdict."""
+    """Format the worst of each format as a Markdown table, with a sentence on all that were tried and the verdict.
+
+    The worst are the slowest and the largest that are accepted, and those that exceed a limit.
+    """
+    costs = results.costs
+    refused = sum(cost.status != HTTPStatus.OK and not cost.problems for cost in costs)
     lines = [
         f"Machine: {results.machine}. Limits: {results.limits['max_image_bytes']:,} bytes, "
-        f"{results.limits['max_image_pixels']:,} pixels, {results.limits['max_instances']} instances.",
+        f"{results.limits['max_image_pixels']:,} pixels, {results.limits['max_instances']} instances. "
+        f"Of {len(costs)} shapes that were tried, {refused} are refused. The slowest and largest of the others:",
         "",
         "| format | shape | bytes sent | pixels | status | ms | peak, MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for cost in results.costs:
-        marked = f"**{cost.status}**" if cost.problems else str(cost.status)
-        lines.append(
-            f"| {cost.format} | {cost.shape} | {cost.sent_bytes:,} | {cost.pixels:,} | {marked} | {cost.ms:,.0f} | "
-            f"{cost.peak_mib:,.0f} |"
-        )
+    for format_ in dict.fromkeys(cost.format for cost in costs):
+        accepted = [cost for cost in costs if cost.format == format_ and cost.status == HTTPStatus.OK]
+        slowest = sorted(accepted, key=lambda cost: cost.ms)[-_SHOWN:]
+        largest = sorted(accepted, key=lambda cost: cost.peak_mib)[-_SHOWN:]
+        failed = [cost for cost in costs if cost.format == format_ and cost.problems]
+        shown = dict.fromkeys([*failed, *slowest, *largest])
+        lines += [_row(cost) for cost in sorted(shown, key=lambda cost: -cost.ms)]
     return "\n".join([*lines, "", verdict(results)])
+
+
+def _row(cost: Cost) -> str:
+    status = f"**{cost.status}**" if cost.problems else str(cost.status)
+    return (
+        f"| {cost.format} | {cost.shape} | {cost.sent_bytes:,} | {cost.pixels:,} | {status} | {cost.ms:,.0f} | "
+        f"{cost.peak_mib:,.0f} |"
+    )
 
 
 def verdict(results: WorstImageResults) -> str:
