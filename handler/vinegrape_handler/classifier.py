@@ -15,6 +15,7 @@ from vinegrape_handler.deadline import check_deadline
 from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
 from vinegrape_handler.images.decode import Limits, decode, open_image
 from vinegrape_handler.images.resize import resize
+from vinegrape_handler.images.structure import check_structure
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
@@ -87,13 +88,17 @@ class Classifier:
         results = iter(self._infer([item for item in prepared if not isinstance(item, RequestError)]))
         return [item if isinstance(item, RequestError) else next(results) for item in prepared]
 
-    def pixels(self, data: bytes) -> int:
-        """Return how many pixels an image has when it is decoded, from its header; 0 for an invalid image."""
+    def work(self, data: bytes) -> int:
+        """Return what decoding an image costs, as a number of pixels; 0 for an invalid image.
+
+        It is the number of its pixels when it is decoded, or more if its structure costs more.
+        """
         try:
             width, height = open_image(data, self._limits, self.metadata.input_size).size
+            share = check_structure(data, self._limits.max_pixels)
         except RequestError:
             return 0
-        return width * height
+        return max(width * height, round(share * self._limits.max_pixels))
 
     def _prepare(self, image: EncodedImage) -> NDArray[np.uint8] | RequestError:
         """Decode and resize one image to uint8 [S, S, 3], or return its error."""

@@ -187,15 +187,15 @@ class Handler:
         try:
             request = read_request(row, headers, self.settings.max_instances, self._self_check_token)
             if request.kind == "instances":
-                self._check_total_pixels(request, read_deadline(headers))
+                self._check_total_work(request, read_deadline(headers))
         except RequestError as error:
             return error
         except MemoryError:
             return TooLarge(NEEDS_MEMORY)
         return request
 
-    def _check_total_pixels(self, request: Request, deadline: float) -> None:
-        """Reject instances that would take too long to decode.
+    def _check_total_work(self, request: Request, deadline: float) -> None:
+        """Reject instances that would take too long to decode: together they may cost what one image may cost.
 
         TorchServe would otherwise replace the worker, and all requests of the batch would fail.
         """
@@ -203,12 +203,12 @@ class Handler:
         for image in request.images:
             check_deadline(deadline)
             if isinstance(image, bytes):
-                total += self.classifier.pixels(image)
-        if total > self.settings.max_image_pixels:
-            raise TooLarge(
-                f"The instances have {total} pixels to decode together; at most {self.settings.max_image_pixels} are "
-                "accepted. Send fewer images per request."
-            )
+                total += self.classifier.work(image)
+            if total > self.settings.max_image_pixels:
+                raise TooLarge(
+                    f"The instances take longer to decode than {self.settings.max_image_pixels} pixels, which is the "
+                    "maximum for a request. Send fewer images per request."
+                )
 
     def _classify_requests(
         self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]

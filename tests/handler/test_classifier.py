@@ -160,11 +160,14 @@ def test_decode_threads_decode_the_images(monkeypatch):
     assert names == {"decode"}
 
 
-def test_pixels_are_those_of_the_decoded_image():
+def test_the_work_for_an_image_is_its_pixels_when_it_is_decoded_or_that_of_its_structure():
     jpeg = encode(Image.new("RGB", (96, 64)), "JPEG")
-    assert classifier(TwicePlusOne()).pixels(grey(1, side=20)) == 400
-    assert classifier(TwicePlusOne()).pixels(jpeg) == 12 * 8  # scaled to an eighth, which is at least twice 4 x 4
-    assert classifier(TwicePlusOne()).pixels(b"no image") == 0
+    progressive = encode(Image.new("RGB", (96, 64)), "JPEG", progressive=True)
+    assert classifier(TwicePlusOne()).work(grey(1, side=20)) == 400
+    # Scaled to an eighth, which is at least twice 4 x 4, it has 96 pixels. But all are read, once per scan
+    assert classifier(TwicePlusOne()).work(jpeg) == pytest.approx(96 * 64 / 30, rel=0.02)
+    assert classifier(TwicePlusOne()).work(progressive) == pytest.approx(10 * 96 * 64 / 30, rel=0.02)
+    assert classifier(TwicePlusOne()).work(b"no image") == 0
 
 
 @pytest.mark.parametrize("decode_threads", [1, 4])

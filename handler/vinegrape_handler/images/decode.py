@@ -16,7 +16,7 @@ from vinegrape_handler.images.orientation import apply_orientation
 from vinegrape_handler.images.quiet import quiet_decoder
 from vinegrape_handler.images.structure import check_structure
 from vinegrape_handler.images.structure.jpeg import jpeg_coefficient_bytes
-from vinegrape_handler.images.structure.limits import SIDE
+from vinegrape_handler.images.structure.limits import SIDE, check_decoded_bytes
 from vinegrape_handler.images.structure.time_limit import limit_time
 from vinegrape_handler.images.webp import release_decoder_early
 from vinegrape_handler.settings import WorkerSettings
@@ -105,7 +105,10 @@ def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
     check_structure(data, limits.max_pixels)
     # Pillow allocates the memory for a WebP before it returns its size
     if _is_webp(data):
-        _check_pixels(_webp_size(data), limits)
+        width, height = _webp_size(data)
+        _check_pixels((width, height), limits)
+        # Pillow decodes each WebP to RGBA, and needs three copies of it
+        check_decoded_bytes(4 * width * height, width * height, limits.max_pixels)
     image = _read_header(data)
     _check_pixels(image.size, limits)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ from PIL import Image
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_loadtests.images import encode
 from vinegrape_loadtests.worst_images.exif import many_tags, pointers_to_itself
-from vinegrape_loadtests.worst_images.image import WorstImage, repeated, square_side
+from vinegrape_loadtests.worst_images.image import WorstImage, repeated
 
 _LONGEST = 16383  # pixels of a side
 _ANIMATION, _EXIF, _ALPHA = 0x02, 0x08, 0x10  # flags of the chunk VP8X
@@ -48,7 +49,9 @@ def frame(width: int, height: int, image: bytes) -> bytes:
 
 def worst_webps(settings: WorkerSettings) -> Iterator[WorstImage]:
     """Yield the worst WebP files."""
-    side, most, room = min(_LONGEST, square_side(settings)), settings.max_image_pixels, settings.max_image_bytes
+    # A WebP counts as RGBA, which may have 3/4 of the pixels
+    most, room = settings.max_image_pixels * 3 // 4, settings.max_image_bytes
+    side = min(_LONGEST, math.isqrt(most))
     square = side * side
     long, short = min(_LONGEST, most), min(_LONGEST, max(1, most // _LONGEST))
     lossless = {"lossless": True, "method": 0, "exact": True}

@@ -363,6 +363,8 @@ def test_a_small_jpeg_keeps_its_size():
 )
 def test_the_size_of_a_webp_is_checked_before_pillow_allocates_it(options):
     data = encode(gradient(300, 200), "WEBP", **options)
-    assert decode(data, Limits(10**6, 60_000), 16).size == (300, 200)
+    assert decode(data, Limits(10**6, 80_000), 16).size == (300, 200)
+    with pytest.raises(TooLarge, match="240000 bytes of pixels when it is decompressed; at most 239997"):  # RGBA
+        decode(data[:60], Limits(10**6, 79_999), 16)
     with pytest.raises(TooLarge, match="has 300 x 200 pixels; at most 59999"):
         decode(data[:60], Limits(10**6, 59_999), 16)

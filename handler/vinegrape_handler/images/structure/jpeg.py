@@ -25,7 +25,7 @@ _END, _SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 _WITHOUT_LENGTH = frozenset((0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
 
 
-def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = None) -> None:
+def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = None) -> float:
     """Check the number of segments and scans of a JPEG.
 
     Args:
@@ -34,6 +34,9 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
         start: position of its first byte in data.
         end: position after its last byte in data; by default the end of data.
 
+    Returns:
+        The share of the work that one image may cost, 0 to 1.
+
     Raises:
         TooLarge: a limit is exceeded.
     """
@@ -41,6 +44,7 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
     position = start + 2
     segments = exif_segments = fill_bytes = scans = pixels = components = 0
     is_sequential = False
+    share = 0.0
     while marker := (_MARKER_AFTER_SCAN if scans else _MARKER).search(data, position, end):
         if not scans:
             fill_bytes += marker.start() - position
@@ -61,13 +65,14 @@ def check_jpeg(data: bytes, max_pixels: int, start: int = 0, end: int | None = N
             components, is_sequential = data[position + 7] if position + 7 < end else 0, kind in _SEQUENTIAL
         elif kind == _SCAN:
             scans += 1
-            check_scans(scans, pixels, max_pixels)
+            share = check_scans(scans, pixels, max_pixels)
             # libjpeg accepts no further scan after one with all components, so the compressed data need not be searched
             if is_sequential and position + 2 < end and data[position + 2] >= components:
                 break
         position += max(2, int.from_bytes(data[position : position + 2]))
     else:
-        check_scans(scans, pixels, max_pixels, has_end=False)
+        share = check_scans(scans, pixels, max_pixels, has_end=False)
+    return share
 
 
 def jpeg_coefficient_bytes(image: ImageFile.ImageFile) -> int:

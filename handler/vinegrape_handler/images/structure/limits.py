@@ -21,14 +21,18 @@ class StructureLimit:
     most: int
     reason: str
 
-    def check(self, count: int) -> None:
+    def check(self, count: int) -> float:
         """Check a number of parts. A caller may stop to count after `most + 1`.
+
+        Returns:
+            The share of the maximum, 0 to 1.
 
         Raises:
             TooLarge: there are too many.
         """
         if count > self.most:
             raise TooLarge(f"The image has more than {self.most} {self.parts}, which is the maximum.")
+        return count / self.most
 
 
 SIDE = StructureLimit(
@@ -111,7 +115,7 @@ LIMITS = (
 )
 
 
-def check_scans(scans: int, pixels: int, max_pixels: int, has_end: bool = True) -> None:
+def check_scans(scans: int, pixels: int, max_pixels: int, has_end: bool = True) -> float:
     """Check the work for the scans of a JPEG.
 
     Args:
@@ -119,6 +123,9 @@ def check_scans(scans: int, pixels: int, max_pixels: int, has_end: bool = True) 
         pixels: width times height.
         max_pixels: maximum pixels of an image, of which `JPEG_SCANS_OF_LARGEST` scans are accepted.
         has_end: whether the JPEG has its end marker. One without it is decoded up to `DECODINGS_WITHOUT_END` times.
+
+    Returns:
+        The share of the maximum, 0 to 1.
 
     Raises:
         TooLarge: there are too many scans for this number of pixels.
@@ -128,6 +135,7 @@ def check_scans(scans: int, pixels: int, max_pixels: int, has_end: bool = True) 
     if scans > most:
         reason = f"for {pixels} pixels" if has_end else f"for {pixels} pixels without an end marker"
         raise TooLarge(f"The JPEG has more than {most} scans, which is the maximum {reason}. Save it with fewer scans.")
+    return scans / max(1, most)
 
 
 def check_decoded_bytes(count: int, pixels: int, max_pixels: int) -> None:

@@ -12,8 +12,11 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _END = b"IEND"
 
 
-def check_png(data: bytes, max_pixels: int) -> None:
+def check_png(data: bytes, max_pixels: int) -> float:
     """Check the number of chunks of a PNG, and the bytes of its pixels.
+
+    Returns:
+        The share of the work that one image may cost, 0 to 1.
 
     Raises:
         TooLarge: a limit is exceeded.
@@ -26,7 +29,8 @@ def check_png(data: bytes, max_pixels: int) -> None:
             break
         chunks += 1
         position += 12 + length
-    PNG_CHUNKS.check(chunks)
+    share = PNG_CHUNKS.check(chunks)
     if len(data) >= 26 and data[12:16] == b"IHDR":
         width, height, depth, colour = _HEADER.unpack_from(data, 16)
         check_decoded_bytes(height * -(-width * depth * _CHANNELS.get(colour, 1) // 8), width * height, max_pixels)
+    return share

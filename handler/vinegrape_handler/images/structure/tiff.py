@@ -77,18 +77,20 @@ class _Tiff:
         return item.iter_unpack(data[start : start + count * item.size])
 
 
-def check_tiff(data: bytes, max_pixels: int) -> None:
+def check_tiff(data: bytes, max_pixels: int) -> float:
     """Check the numbers of tags, values, strips and tiles of a TIFF, the bytes of its pixels, and the JPEGs in it.
 
     Only the first page is decoded, so the other pages cost nothing.
+
+    Returns:
+        The share of the work that one image may cost, 0 to 1.
 
     Raises:
         TooLarge: a limit is exceeded.
     """
     # Pillow reads a BigTIFF in big-endian order as if it were a classic TIFF, libtiff does not
-    for is_big in {data[2] == 43, 43 in data[2:4]}:
-        if len(data) >= _HEADER_BYTES:
-            _check(_Tiff(data, is_big), data, max_pixels)
+    readings = {data[2] == 43, 43 in data[2:4]} if len(data) >= _HEADER_BYTES else set()
+    return max((_check(_Tiff(data, is_big), data, max_pixels) for is_big in readings), default=0.0)
 
 
 def check_exif(data: bytes) -> None:
@@ -104,10 +106,10 @@ def check_exif(data: bytes) -> None:
         _check_values(tiff, tiff.directory(tiff.first))
 
 
-def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
+def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> float:
     tags = tiff.directory(tiff.first)
-    _check_values(tiff, tags)
-    TIFF_BLOCKS.check(max((tag.values for tag in tags if tag.number in _OFFSETS), default=0))
+    share = _check_values(tiff, tags)
+    share = max(share, TIFF_BLOCKS.check(max((tag.values for tag in tags if tag.number in _OFFSETS), default=0)))
 
     def number(tag: int, default: int) -> int:
         return max(_first_numbers(tiff, tags, tag), default=default)
@@ -120,12 +122,14 @@ def _check(tiff: _Tiff, data: bytes, max_pixels: int) -> None:
         starts, sizes = (
             [n for tag in tags if tag.number in kind for n in tiff.numbers(tag)] for kind in (_OFFSETS, _SIZES)
         )
-        searched = 0
+        searched, scans = 0, 0.0
         for start, size in zip(starts, sizes, strict=False):
             searched += max(0, min(size, len(data) - start))
             TIFF_JPEG_SIZES.check(searched // len(data))
             # All together may have as many scans as one JPEG of the same size
-            check_jpeg(data, max_pixels // len(starts), start, start + size)
+            scans += check_jpeg(data, max_pixels // len(starts), start, start + size) / len(starts)
+        share = max(share, scans)
+    return share
 
 
 def _first_numbers(tiff: _Tiff, tags: Sequence[_Tag], number: int) -> list[int]:
@@ -133,11 +137,11 @@ def _first_numbers(tiff: _Tiff, tags: Sequence[_Tag], number: int) -> list[int]:
     return [value for tag in tags if tag.number == number for value in tiff.numbers(tag, most=1)]
 
 
-def _check_values(tiff: _Tiff, tags: list[_Tag]) -> None:
+def _check_values(tiff: _Tiff, tags: list[_Tag]) -> float:
     """Check the number of values in a directory and in those of its EXIF data."""
     directories = [tags]
     for pointer in (_EXIF, _GPS, _INTEROPERABILITY):
         # Of equal pointers in a directory, Pillow follows the first
         positions = [position for each in directories for position in _first_numbers(tiff, each, pointer)[:1]]
         directories += [tiff.directory(position) for position in positions]
-    TIFF_VALUES.check(sum(tag.values for each in directories for tag in each if tag.type not in _BYTES))
+    return TIFF_VALUES.check(sum(tag.values for each in directories for tag in each if tag.type not in _BYTES))
