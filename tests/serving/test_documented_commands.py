@@ -1,6 +1,7 @@
 """README and docs: blocks tagged "live" run against a server, and blocks tagged "steps" train a model."""
 
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -107,3 +108,4 @@ def test_the_steps_of_training_your_own_make_an_archive(tmp_path, monkeypatch):
         CliRunner().invoke(vinegrape, [*words, *extra.get(words[0], [])], catch_exceptions=False)
     assert (tmp_path / "store" / "vinegrape.mar").is_file()
     assert (tmp_path / "store" / "MODEL_CARD.md").is_file()
+    assert not logging.getLogger("vinegrape_training").disabled  # Hydra can silence all loggers
