@@ -24,6 +24,7 @@ _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 _OTHER_BYTES = 16_000_000
 # Java's memory outside its heap: what it needs without requests, and for each of the largest requests
 _DIRECT_BYTES, _COPIES, _MIN_BODIES = 64 << 20, 3, 8
+_QUEUE_BEHIND_EDGE = 1000
 _HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
 _WORKER = Path(__file__).parents[1] / "worker" / "main.py"
 _CONFIG = files("vinegrape_server") / "serve_config"
@@ -114,8 +115,9 @@ def properties(plan: Plan, folder: Path) -> str:
         "grpc_management_address": LOOPBACK,
         "grpc_management_port": settings.grpc_management_port,
         "number_of_gpu": plan.gpus,
-        # Behind the edge, requests wait in the edge's queue, and TorchServe's must hold what the edge lets through
-        "job_queue_size": max(plan.slots, settings.queue_size) if settings.edge else settings.queue_size,
+        # Behind the edge, requests wait in the edge's queue. TorchServe's must hold what the edge lets through, and
+        # requests whose clients have left: they stay until a worker has seen that their deadline has passed
+        "job_queue_size": max(_QUEUE_BEHIND_EDGE, 4 * plan.slots) if settings.edge else settings.queue_size,
         "max_request_size": settings.max_request_bytes,
         "load_models": _archive_name(plan),
         "models": json.dumps(model),

