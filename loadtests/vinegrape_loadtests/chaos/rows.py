@@ -358,8 +358,8 @@ ROWS = (
         0,
         processes.group_frozen,
         "SIGSTOP to all processes for 15 s, then SIGCONT",
-        "/livez is 200 at once.",
-        Limits(lost=None, refused=None, p99_ms=None),
+        "/livez is 200 at once. A worker that held a request may be replaced: response_timeout_s is 15 s.",
+        Limits(lost=None, refused=None, p99_ms=None, worker_deaths=2),
     ),
     Row(
         "terminated",
