@@ -22,8 +22,8 @@ BITS, WHITE_IS_ZERO = "bits per value", "white is zero"
 # Tags and their values: TIFF revision 6.0, and DNG 1.7 for camera raw images
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _SAMPLES, _PLANAR, _COLOR_MAP, _SUB_IFDS = 266, 277, 284, 320, 330
-_SAMPLE_FORMAT, _SUBSAMPLING, _DNG_VERSION = 339, 530, 50706
-_USED_TAGS = {254, 256, 257, 258, 259, 262, 266, 277, 284, 320, 330, 339, 530, 50706}
+_STRIP_BYTES, _SAMPLE_FORMAT, _SUBSAMPLING, _DNG_VERSION = 279, 339, 530, 50706
+_USED_TAGS = {254, 256, 257, 258, 259, 262, 266, 277, 279, 284, 320, 330, 339, 530, 50706}
 # And what else libtiff needs: orientation, strips, tiles, predictor, extra samples, JPEG, YCbCr; and the ICC profile
 _DECODER_TAGS = {256, 257, 258, 259, 262, 266, 277, 284, 320, 339, 530} | {
     *(273, 274, 278, 279, 292, 293, 317, 322, 323, 324, 325, 338, 347, 529, 531, 532, 34675),
@@ -202,6 +202,9 @@ def _misread_kind(data: bytes, directory: _Directory) -> str:
         return "a TIFF with 32-bit values, whose range is unknown"
     if directory.first(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
         return ""
+    row = -(-directory.first(_WIDTH) * directory.first(_SAMPLES, 1) * bits // 8)
+    if bits == 12 and sum(directory.all(_STRIP_BYTES, 0)) > row * directory.first(_HEIGHT):
+        return "a TIFF with 12-bit values whose rows are padded"  # by how much, no tag says
     planes = directory.first(_PLANAR, 1) == _SEPARATE and directory.first(_SAMPLES, 1) > 1
     reversed_bits = directory.first(_FILL_ORDER, 1) == _REVERSED
     if planes and (bits != 8 or reversed_bits):

@@ -1,5 +1,7 @@
 """Each TIFF is read as its values say, or refused with the reason. The files are written value by value."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -261,6 +263,15 @@ def test_a_camera_raw_image_is_refused_with_its_name(tags):
 def test_tags_that_contradict_each_other_or_mean_nothing_are_damage(tags):
     with pytest.raises(BrokenImage):
         pixels(tiff(values(8, 3), RGB, 8, tags=tags))
+
+
+def test_padded_rows_of_12_bits_are_refused():
+    """The rows of a file of an odd width are padded to whole pairs of values: 3 pixels take 6 bytes in place of 5."""
+    entries = [(256, 3), (257, 2), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 8 * 12 + 4), (278, 2), (279, 12)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + bytes(12)
+    with pytest.raises(UnsupportedFormat, match="rows are padded"):
+        decode(data, Limits(10**6, 10**6), 16)
 
 
 def test_a_directory_beyond_every_file_is_damage():
