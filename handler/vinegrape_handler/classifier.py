@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from vinegrape_handler.deadline import check_deadline
 from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
-from vinegrape_handler.images.decode import Limits, decode, open_image
+from vinegrape_handler.images.decode import Limits, decode, decoding_work
 from vinegrape_handler.images.resize import resize
-from vinegrape_handler.images.structure import check_structure
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
@@ -89,16 +88,11 @@ class Classifier:
         return [item if isinstance(item, RequestError) else next(results) for item in prepared]
 
     def work(self, data: bytes) -> int:
-        """Return what decoding an image costs, as a number of pixels; 0 for an invalid image.
-
-        It is the number of its pixels when it is decoded, or more if its structure costs more.
-        """
+        """Return what decoding an image costs, as a number of pixels; 0 for an invalid image. See `decoding_work`."""
         try:
-            width, height = open_image(data, self._limits, self.metadata.input_size).size
-            share = check_structure(data, self._limits.max_pixels)
+            return decoding_work(data, self._limits, self.metadata.input_size)
         except RequestError:
             return 0
-        return max(width * height, round(share * self._limits.max_pixels))
 
     def _prepare(self, image: EncodedImage) -> NDArray[np.uint8] | RequestError:
         """Decode and resize one image to uint8 [S, S, 3], or return its error."""

@@ -15,9 +15,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 
 _MAX_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc's maximum on 64-bit systems, see mallopt(3)
 
-# What one image needs at most, measured: 12 bytes per pixel, for a WebP (two canvases and the decoded frame), and for
-# grey with alpha as PNG or TIFF (the decoded image and two copies). No more than necessary: this limit alone bounds a
-# WebP with 65,536 groups of Huffman codes, which would take 1 GB
+# What one image needs at most, measured: 12 bytes per pixel, for grey with alpha as PNG or TIFF (the decoded image and
+# two copies). No more than necessary: this limit alone bounds a WebP with 65,536 groups of Huffman codes, which would
+# take 1 GB
 _BYTES_PER_PIXEL = 14
 # The buffer of the connection; and for each request of a batch its bytes and its decoded images. (A request needs two
 # more copies while it is parsed, but then no image is decoded.)

@@ -111,7 +111,12 @@ def _is_form(body: bytes, content_type: str) -> bool:
 
 def _has_own_format(body: bytes | bytearray) -> bool:
     """Return whether a body is an image or JSON, which many clients send with a wrong content type."""
-    return has_signature(body) or _JSON_OBJECT.match(body) is not None
+    return has_signature(body) or starts_json_object(body)
+
+
+def starts_json_object(body: bytes | bytearray) -> bool:
+    """Return whether a body starts like a JSON object, in UTF-8 or UTF-16. It is then read as JSON, not as an image."""
+    return _JSON_OBJECT.match(body) is not None
 
 
 def _read_value(value: Any, content_type: str, max_instances: int) -> Request:
@@ -125,7 +130,7 @@ def _read_value(value: Any, content_type: str, max_instances: int) -> Request:
     if isinstance(value, bytearray | bytes):
         if has_signature(value):
             return Request("image", (bytes(value),))
-        if not (_JSON_OBJECT.match(value) or _is_json(content_type)):
+        if not (starts_json_object(value) or _is_json(content_type)):
             _check_content_type(content_type)
             return Request("image", (bytes(value),))  # the decoder names the supported formats
         value = parse_json(value, max_instances)

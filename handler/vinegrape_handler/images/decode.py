@@ -9,20 +9,19 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile
 
 from vinegrape_handler.errors import BrokenImage, NoImage, RequestError, TooLarge, UnsupportedFormat
-from vinegrape_handler.images import bmp, jpeg, png, tiff
+from vinegrape_handler.images import bmp, jpeg, png, tiff, webp
 from vinegrape_handler.images.color import Info, to_srgb
 from vinegrape_handler.images.kinds import FORMATS, name_kind, unsupported
 from vinegrape_handler.images.orientation import apply_orientation
 from vinegrape_handler.images.quiet import quiet_decoder
 from vinegrape_handler.images.structure import check_structure
 from vinegrape_handler.images.structure.jpeg import jpeg_coefficient_bytes
-from vinegrape_handler.images.structure.limits import SIDE, check_decoded_bytes
+from vinegrape_handler.images.structure.limits import SIDE
 from vinegrape_handler.images.structure.time_limit import limit_time
-from vinegrape_handler.images.webp import release_decoder_early
 from vinegrape_handler.settings import WorkerSettings
 
 # The first bytes of each format. Pillow raises the same error for a damaged header and for an unknown format; the
-# signature tells the two cases apart. (WebP starts with RIFF, like other formats; see `has_signature`.)
+# signature tells the two cases apart. (For WebP see `has_signature`.)
 _SIGNATURES = (png.SIGNATURE, jpeg.SIGNATURE, bmp.SIGNATURE, *tiff.SIGNATURES)
 
 WHITE = (255, 255, 255)
@@ -75,7 +74,7 @@ def decode(data: bytes, limits: Limits, side: int) -> Image.Image:
     """
     image = open_image(data, limits, side)
     limit_time(image)
-    release_decoder_early(image)
+    webp.release_decoder_early(image)
     try:
         with quiet_decoder(image.format):
             loaded = _load(image, data, side)
@@ -98,17 +97,29 @@ def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
     Returns:
         The image without its pixels. Its `size` is the size at which it will be decoded.
     """
+    return _open(data, limits, side)[0]
+
+
+def decoding_work(data: bytes, limits: Limits, side: int) -> int:
+    """Return what decoding an image costs, as a number of pixels.
+
+    It is the number of its pixels when it is decoded, or more if its structure costs more. Arguments and errors are
+    those of `decode`.
+    """
+    image, share = _open(data, limits, side)
+    return max(image.size[0] * image.size[1], round(share * limits.max_pixels))
+
+
+def _open(data: bytes, limits: Limits, side: int) -> tuple[ImageFile.ImageFile, float]:
+    """Open an image; return also the share of the work that one image may cost, see `check_structure`."""
     if not data:
         raise NoImage("The image is empty: 0 bytes.")
     if len(data) > limits.max_bytes:
         raise TooLarge(f"The image has {len(data)} bytes; at most {limits.max_bytes} are accepted.")
-    check_structure(data, limits.max_pixels)
+    share = check_structure(data, limits.max_pixels)
     # Pillow allocates the memory for a WebP before it returns its size
-    if _is_webp(data):
-        width, height = _webp_size(data)
-        _check_pixels((width, height), limits)
-        # Pillow decodes each WebP to RGBA, and needs three copies of it
-        check_decoded_bytes(4 * width * height, width * height, limits.max_pixels)
+    if webp.is_webp(data):
+        _check_pixels(webp.read_size(data), limits)
     image = _read_header(data)
     _check_pixels(image.size, limits)
     try:
@@ -117,7 +128,7 @@ def open_image(data: bytes, limits: Limits, side: int) -> ImageFile.ImageFile:
         raise
     except Exception as error:  # as in `decode`
         raise BrokenImage(f"The {image.format} image cannot be decoded: {error}") from error
-    return image
+    return image, share
 
 
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
@@ -159,8 +170,8 @@ def _read_header(data: bytes) -> ImageFile.ImageFile:
         raise
     except Exception as error:  # as in `decode`; usually UnidentifiedImageError
         _check_kind(data, is_opened=False)
-        if _is_webp(data):
-            _check_memory(_webp_size(data))
+        if webp.is_webp(data):
+            _check_memory(webp.read_size(data))
         raise BrokenImage("The image's header is damaged.") from error
 
 
@@ -190,24 +201,7 @@ def _check_kind(data: bytes, is_opened: bool) -> None:
 
 def has_signature(data: bytes | bytearray) -> bool:
     """Return whether data starts like an image in a supported format."""
-    return data.startswith(_SIGNATURES) or _is_webp(data)
-
-
-def _is_webp(data: bytes | bytearray) -> bool:
-    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Read width and height from the header of a WebP (RFC 9649); (0, 0) if it is damaged."""
-    kind = data[12:16]
-    if kind == b"VP8X":  # extended: two numbers of 24 bits, minus 1
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":  # lossless: two numbers of 14 bits, minus 1
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":  # lossy: two numbers of 14 bits, and 2 bits that are not part of each
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return 0, 0
+    return data.startswith(_SIGNATURES) or webp.is_webp(data)
 
 
 def _load(image: ImageFile.ImageFile, data: bytes, side: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Save memory while a WebP is decoded."""
+"""Read the header of a WebP, and save memory while it is decoded."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ def release_decoder_early(image: ImageFile.ImageFile) -> None:
         return frame
 
     webp._get_next = decode_and_release
+
+
+def is_webp(data: bytes | bytearray) -> bool:
+    """Return whether data starts like a WebP. RIFF alone is also the start of other formats."""
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """Read width and height from the header of a WebP (RFC 9649); (0, 0) if it is damaged."""
+    kind = data[12:16]
+    if kind == b"VP8X":  # extended: two numbers of 24 bits, minus 1
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":  # lossless: two numbers of 14 bits, minus 1
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":  # lossy: two numbers of 14 bits, and 2 bits that are not part of each
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0

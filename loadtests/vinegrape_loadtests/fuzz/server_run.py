@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vinegrape_handler.images.decode import Limits
+from vinegrape_handler.request import starts_json_object
 from vinegrape_loadtests.client import HttpResponse, instances_body
 from vinegrape_loadtests.fuzz.checks import OK, Violation, outcome
 from vinegrape_loadtests.fuzz.failures import Failures
@@ -104,10 +105,11 @@ class _Session:
             data = apply(rng.choice(images), random_changes(rng), rng.choice(images))
             try:
                 expected = self._decoder.submit(outcome, data, self._limits).result()
-                if number % _INSTANCES_EVERY:
-                    status = self._send_image(send, data, expected)
-                else:
+                # As a body, what starts like JSON is read as JSON
+                if number % _INSTANCES_EVERY == 0 or starts_json_object(data):
                     status = self._send_between_leaves(send, data, expected)
+                else:
+                    status = self._send_image(send, data, expected)
                 self._count(f"{transport} {status}")
             except (Violation, WrongResponse, OSError) as error:
                 self._report(data, f"{transport}: {type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 _OTHER_BYTES = 16_000_000
 # Java's memory outside its heap: what it needs without requests, and for each of the largest requests
 _DIRECT_BYTES, _COPIES, _MIN_BODIES = 64 << 20, 3, 8
-_QUEUE_BEHIND_EDGE = 1000
+_QUEUE_BEHIND_EDGE = 1000  # requests
 _HOME, _STORE, _PROPERTIES = "home", "store", "config.properties"
 _WORKER = Path(__file__).parents[1] / "worker" / "main.py"
 _CONFIG = files("vinegrape_server") / "serve_config"

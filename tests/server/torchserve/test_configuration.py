@@ -91,8 +91,8 @@ def test_the_queue():
     assert properties(queue_size=7)["job_queue_size"] == "7"
 
 
-def test_behind_the_edge_torchserves_queue_holds_all_that_the_edge_lets_through():
-    """3 workers with batches of 4: 24 requests."""
+def test_behind_the_edge_torchserves_queue_holds_more_than_the_edge_lets_through():
+    """Also requests whose clients have left."""
     assert properties(edge=True, queue_size=7, batch_size=4)["job_queue_size"] == "1000"
 
 

@@ -42,12 +42,12 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
         )
     content = sorted(folder.iterdir())
     classes = [path for path in content if path.is_dir() and not path.name.startswith(".")]
-    images = {path.name: sorted(image for image in path.iterdir() if is_image(image)) for path in classes}
-    used = {*classes, *(image for of_class in images.values() for image in of_class)}
-    passed_over = sorted(path for path in (*content, *(item for each in classes for item in each.iterdir()))
-                         if path not in used)  # fmt: skip
+    images: dict[str, list[Path]] = {path.name: [] for path in classes}
+    passed_over = [path for path in content if path not in classes]
+    for path in (path for folder_of_class in classes for path in sorted(folder_of_class.iterdir())):
+        (images[path.parent.name] if is_image(path) else passed_over).append(path)
     if passed_over:
-        _warn_once(_describe(folder, passed_over))
+        _warn_once(_describe(folder, sorted(passed_over)))
     return images
 
 

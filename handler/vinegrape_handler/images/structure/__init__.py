@@ -8,11 +8,13 @@ from vinegrape_handler.images.structure.bmp import check_bmp
 from vinegrape_handler.images.structure.jpeg import check_jpeg
 from vinegrape_handler.images.structure.png import check_png
 from vinegrape_handler.images.structure.tiff import check_tiff
+from vinegrape_handler.images.structure.webp import check_webp
 
 _CHECKS: dict[bytes, Callable[[bytes, int], float]] = {
     b"\x89PNG": check_png,
     b"\xff\xd8\xff": check_jpeg,
     b"BM": check_bmp,
+    b"RIFF": check_webp,
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0"), check_tiff),
 }
 
@@ -24,7 +26,7 @@ def check_structure(data: bytes, max_pixels: int) -> float:
     progressive JPEGs. Damage is not reported here, but by the decoder.
 
     Args:
-        data: the encoded image. WebP needs no check: its decoder's work is bounded by the pixels and the bytes.
+        data: the encoded image.
         max_pixels: maximum pixels of an image. Some limits are multiples of it.
 
     Returns:

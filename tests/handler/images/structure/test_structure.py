@@ -18,7 +18,8 @@ EVERYTHING = Limits(max_bytes=10**8, max_pixels=10**8)
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_image_of_the_most_pixels_is_accepted(format_):
-    check_structure(encode(gradient(300, 200), format_), 60_000)
+    most = 80_000 if format_ == "WEBP" else 60_000  # a WebP is decoded to RGBA, with 4/3 of the bytes
+    check_structure(encode(gradient(300, 200), format_), most)
 
 
 @pytest.mark.parametrize("signature", [b"", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 ", b"II*\0", b"MM\0+", b"BM", b"\x89PNG"])
