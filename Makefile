@@ -38,7 +38,7 @@ serve: $(SERVE)/installed ## Serve model_store/vinegrape.mar in the foreground; 
 check: $(DEV)/installed $(LINT)/installed ## Format, lint, types, import rules and the quick tests: about 90 s
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick types lint
 
-test: $(DEV)/installed ## Run all tests but the nightly ones: about 6 minutes
+test: $(DEV)/installed ## Run all tests but the nightly ones: about 8 minutes
 	$(DEV)/bin/pytest $(PARALLEL) -m 'not nightly' $(ARGS)
 
 test-all: $(DEV)/installed ## Run all tests and measure the coverage, which is written to htmlcov/

@@ -1,4 +1,4 @@
-"""Open BMP files: read right what Pillow would read wrong, and name what it cannot read."""
+"""Open BMP files, correct what Pillow reads wrong, and name the kinds that it cannot read."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def open_bmp(data: bytes) -> ImageFile.ImageFile:
     header_size = int.from_bytes(data[14:18], "little")
     bits = data[24] if header_size == _CORE_HEADER else data[28]
     if (image.mode, bits) in _MISREAD:
-        # Of a palette in shades of grey, Pillow assumes that the pixels are as wide as the shades. A bluish black,
-        # by one level, is none of them
+        # If a palette has shades of grey only, Pillow assumes 1 or 8 bits per pixel, whatever the header says. So one
+        # entry gets one level of blue more or less
         at = 14 + header_size
         image = Image.open(io.BytesIO(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]), formats=("BMP",))
     return image

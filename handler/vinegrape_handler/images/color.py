@@ -1,4 +1,4 @@
-"""Convert images from the colour space that their file names to sRGB."""
+"""Convert images to sRGB, from the colour space that their file states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the segments of a JPEG file: what the decoder cannot know, and what it cannot bear."""
+"""Read the segments of a JPEG file, and open files that Pillow alone would refuse."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 # The segments that state the colour model: marker, what their content starts with, and its size at least
 _COLOUR_MODELS = ((_APP0, b"JFIF\0", 14), (_APP14, b"Adobe", 12))
 
-# A decoder that lacks entropy-coded data takes these bytes for it: values without meaning, and each restart marker
+# If compressed data is missing, a decoder reads these bytes instead: arbitrary values, and each restart marker
 _FILLER = b"".join(bytes(range(1, 0xFE)) + b"\xff" + bytes([marker]) for marker in range(0xD0, 0xD8)) * 2
 _MAX_COMPARED_PIXELS = 4_000_000
 

@@ -1,4 +1,4 @@
-"""Read what a PNG file says beside its pixels, and leave out what could only disturb the decoder."""
+"""Read the metadata of a PNG file, and pass Pillow only the chunks that it needs."""
 
 from __future__ import annotations
 

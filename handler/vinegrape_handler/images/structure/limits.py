@@ -22,7 +22,7 @@ class StructureLimit:
     reason: str
 
     def check(self, count: int) -> float:
-        """Check a number of parts. A caller may stop to count after `most + 1`.
+        """Check a number of parts. A caller may stop counting at `most + 1`.
 
         Returns:
             The share of the maximum, 0 to 1.
@@ -96,8 +96,8 @@ JPEG_SCANS_OF_LARGEST = 30
 # To see whether pixels are missing, a JPEG without its end marker is decoded again
 DECODINGS_WITHOUT_END = 4
 # The time and memory of a decoder grow with the bytes that it decompresses. RGB with 8 bits is accepted up to the
-# maximum of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos do not get there: without loss they
-# take more than 1 byte per pixel in the file with 8 bits, and more than 3 with 16: 20 MB hold 20 or 7 megapixels.
+# maximum of pixels, RGBA up to 3/4 and RGBA with 16 bits up to 3/8 of it. Photos stay below: stored without loss, they
+# take more than 1 byte per pixel with 8 bits, and more than 3 with 16. So 20 MB hold at most 20 or 7 megapixels.
 DECODED_BYTES_PER_PIXEL = 3
 
 LIMITS = (
