@@ -452,8 +452,8 @@ def edge() -> str:
     results = Results.read(EDGE_BENCHMARK)
     table = "\n".join(edge_table(results))
     return (
-        f"{table}\n\nThrough the edge, the median latency on one connection is {results.edge_latency_ms():.2f} ms higher "
-        f"than without it. Machine: {results.machine}."
+        f"{table}\n\nThrough the edge, the median latency on one connection is {results.edge_latency_ms():.2f} ms "
+        f"higher than without it. Machine: {results.machine}."
     )
 
 
