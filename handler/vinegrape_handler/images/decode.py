@@ -17,7 +17,7 @@ from vinegrape_handler.images.quiet import quiet_decoder
 from vinegrape_handler.images.structure import check_structure
 from vinegrape_handler.images.structure.jpeg import jpeg_coefficient_bytes
 from vinegrape_handler.images.structure.limits import SIDE
-from vinegrape_handler.images.structure.time_limit import limit_time
+from vinegrape_handler.images.time_limit import limit_time
 from vinegrape_handler.settings import WorkerSettings
 
 # The first bytes of each format. Pillow raises the same error for a damaged header and for an unknown format; the

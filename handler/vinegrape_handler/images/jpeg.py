@@ -11,7 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from vinegrape_handler.errors import UnsupportedFormat
 from vinegrape_handler.images.color import Info
 from vinegrape_handler.images.kinds import unsupported
-from vinegrape_handler.images.structure.time_limit import limit_time
+from vinegrape_handler.images.time_limit import limit_time
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"

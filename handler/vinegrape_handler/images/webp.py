@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import ImageFile
 
+RIFF = b"RIFF"  # also the start of other formats
+
 
 def release_decoder_early(image: ImageFile.ImageFile) -> None:
     """Let an opened WebP release its decoder as soon as its first frame is decoded.
@@ -30,8 +32,8 @@ def release_decoder_early(image: ImageFile.ImageFile) -> None:
 
 
 def is_webp(data: bytes | bytearray) -> bool:
-    """Return whether data starts like a WebP. RIFF alone is also the start of other formats."""
-    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    """Return whether data starts like a WebP."""
+    return data[:4] == RIFF and data[8:12] == b"WEBP"
 
 
 def read_size(data: bytes) -> tuple[int, int]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vinegrape_handler.images.bmp import SIGNATURE as BMP
+from vinegrape_handler.images.jpeg import SIGNATURE as JPEG
+from vinegrape_handler.images.png import SIGNATURE as PNG
 from vinegrape_handler.images.structure.bmp import check_bmp
 from vinegrape_handler.images.structure.jpeg import check_jpeg
 from vinegrape_handler.images.structure.png import check_png
 from vinegrape_handler.images.structure.tiff import check_tiff
 from vinegrape_handler.images.structure.webp import check_webp
+from vinegrape_handler.images.tiff import SIGNATURES as TIFF
+from vinegrape_handler.images.webp import RIFF
 
 _CHECKS: dict[bytes, Callable[[bytes, int], float]] = {
-    b"\x89PNG": check_png,
-    b"\xff\xd8\xff": check_jpeg,
-    b"BM": check_bmp,
-    b"RIFF": check_webp,
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0"), check_tiff),
+    PNG: check_png,
+    JPEG: check_jpeg,
+    BMP: check_bmp,
+    RIFF: check_webp,
+    **dict.fromkeys(TIFF, check_tiff),
 }
 
 

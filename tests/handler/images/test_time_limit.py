@@ -10,9 +10,9 @@ from PIL import Image
 from tests.support.images import encode
 from vinegrape_handler.errors import TooLarge
 from vinegrape_handler.images import decode as decode_module
+from vinegrape_handler.images import time_limit
 from vinegrape_handler.images.decode import Limits, decode
-from vinegrape_handler.images.structure import time_limit
-from vinegrape_handler.images.structure.time_limit import MAX_DECODE_SECONDS, limit_time
+from vinegrape_handler.images.time_limit import MAX_DECODE_SECONDS, limit_time
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8))
 IN_BLOCKS = {
