@@ -221,7 +221,7 @@ def test_instances_with_too_many_pixels_together_are_rejected(model_dir, monkeyp
     two, three = instances(image, image), instances(image, b64(b"no image"), image, image)
     bodies, statuses = handle(handler, {"body": two}, {"body": three}, {"body": solid(RED)})
     assert statuses == [200, 413, 200]
-    assert "longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
+    assert "images take longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
 
 
 def test_a_get_returns_the_description(handler):
