@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vinegrape_handler import forms
@@ -16,6 +16,8 @@ from vinegrape_handler.instances import FORM, max_values, parse_json, read_insta
 
 # TorchServe passes a raw body as `body`. The other names are those of form fields.
 IMAGE_FIELDS = ("body", "data", "image", "file")
+PARAMETERS = ("top_k", "format")
+"""Parameters of the query, or form fields with these names. TorchServe passes the fields only."""
 
 _JSON = "application/json"
 _URLENCODED = "application/x-www-form-urlencoded"
@@ -33,12 +35,14 @@ class Request:
     Attributes:
         kind: "image": classify one image. "instances": classify the images of a JSON request. "describe": return the
             model's description.
+        parameters: the values of form fields by the name of the parameter.
         images: encoded images; an error takes the place of an image that could not be read. "image" has one, and
             "instances" has at least one, and "describe" none.
     """
 
     kind: Literal["image", "instances", "describe"]
     images: tuple[bytes | RequestError, ...] = ()
+    parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int) -> Request:
@@ -55,13 +59,17 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], max_instanc
     # The edge labels each body as octet-stream for TorchServe, and passes the client's content type on
     passed_on = headers.get(CONTENT_TYPE_HEADER, "")
     if passed_on and row.get("body") and _is_form(row["body"], passed_on):
-        fields = forms.read_form(row["body"], passed_on, IMAGE_FIELDS)
+        form: dict[str, list[bytes]] = {}
+        for name, value in forms.read_form(row["body"], passed_on, (*IMAGE_FIELDS, *PARAMETERS)):
+            form.setdefault(name, []).append(value)
+        fields = _image_fields(form)
         if not fields:
             raise NoImage("The form has no field with an image. Its name must be data, image or file.")
-        return _read_value(_only_one(fields), "", max_instances)
-    fields = [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
+        return replace(_read_value(_only_one(fields), "", max_instances), parameters=_parameters(form))
+    fields = _image_fields(row)
     if fields:
-        return _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
+        request = _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
+        return replace(request, parameters=_parameters(row))
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(
@@ -80,6 +88,20 @@ def requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
     sent = headers.get(SELF_CHECK_HEADER)
     # compare_digest takes the same time for every wrong token, so the time does not reveal the right one
     return bool(token) and isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
+
+
+def _image_fields(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
+
+
+def _parameters(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [
+            str(value, "utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value) for value in values
+        ]
+        for name in PARAMETERS
+        if (values := _values(row.get(name)))
+    }
 
 
 def _values(value: Any) -> list[Any]:

@@ -82,6 +82,13 @@ def test_a_form_is_read_if_the_edge_has_passed_it_on(name, content_type):
     assert read_labelled(body, content_type) == Request("image", (IMAGE,))
 
 
+def test_parameters_are_read_from_form_fields():
+    expected = Request("image", (IMAGE,), {"top_k": ["2", "3"], "format": ["ü"]})
+    fields = (("top_k", b"2"), ("image", IMAGE), ("format", "ü".encode()), ("top_k", b"3"))
+    assert read_labelled(form(*fields), FORM) == expected
+    assert read({"image": IMAGE, "top_k": [b"2", b"3"], "format": bytearray("ü".encode())}) == expected
+
+
 def test_a_form_that_the_edge_has_not_passed_on_is_no_form():
     body = form(("image", IMAGE))
     assert read({"body": body}, {"content-type": FORM}) == Request("image", (body,))

@@ -137,7 +137,7 @@ def test_triton_client_shows_the_errors_of_a_request(client):
         "413",
         "The request has 33 images; at most 32 are accepted.",
     )
-    status, message = infer(PIXELS, "UINT8", request_compression_algorithm="gzip")
+    status, _ = infer(PIXELS, "UINT8", request_compression_algorithm="gzip")
     assert status == "400"
     assert infer(PIXELS, "UINT8", model_version="other")[0] == "404"
     assert refusal(lambda: client.infer("other", [INPUTS["pixels"]()]))[0] == "404"
@@ -189,14 +189,17 @@ def test_top_k_with_the_edge(protocol_server):
     assert (response.status_code, response.json()["error"]["type"]) == (400, "bad_request")
 
 
-def test_top_k_without_the_edge(tiny_server):
-    address = f"http://127.0.0.1:{tiny_server.ports['rest_port']}/predictions/vinegrape"
-    response = httpx.post(address, content=IMAGES[0], params={"top_k": 2})
-    assert list(response.json()["probabilities"].items()) == [("Ak", 0.75), ("Dimnit", 0.15)]
-    response = httpx.post(address, content=IMAGES[0], params={"top_k": "all", "format": "huggingface"})
-    assert (response.status_code, response.json()["error"]["type"]) == (400, "bad_request")
-    response = httpx.post(address, content=IMAGES[0], params={"top_k": 1, "format": "huggingface"})
-    assert response.json() == [{"label": "Ak", "score": 0.75}]
+@pytest.mark.parametrize("edge", [True, False])
+def test_parameters_as_form_fields(protocol_server, edge):
+    port = protocol_server.ports["edge_port" if edge else "rest_port"]
+
+    def post(**parameters: str) -> httpx.Response:
+        address = f"http://127.0.0.1:{port}/predictions/vinegrape"
+        return httpx.post(address, files={"image": IMAGES[0]}, data=parameters)
+
+    assert list(post(top_k="2").json()["probabilities"].items()) == [("Ak", 0.75), ("Dimnit", 0.15)]
+    assert post(top_k="1", format="huggingface").json() == [{"label": "Ak", "score": 0.75}]
+    assert (post(top_k="all").status_code, post(format="other").status_code) == (400, 400)
 
 
 def test_the_client_of_hugging_face(protocol_server):

@@ -14,9 +14,6 @@ from vinegrape_handler.errors import BadRequest, DeadlineExceeded, RequestError
 from vinegrape_handler.protocols.route import Call, Model, Pending, Response, Result, Route, error_response
 from vinegrape_handler.request import read_request
 
-PARAMETERS = ("top_k", "format")
-"""Parameters of the query."""
-
 _HUGGINGFACE = "huggingface"
 
 
@@ -32,7 +29,7 @@ def route(model: Model) -> Route:
 
 
 class _Form(NamedTuple):
-    """The form of the predictions that the query asks for.
+    """The form of the predictions that a request asks for.
 
     Attributes:
         top_k: how many classes have their probabilities in the prediction; None for all.
@@ -43,16 +40,16 @@ class _Form(NamedTuple):
     huggingface: bool
 
     @classmethod
-    def of(cls, query: Mapping[str, Sequence[str]]) -> _Form:
-        """Read a query.
+    def of(cls, *sources: Mapping[str, Sequence[str]]) -> _Form:
+        """Read the parameters from the query and the form fields.
 
         Raises:
             BadRequest: a parameter has an invalid value.
         """
-        form = _only_value(query, "format")
+        form = _only_value("format", sources)
         if form not in (None, _HUGGINGFACE):
             raise BadRequest(f"The parameter format is {form[:40]!r}; it must be {_HUGGINGFACE}, or absent.")
-        top_k = _only_value(query, "top_k")
+        top_k = _only_value("top_k", sources)
         if top_k is not None and not (top_k.isascii() and top_k.isdigit() and len(top_k) <= 9 and int(top_k)):
             raise BadRequest(f"The parameter top_k is {top_k[:40]!r}; it must be a whole number, at least 1.")
         return cls(None if top_k is None else int(top_k), form == _HUGGINGFACE)
@@ -70,21 +67,21 @@ class _Form(NamedTuple):
         return [{"label": label, "score": score} for label, score in best] if result["label"] is not None else []
 
 
-def _only_value(query: Mapping[str, Sequence[str]], name: str) -> str | None:
+def _only_value(name: str, sources: Sequence[Mapping[str, Sequence[str]]]) -> str | None:
     """Return the value of a parameter; None if it is absent.
 
     Raises:
         BadRequest: it has several values.
     """
-    values = query.get(name, ())
+    values = [value for source in sources for value in source.get(name, ())]
     if len(values) > 1:
         raise BadRequest(f"The parameter {name} is given {len(values)} times; give it once.")
     return values[0] if values else None
 
 
 def _read(model: Model, call: Call) -> Pending:
-    form = _Form.of(call.query)
     request = read_request(call.row, call.headers, model.settings.max_instances)
+    form = _Form.of(call.query, request.parameters)
     match request.kind:
         case "image":
             return Pending(request.images, partial(_respond_to_image, form))

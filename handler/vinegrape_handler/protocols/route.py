@@ -33,7 +33,7 @@ class Call(NamedTuple):
     """One request, as TorchServe passes it.
 
     Attributes:
-        row: TorchServe's inputs by name: a raw body, form fields, query parameters. Of one name: a list.
+        row: TorchServe's inputs by name: a raw body, or form fields. Those with the same name are a list.
         headers: the request's headers, with names in any case.
         query: the query's values by parameter.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,16 +32,13 @@ class Router:
 
     @staticmethod
     def call(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Call:
-        """Return a request with its query. Without the edge, TorchServe has made inputs of the query's parameters.
+        """Return a request with its query, which only the edge states.
 
         Raises:
             BadRequest: the query cannot be read.
         """
-        target = _target(headers)
-        if not target:
-            return Call(row, headers, {name: _texts(row[name]) for name in predictions.PARAMETERS if name in row})
         try:
-            query = parse_qs(target.partition("?")[2], keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+            query = parse_qs(_target(headers).partition("?")[2], keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
         except ValueError as error:
             raise BadRequest(f"The query cannot be read: {error}.") from error
         return Call(row, headers, query)
@@ -51,12 +48,6 @@ def _target(headers: Mapping[str, Any]) -> str:
     """Return path and query that the edge states; empty without the edge."""
     target = headers.get(PATH_HEADER, "")
     return target if isinstance(target, str) else ""
-
-
-def _texts(value: Any) -> Sequence[str]:
-    """Return the values that TorchServe passes under the name of a parameter."""
-    values = value if isinstance(value, list) else [value]
-    return [str(item, "utf-8", "replace") if isinstance(item, bytes | bytearray) else str(item) for item in values]
 
 
 def _not_found(call: Call) -> Pending:
