@@ -43,7 +43,7 @@ def documented_edge_server(archive, tmp_path_factory):
 def on_ports_of(server, text: str) -> str:
     """A block's text, with the default ports replaced by a server's."""
     for name in PORTS:
-        default = f"127.0.0.1:{ServeSettings().ports[name]}"
+        default = f"127.0.0.1:{getattr(ServeSettings(), name)}"
         text = text.replace(default, f"127.0.0.1:{server.ports[name]}")
     return text
 
@@ -85,9 +85,7 @@ def test_the_server_returns_what_the_page_shows(block, server):
         return
     response = json.loads(printed)
     assert "code" not in response  # an error of TorchServe itself
-    if block.shown and isinstance(response, list):
-        assert generate.same_answer(block.shown, printed)
-    elif block.shown:
+    if block.shown:
         shown = json.loads(block.shown)
         # the archive under test holds the present code, so its version may differ from that of the committed one
         response.get("model", {})["version"] = shown.get("model", {}).get("version")
