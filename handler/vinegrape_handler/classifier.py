@@ -20,10 +20,19 @@ from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
-Probabilities: TypeAlias = NDArray[np.float32]
-"""The probabilities of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
-
 _logger = logging.getLogger(__name__)
+
+
+class Scores(NamedTuple):
+    """What the network has computed for one image.
+
+    Attributes:
+        probabilities: float32 [C], summing to 1, in the order of `Metadata.classes`.
+        ood_score: see `Outputs.ood_scores`; None if the network computes none.
+    """
+
+    probabilities: NDArray[np.float32]
+    ood_score: float | None = None
 
 
 class TimedImage(NamedTuple):
@@ -74,7 +83,7 @@ class Classifier:
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
 
-    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[EncodedImage]) -> list[Scores | RequestError]:
         """Classify a batch. An invalid image gets its own error and does not affect the others.
 
         Args:
@@ -110,17 +119,18 @@ class Classifier:
         except MemoryError:
             return TooLarge(NEEDS_MEMORY)
 
-    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Probabilities | RequestError]:
+    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Scores | RequestError]:
         """Run the network on images of uint8 [S, S, 3], up to `call_size` at a time."""
-        results: list[Probabilities | RequestError] = []
+        results: list[Scores | RequestError] = []
         for start in range(0, len(images), self._call_size):
             batch = np.stack(images[start : start + self._call_size])  # uint8 [N, S, S, 3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:
                 with self._time_inference():
-                    probabilities = self._network(batch)
-                results.extend(probabilities)
+                    outputs = self._network(batch)
+                ood_scores = [None] * len(batch) if outputs.ood_scores is None else outputs.ood_scores.tolist()
+                results.extend(map(Scores, outputs.probabilities, ood_scores))
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from vinegrape_handler import answer
-from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage
+from vinegrape_handler.classifier import Classifier, EncodedImage, Scores, TimedImage
 from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
 from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.errors import (
@@ -136,7 +136,7 @@ class Handler:
                     self.metrics.count_request(transport(row_headers), response.error, seconds)
         return bodies
 
-    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[EncodedImage]) -> list[Scores | RequestError]:
         """Classify all images of a batch; see `Classifier.classify`.
 
         Every image of a request passes through this method, once per batch. Images of the self-check do not. A subclass
@@ -161,7 +161,8 @@ class Handler:
         self._self_check(self.metadata.self_check)
         # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
         self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
-        self.metrics = Metrics(self.metadata.classes)
+        abstains = self.metadata.ood_threshold is not None
+        self.metrics = Metrics(self.metadata.classes, abstains=abstains)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
         self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)
@@ -212,7 +213,7 @@ class Handler:
 
     def _classify_requests(
         self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]
-    ) -> list[list[Probabilities | RequestError]]:
+    ) -> list[list[Scores | RequestError]]:
         """Classify the images of all requests at once. Return one list of results per request."""
         latest = time.time() + MAX_BATCH_DECODE_SECONDS
         images = [
@@ -224,7 +225,7 @@ class Handler:
         results = iter(self.classify([image for of_request in images for image in of_request]))
         return [list(islice(results, len(of_request))) for of_request in images]
 
-    def _respond(self, request: Request | RequestError, results: list[Probabilities | RequestError]) -> Response:
+    def _respond(self, request: Request | RequestError, results: list[Scores | RequestError]) -> Response:
         """Build the response to one request from the results of its images."""
         if isinstance(request, RequestError):
             return _error_response(request)
@@ -241,7 +242,7 @@ class Handler:
             case "self_check":
                 return self._respond_to_self_check()
 
-    def _body(self, result: Probabilities | RequestError) -> dict[str, Any]:
+    def _body(self, result: Scores | RequestError) -> dict[str, Any]:
         """Build the body for one image, and count the image."""
         if isinstance(result, RequestError):
             self.metrics.count_failed_image(result)

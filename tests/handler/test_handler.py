@@ -249,6 +249,19 @@ def test_a_subclass_can_measure_the_classification_of_requests(model_dir):
     assert_prediction(bodies[0], RED)
 
 
+def test_a_model_with_a_threshold_abstains(abstaining_archive, tmp_path):
+    """The tiny model does not know blue images."""
+    with zipfile.ZipFile(abstaining_archive) as archive:
+        archive.extractall(tmp_path)
+    handler = start(tmp_path)
+    bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid(RED)})
+    assert [(body["label"], body["known"], body["ood_score"]) for body in bodies] == [(None, False, 1), ("Ak", True, 0)]
+    assert bodies[0]["probability"] == bodies[0]["probabilities"]["Buzgulu"]
+    assert value(handler, "vinegrape_predictions_total", label="unknown") == 1
+    (body,), _ = handle(handler, {}, headers=DESCRIBE)
+    assert body["ood_threshold"] == 0.5
+
+
 # The start
 
 
