@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from vinegrape_handler import answer
@@ -33,6 +34,8 @@ from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memo
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import load_network
+from vinegrape_handler.page import CONTENT_TYPE as PAGE_CONTENT_TYPE
+from vinegrape_handler.page import read_page
 from vinegrape_handler.request import Request, read_request, transport
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
@@ -67,14 +70,18 @@ class Response(NamedTuple):
     """The response to one request.
 
     Attributes:
-        body: becomes JSON.
+        body: becomes JSON; bytes are sent as they are.
         error: the error that the request as a whole got, if any. It determines the status.
         is_counted: whether the metrics count the request; not so for a self-check.
+        content_type: of the body.
+        headers: further headers, by name.
     """
 
-    body: dict[str, Any]
+    body: dict[str, Any] | bytes
     error: RequestError | None = None
     is_counted: bool = True
+    content_type: str = answer.CONTENT_TYPE
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def _error_response(error: RequestError) -> Response:
@@ -123,7 +130,7 @@ class Handler:
             context: provides the headers, and receives the status and content type of each response.
 
         Returns:
-            N response bodies in JSON, in the order of the requests.
+            N response bodies, in the order of the requests.
         """
         with self.metrics.time_batch():
             start = time.perf_counter()
@@ -239,6 +246,9 @@ class Handler:
                 return _error_response(late) if late else Response({"predictions": bodies})
             case "describe":
                 return Response(answer.description(self.metadata, self.settings, self.backend))
+            case "page":
+                page = read_page()
+                return Response(page.body, content_type=PAGE_CONTENT_TYPE, headers=page.headers)
             case "self_check":
                 return self._respond_to_self_check()
 
@@ -277,12 +287,14 @@ def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
 
 def _write(response: Response, context: BatchContext, index: int) -> bytes:
     """Set the status and headers of response `index`, and encode its body."""
-    context.set_response_content_type(index, answer.CONTENT_TYPE)
+    context.set_response_content_type(index, response.content_type)
+    for name, value in response.headers.items():
+        context.set_response_header(index, name, value)
     context.set_response_header(index, ERROR_HEADER, response.error.type if response.error else NO_ERROR)
     if response.error:
         status = response.error.status
         context.set_response_status(status, http.HTTPStatus(status).phrase, index)
-    return answer.encode(response.body)
+    return response.body if isinstance(response.body, bytes) else answer.encode(response.body)
 
 
 def _configure_logging() -> None:

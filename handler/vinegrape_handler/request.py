@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vinegrape_handler import forms
-from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.accept import preferred
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, PAGE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
 from vinegrape_handler.images.decode import has_signature
@@ -19,6 +20,7 @@ from vinegrape_handler.instances import FORM, parse_json, read_instances
 IMAGE_FIELDS = ("body", "data", "image", "file")
 
 _JSON = "application/json"
+_HTML = "text/html"
 _URLENCODED = "application/x-www-form-urlencoded"
 
 # No supported image format starts with a brace, or with a byte order mark and a brace (UTF-8, UTF-16).
@@ -33,12 +35,12 @@ class Request:
 
     Attributes:
         kind: "image": classify one image. "instances": classify the images of a JSON request. "describe": return the
-            model's description. "self_check": run the worker's self-check.
+            model's description. "page": return the web page. "self_check": run the worker's self-check.
         images: encoded images; an error takes the place of an image that could not be read. "image" has one, and
             "instances" has at least one. The other kinds have none.
     """
 
-    kind: Literal["image", "instances", "describe", "self_check"]
+    kind: Literal["image", "instances", "describe", "page", "self_check"]
     images: tuple[bytes | RequestError, ...] = ()
 
 
@@ -59,6 +61,8 @@ def read_request(
     """
     if self_check_token and _requests_self_check(headers, self_check_token):
         return Request("self_check")  # whatever its body is
+    if PAGE_HEADER in headers:
+        return Request("page")
     check_deadline(read_deadline(headers))
     # The edge labels each body as octet-stream for TorchServe, and passes the client's content type on
     passed_on = headers.get(CONTENT_TYPE_HEADER, "")
@@ -70,8 +74,11 @@ def read_request(
     fields = [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
     if fields:
         return _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
-    if _requests_description(headers):
+    accepted = None if _uploads(headers) else preferred(_text_headers(headers).get("accept", ""), (_JSON, _HTML))
+    if accepted == _JSON:
         return Request("describe")
+    if accepted == _HTML:
+        return Request("page")
     raise NoImage(
         "The request carries no image. Send it as the body (curl -T leaf.jpg URL), or as the form field or the gRPC "
         "input data, image or file. GET with 'Accept: application/json' describes the model."
@@ -176,15 +183,13 @@ def _requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
     return isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
 
 
-def _requests_description(headers: Mapping[str, Any]) -> bool:
-    """Return whether a request without a body is a GET that accepts JSON.
+def _uploads(headers: Mapping[str, Any]) -> bool:
+    """Return whether a request without a body is an empty upload instead of a GET.
 
     TorchServe does not pass the method. To a GET it adds the header `content-length: 0`. An empty upload has a
     `Content-Length` with capitals, which most clients write, or a content type.
     """
-    lower = _text_headers(headers)
-    uploads = "Content-Length" in headers or "content-type" in lower
-    return _JSON in lower.get("accept", "") and not uploads
+    return "Content-Length" in headers or "content-type" in _text_headers(headers)
 
 
 def _text_headers(headers: Mapping[str, Any]) -> dict[str, str]:
