@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, PAGE_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.errors import BadRequest, DeadlineExceeded, NoImage, RequestError, TooLarge, UnsupportedFormat
 from vinegrape_handler.request import Request, read_request, transport
 
@@ -270,21 +270,33 @@ def test_a_field_must_be_bytes_or_an_object(value):
 # Without a body
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/html, application/json;q=0.9"])
+@pytest.mark.parametrize("accept", ["application/json", "text/html;q=0.9, application/json"])
 @pytest.mark.parametrize("name", ["Accept", "accept", "ACCEPT"])
 @pytest.mark.parametrize("row", [{}, {"body": b""}, {"body": bytearray()}])
 def test_a_get_that_accepts_json_requests_the_description(row, name, accept):
     assert read(row, {name: accept, "content-length": "0"}) == Request("describe")
 
 
+@pytest.mark.parametrize("accept", ["text/html,*/*;q=0.8", "text/html, application/json;q=0.9"])
+@pytest.mark.parametrize("name", ["Accept", "accept"])
+def test_a_get_that_prefers_html_requests_the_page(name, accept):
+    assert read({}, {name: accept, "content-length": "0"}) == Request("page")
+
+
+@pytest.mark.parametrize("row", [{}, {"body": IMAGE}, {"body": instances({"b64": B64})}])
+@pytest.mark.parametrize("accept", ["text/html", "application/json, text/html"])
+def test_a_client_without_a_key_gets_the_page_whatever_its_body_is(row, accept):
+    assert read(row, {PAGE_HEADER: "keyless", "accept": accept}) == Request("page")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         {"Accept": "application/json", "Content-Length": "0"},
+        {"Accept": "text/html", "Content-Length": "0"},
         {"Accept": "application/json", "Content-Type": "image/png"},
         {"accept": "application/json", "content-type": "image/png"},
         {"Accept": "*/*"},
-        {"Accept": "text/html"},
         {},
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import program
 from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, running_edge
+from vinegrape_handler.contract import PAGE_HEADER
 
 pytestmark = pytest.mark.tools
 
@@ -52,8 +53,35 @@ def test_the_header_x_api_key_counts_if_a_platform_uses_authorization(locked):
     assert locked.line_of(locked.post(b"image", headers=headers))["key"] == "orchard"
 
 
-def test_ping_needs_no_key(locked):
+def test_ping_and_the_way_to_the_page_need_no_key(locked):
     assert locked.client.get("/ping").status_code == 200
+    assert locked.client.get("/").status_code == 302
+
+
+HTML = {"accept": "text/html, application/json"}
+
+
+@pytest.mark.parametrize("keys", [{}, {"x-api-key": "wrong"}])
+def test_a_browser_without_a_key_gets_the_page_and_nothing_else(locked, keys):
+    """The worker sends the page if the request has the header, whatever else it has."""
+    response = locked.client.get(PATH, headers=HTML | keys)
+    assert response.json()["headers"][PAGE_HEADER] == "keyless"
+    for method, headers in (("GET", {"accept": "application/json"}), ("GET", {}), ("POST", HTML), ("PUT", HTML)):
+        assert locked.client.request(method, PATH, headers=headers | keys).status_code == (403 if keys else 401)
+    assert locked.client.post("/v1/models/vinegrape:predict", headers=HTML | keys).status_code == (403 if keys else 401)
+
+
+def test_a_browser_with_a_key_gets_what_it_prefers(locked):
+    headers = {**HTML, "x-api-key": KEYS["orchard"], PAGE_HEADER: "forged"}
+    assert PAGE_HEADER not in locked.client.get(PATH, headers=headers).json()["headers"]
+
+
+def test_an_archive_without_a_page_requires_the_key_of_browsers_too(tmp_path):
+    """Its worker would not understand the header, and classify the body of a GET."""
+    (tmp_path / "keys").write_text(f"orchard {KEYS['orchard']}\n")
+    (tmp_path / "edge").mkdir()
+    with running_edge(tmp_path / "edge", has_page=False, api_keys=str(tmp_path / "keys")) as running:
+        assert error(running.client.get(PATH, headers=HTML)) == (401, "unauthorized")
 
 
 def test_no_key_is_in_haproxys_files_or_log(locked):
