@@ -69,6 +69,6 @@ def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> d
     }
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: dict[str, Any] | list[Any]) -> bytes:
     """Encode a body as compact JSON in UTF-8."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

@@ -57,6 +57,4 @@ class ArchiveInfo:
         if not metadata.self_check:
             raise ArchiveError(f"{path} has no self-check images. Create it again with: vinegrape archive")
         backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in sizes)
-        return cls(
-            path.absolute(), metadata, backends, path.stat().st_size, sum(sizes.values()), _PAGE in sizes
-        )
+        return cls(path.absolute(), metadata, backends, path.stat().st_size, sum(sizes.values()), _PAGE in sizes)

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import program
 from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, running_edge
-from vinegrape_handler.contract import PAGE_HEADER
+from vinegrape_handler.contract import PATH_HEADER
 
 pytestmark = pytest.mark.tools
 
@@ -53,8 +53,22 @@ def test_the_header_x_api_key_counts_if_a_platform_uses_authorization(locked):
     assert locked.line_of(locked.post(b"image", headers=headers))["key"] == "orchard"
 
 
-def test_ping_and_the_way_to_the_page_need_no_key(locked):
-    assert locked.client.get("/ping").status_code == 200
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ping",
+        "/v1/models",
+        "/v1/models/vinegrape",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/vinegrape/ready",
+    ],
+)
+def test_health_needs_no_key(locked, path):
+    assert locked.client.get(path).status_code == 200
+
+
+def test_the_way_to_the_page_needs_no_key(locked):
     assert locked.client.get("/").status_code == 302
 
 
@@ -63,25 +77,40 @@ HTML = {"accept": "text/html, application/json"}
 
 @pytest.mark.parametrize("keys", [{}, {"x-api-key": "wrong"}])
 def test_a_browser_without_a_key_gets_the_page_and_nothing_else(locked, keys):
-    """The worker sends the page if the request has the header, whatever else it has."""
-    response = locked.client.get(PATH, headers=HTML | keys)
-    assert response.json()["headers"][PAGE_HEADER] == "keyless"
+    """The worker sends the page for the path `/`, whatever the body is."""
+    response = locked.client.get(f"{PATH}?top_k=1", headers=HTML | keys)
+    assert response.json()["headers"][PATH_HEADER] == "/"
     for method, headers in (("GET", {"accept": "application/json"}), ("GET", {}), ("POST", HTML), ("PUT", HTML)):
         assert locked.client.request(method, PATH, headers=headers | keys).status_code == (403 if keys else 401)
-    assert locked.client.post("/v1/models/vinegrape:predict", headers=HTML | keys).status_code == (403 if keys else 401)
+    for path in ("/v2", "/v2/models/vinegrape"):
+        assert locked.client.get(path, headers=HTML | keys).status_code == (403 if keys else 401)
 
 
 def test_a_browser_with_a_key_gets_what_it_prefers(locked):
-    headers = {**HTML, "x-api-key": KEYS["orchard"], PAGE_HEADER: "forged"}
-    assert PAGE_HEADER not in locked.client.get(PATH, headers=headers).json()["headers"]
+    headers = {**HTML, "x-api-key": KEYS["orchard"], PATH_HEADER: "/"}
+    assert locked.client.get(PATH, headers=headers).json()["headers"][PATH_HEADER] == PATH
 
 
 def test_an_archive_without_a_page_requires_the_key_of_browsers_too(tmp_path):
-    """Its worker would not understand the header, and classify the body of a GET."""
+    """Its worker would classify the body of a GET."""
     (tmp_path / "keys").write_text(f"orchard {KEYS['orchard']}\n")
     (tmp_path / "edge").mkdir()
     with running_edge(tmp_path / "edge", has_page=False, api_keys=str(tmp_path / "keys")) as running:
         assert error(running.client.get(PATH, headers=HTML)) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/vinegrape"])
+def test_descriptions_need_a_key(locked, path):
+    assert locked.client.get(path).status_code == 401
+    assert locked.client.get(path, headers={"x-api-key": KEYS["orchard"]}).status_code == 200
+
+
+def test_inference_with_the_open_inference_protocol_needs_a_key(locked):
+    path = "/v2/models/vinegrape/infer"
+    response = locked.post(b"image", path=path)
+    assert response.status_code == 401
+    assert response.json()["error"].startswith("The request has no API key.")
+    assert locked.post(b"image", path=path, headers={"x-api-key": KEYS["orchard"]}).status_code == 200
 
 
 def test_no_key_is_in_haproxys_files_or_log(locked):
@@ -133,7 +162,7 @@ def shared(tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize("path", [PATH, "/ping", "/v1/models/vinegrape:predict"])
+@pytest.mark.parametrize("path", [PATH, "/ping", "/v1/models/vinegrape:predict", "/v2/models/vinegrape/infer"])
 def test_a_preflight_request(shared, path):
     response = shared.client.options(path, headers=PREFLIGHT)
     assert response.status_code == 204
