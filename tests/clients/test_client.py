@@ -7,7 +7,6 @@ import time
 import pytest
 
 from tests.support import stand_in
-from tests.support.blocking_client import KINDS
 from tests.support.stand_in import Response, correct, hanging_up, in_turn, refusing
 from vinegrape_client import Model, Prediction, Retries
 from vinegrape_client.errors import (
@@ -21,12 +20,6 @@ from vinegrape_client.errors import (
 )
 
 PREDICTION = Prediction("Ak", 0.7, {"Ak": 0.7, "Nazli": 0.3}, Model("vinegrape", "1"))
-
-
-@pytest.fixture(params=KINDS)
-def connect(request):
-    """A class of clients."""
-    return KINDS[request.param]
 
 
 class Sleep:
@@ -105,7 +98,9 @@ def test_what_cannot_succeed_is_not_sent_again(connect, sleep, response, expecte
         assert (server.requests, sleep.delays) == (1, [])
 
 
-@pytest.mark.parametrize("failure", [hanging_up, stand_in.truncated, error(503, "unavailable"), lambda: Response(503, {})])
+@pytest.mark.parametrize(
+    "failure", [hanging_up, stand_in.truncated, error(503, "unavailable"), lambda: Response(503, {})]
+)
 def test_a_lost_connection_and_an_unavailable_server_are_tried_again(connect, sleep, failure):
     with stand_in.stand_in(in_turn(failure, correct)) as server, connect(server.url, sleep=sleep) as client:
         assert client.predict(b"image") == PREDICTION
@@ -284,7 +279,10 @@ def test_the_timeout_is_checked(connect, timeout_s):
 
 
 def test_a_body_that_the_server_does_not_read_ends_at_the_deadline(connect):
-    with socket.create_server(("127.0.0.1", 0)) as silent, connect(f"http://127.0.0.1:{silent.getsockname()[1]}") as client:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        connect(f"http://127.0.0.1:{silent.getsockname()[1]}") as client,
+    ):
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.predict(bytes(30_000_000), timeout_s=0.3)
