@@ -14,6 +14,7 @@ _TRAINING = "vinegrape_training.commands"
 COMMANDS = {
     "serve": LazyCommand("vinegrape_cli.serve:serve", "Serve a model archive over REST and gRPC."),
     "ready": LazyCommand("vinegrape_cli.serve:ready", "Check that the server on this machine accepts requests."),
+    "predict": LazyCommand("vinegrape_cli.predict.command:predict", "Classify files and folders."),
     "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
     "train": LazyCommand(f"{_TRAINING}.model:train", "Train a model on a folder of images.", "train"),
     "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
@@ -41,6 +42,7 @@ def vinegrape() -> None:
 
     \b
     Serve an archive:            vinegrape serve
+    Classify files and folders:  vinegrape predict
     Download or draw images:     vinegrape data --help
     From images to an archive:   vinegrape train, tune, evaluate, compare, export, archive
     Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz

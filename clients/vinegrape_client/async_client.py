@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -58,7 +58,7 @@ class AsyncClient:
 
     def predict_many(
         self, images: Iterable[Image], *, concurrency: int = 8, timeout_s: float | None = None
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """Classify many images, several at the same time, and yield one result per image; see `Client.predict_many`."""
         check_concurrency(concurrency)
         return self._predict_many(images, concurrency, timeout_s)
@@ -88,7 +88,7 @@ class AsyncClient:
 
     async def _predict_many(
         self, images: Iterable[Image], concurrency: int, timeout_s: float | None
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         running = asyncio.Semaphore(concurrency)
 
         async def classify(image: Image) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -78,7 +78,7 @@ class Client:
 
     def predict_many(
         self, images: Iterable[Image], *, concurrency: int = 8, timeout_s: float | None = None
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Classify many images, several at the same time, and yield one result per image, in order.
 
         An image that cannot be classified gets a result with the error. Images are read as they are needed: at most
@@ -122,7 +122,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def _predict_many(self, images: Iterable[Image], concurrency: int, timeout_s: float | None) -> Iterator[Result]:
+    def _predict_many(
+        self, images: Iterable[Image], concurrency: int, timeout_s: float | None
+    ) -> Generator[Result, None, None]:
         def classify(image: Image) -> Result:
             try:
                 return Result(image, self.predict(image, timeout_s=timeout_s))
