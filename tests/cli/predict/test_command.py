@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.support import archives, stand_in
+from tests.support import stand_in
 from tests.support.cli import error_line, run
 from vinegrape_cli.main import vinegrape
 
@@ -53,23 +53,29 @@ def test_an_archive_in_process_classifies_files_and_folders(tiny_archive, photos
     assert result.stdout == "photos/red.png  Ak          Ak 0.750, Dimnit 0.150, Nazli 0.100\n"
 
 
+def changed(archive, folder, name: str, old: bytes = b"", new: bytes = b""):
+    """A copy of an archive in which one file has other bytes, or none."""
+    path = folder / "changed.mar"
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
+        for file in source.namelist():
+            data = source.read(file)
+            if file == name:
+                assert old in data
+                data = data.replace(old, new) if old else b""
+            target.writestr(file, data)
+    return path
+
+
 def test_the_archives_own_handler_is_used(tiny_archive, photos, tmp_path):
     """As by a server: an archive may be older than the installed code."""
-    other = tmp_path / "other.mar"
-    with zipfile.ZipFile(tiny_archive) as source, zipfile.ZipFile(other, "w") as target:
-        for name in source.namelist():
-            data = source.read(name)
-            if name == "vinegrape_handler/answer.py":
-                assert b"_DECIMALS = 6" in data
-                data = data.replace(b"_DECIMALS = 6", b"_DECIMALS = 1")
-            target.writestr(name, data)
+    other = changed(tiny_archive, tmp_path, "vinegrape_handler/answer.py", b"_DECIMALS = 6", b"_DECIMALS = 1")
     (row,) = rows(run("predict", "photos/red.png", "--archive", other, "--format", "jsonl").stdout)
     assert row["probability"] == 0.8
 
 
-def test_an_archive_that_cannot_be_used(photos, tmp_path):
+def test_an_archive_that_cannot_be_used(tiny_archive, photos, tmp_path):
     assert "There is no archive" in error_line(run("predict", "photos", "--archive", "none.mar"))
-    result = run("predict", "photos", "--archive", archives.write(tmp_path / "weights_are_empty.mar"))
+    result = run("predict", "photos", "--archive", changed(tiny_archive, tmp_path, "model.int8.onnx"))
     assert result.returncode == 1
     assert "worker cannot start" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("vinegrape: A process that classifies")
