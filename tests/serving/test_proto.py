@@ -78,7 +78,6 @@ def generated(tmp_path_factory) -> Path:
     """The folder of what `make proto` writes."""
     folder = tmp_path_factory.mktemp("generated")
     outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-    # `python -m grpc_tools.protoc` starts as this does
     arguments = [f"-Ivinegrape_client={OURS.parent}", f"-I{GOOGLE}", *outputs, str(OURS)]
     assert protoc.main(["protoc", *arguments]) == 0
     return folder / "vinegrape_client"
