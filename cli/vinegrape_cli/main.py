@@ -25,7 +25,7 @@ COMMANDS = {
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
     "fuzz": LazyCommand(
-        "vinegrape_loadtests.fuzz.command:fuzz", "Change images at random, and check every answer.", "train,loadtest"
+        "vinegrape_loadtests.fuzz.command:fuzz", "Change images at random, and check every answer.", "train"
     ),
     "bench": LazyCommand("vinegrape_loadtests.bench.command:bench", "Measure speed, memory and start.", "train,bench"),
 }

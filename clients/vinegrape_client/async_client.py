@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from vinegrape_client.client import (
-    _READY_TIMEOUT_S,
     MAX_IMAGE_BYTES,
+    READY_TIMEOUT_S,
     check_concurrency,
     check_timeout,
     results_ahead,
@@ -70,7 +70,7 @@ class AsyncClient:
     async def ready(self) -> bool:
         """Return whether the server is ready. There is no retry."""
         try:
-            return await self._transport.ready(min(self._timeout_s, _READY_TIMEOUT_S))
+            return await self._transport.ready(min(self._timeout_s, READY_TIMEOUT_S))
         except VinegrapeError:
             return False
 

@@ -20,7 +20,7 @@ from vinegrape_client.retries import Attempts, Retries
 # More than any server accepts by default (20 MB)
 MAX_IMAGE_BYTES = 50_000_000
 
-_READY_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 5.0
 
 Returned = TypeVar("Returned")
 
@@ -106,7 +106,7 @@ class Client:
     def ready(self) -> bool:
         """Return whether the server is ready. There is no retry."""
         try:
-            return self._transport.ready(min(self._timeout_s, _READY_TIMEOUT_S))
+            return self._transport.ready(min(self._timeout_s, READY_TIMEOUT_S))
         except VinegrapeError:
             return False
 
