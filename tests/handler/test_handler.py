@@ -17,7 +17,7 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, START_FAILED, TRANSPORT_HEADER
+from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, PATH_HEADER, START_FAILED, TRANSPORT_HEADER
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -125,6 +125,26 @@ def test_each_request_of_a_mixed_batch_gets_the_response_that_it_gets_alone(hand
     assert bodies == [handle(handler, row)[0][0] for row in rows]
 
 
+def test_requests_of_different_protocols_share_a_batch(handler, monkeypatch):
+    sizes = []
+    network = handler.classifier._network
+    monkeypatch.setattr(handler.classifier, "_network", lambda batch: (sizes.append(len(batch)), network(batch))[1])
+    context = batch_context("")
+    infer = {PATH_HEADER: "/v2/models/vinegrape/infer"}
+    huggingface = {PATH_HEADER: "/predictions/vinegrape?format=huggingface&top_k=1"}
+    context.request_processor = [RequestProcessor(headers) for headers in ({}, infer, infer, huggingface)]
+    pixels = {"name": "pixels", "datatype": "UINT8", "shape": [1, SIDE, SIDE, 3], "data": [0] * (3 * SIDE * SIDE)}
+    rows = [{"body": solid(RED)}, {"body": json.dumps({"inputs": [pixels]}).encode()}, {"body": b"{}"}]
+    own, tensors, error, labels = map(json.loads, handler.handle([*rows, {"body": solid(GREEN)}], context))
+    assert sizes == [3]
+    assert_prediction(own, RED)
+    assert tensors["outputs"][0]["data"] == pytest.approx(probabilities(BLACK), abs=1e-5)
+    assert error == {"error": error["error"]}
+    assert error["error"].startswith('"inputs" must be a list')
+    assert [label["label"] for label in labels] == ["Ala_Idris"]
+    assert [context.get_response_status(index)[0] for index in range(4)] == [200, 200, 400, 200]
+
+
 def test_all_images_of_a_batch_go_through_one_call_of_the_network(handler, monkeypatch):
     sizes = []
     network = handler.classifier._network
@@ -221,7 +241,7 @@ def test_instances_with_too_many_pixels_together_are_rejected(model_dir, monkeyp
     two, three = instances(image, image), instances(image, b64(b"no image"), image, image)
     bodies, statuses = handle(handler, {"body": two}, {"body": three}, {"body": solid(RED)})
     assert statuses == [200, 413, 200]
-    assert "longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
+    assert "images take longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
 
 
 def test_a_get_returns_the_description(handler):
@@ -247,6 +267,19 @@ def test_a_subclass_can_measure_the_classification_of_requests(model_dir):
     bodies, _ = handle(handler, {"body": solid(RED)}, {}, {"body": instances(b64(solid(BLUE)), {"b64": "?"})})
     assert handler.batches == [3]
     assert_prediction(bodies[0], RED)
+
+
+def test_a_model_with_a_threshold_abstains(abstaining_archive, tmp_path):
+    """The tiny model does not know blue images."""
+    with zipfile.ZipFile(abstaining_archive) as archive:
+        archive.extractall(tmp_path)
+    handler = start(tmp_path)
+    bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid(RED)})
+    assert [(body["label"], body["known"], body["ood_score"]) for body in bodies] == [(None, False, 1), ("Ak", True, 0)]
+    assert bodies[0]["probability"] == bodies[0]["probabilities"]["Buzgulu"]
+    assert value(handler, "vinegrape_predictions_total", label="unknown") == 1
+    (body,), _ = handle(handler, {}, headers=DESCRIBE)
+    assert body["ood_threshold"] == 0.5
 
 
 # The start
