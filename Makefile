@@ -21,7 +21,7 @@ LINT := .venv-lint
 # `make images` tests images over HTTP and gRPC
 IMAGES := .venv-images
 # Packages in the checkout that are imported without being installed
-SOURCES := cli:handler:loadtests:server:training
+SOURCES := cli:clients:handler:loadtests:server:training
 
 QUICK := not live and not trains and not tools and not nightly
 PARALLEL := -n 2 --dist loadgroup
@@ -64,11 +64,12 @@ format: $(LINT)/installed ## Format the code and mend what ruff can mend
 docs: $(DEV)/installed ## Write the generated parts of README and docs
 	$(DEV)/bin/python docs/generate.py $(ARGS)
 
-proto: $(DEV)/installed ## Generate the gateway's messages from clients/inference.proto
-	generated=$$(mktemp -d) && \
-	$(DEV)/bin/python -m grpc_tools.protoc -I. --python_out=$$generated --pyi_out=$$generated clients/inference.proto && \
-	cp $$generated/clients/inference_pb2.py $$generated/clients/inference_pb2.pyi server/vinegrape_server/gateway/ && \
-	rm -r $$generated
+# `-Ivinegrape_client=clients` names the file as a part of the client's package: the generated stubs then import
+# vinegrape_client.inference_pb2. The gateway has its own copy of the messages, because it does not import the client.
+proto: $(DEV)/installed ## Generate the messages and stubs of the client and of the gateway from clients/inference.proto
+	$(DEV)/bin/python -m grpc_tools.protoc -Ivinegrape_client=clients \
+		--python_out=clients --pyi_out=clients --grpc_python_out=clients clients/inference.proto
+	cp clients/vinegrape_client/inference_pb2.py clients/vinegrape_client/inference_pb2.pyi server/vinegrape_server/gateway/
 
 constraints: $(DEV)/installed ## Pin the versions of all packages again, in constraints.txt; ARGS=--upgrade takes newer ones
 	CUSTOM_COMPILE_COMMAND='make constraints' $(DEV)/bin/pip-compile --quiet --all-extras --strip-extras \

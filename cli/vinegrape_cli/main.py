@@ -14,6 +14,7 @@ _TRAINING = "vinegrape_training.commands"
 COMMANDS = {
     "serve": LazyCommand("vinegrape_cli.serve:serve", "Serve a model archive over REST and gRPC."),
     "ready": LazyCommand("vinegrape_cli.serve:ready", "Check that the server on this machine accepts requests."),
+    "predict": LazyCommand("vinegrape_cli.predict.command:predict", "Classify files and folders."),
     "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
     "train": LazyCommand(f"{_TRAINING}.model:train", "Train a model on a folder of images.", "train"),
     "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
@@ -24,7 +25,7 @@ COMMANDS = {
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
     "fuzz": LazyCommand(
-        "vinegrape_loadtests.fuzz.command:fuzz", "Change images at random, and check every answer.", "train,loadtest"
+        "vinegrape_loadtests.fuzz.command:fuzz", "Change images at random, and check every answer.", "train"
     ),
     "bench": LazyCommand("vinegrape_loadtests.bench.command:bench", "Measure speed, memory and start.", "train,bench"),
 }
@@ -41,6 +42,7 @@ def vinegrape() -> None:
 
     \b
     Serve an archive:            vinegrape serve
+    Classify files and folders:  vinegrape predict
     Download or draw images:     vinegrape data --help
     From images to an archive:   vinegrape train, tune, evaluate, compare, export, archive
     Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz

@@ -5,17 +5,12 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 MODEL_NAME = "vinegrape"
 PREDICTIONS_PATH = f"/predictions/{MODEL_NAME}"
-
-_ROOT, _PROTO = Path(__file__).parents[2], "clients/inference.proto"
 
 
 @dataclass(frozen=True)
@@ -69,13 +64,3 @@ def post(
 def instances_body(images: Iterable[bytes]) -> bytes:
     """Build the JSON body of a request with several encoded images."""
     return json.dumps({"instances": [{"b64": base64.b64encode(image).decode()} for image in images]}).encode()
-
-
-def grpc_modules() -> tuple[Any, Any]:
-    """Compile TorchServe's inference.proto; return its message classes and its service classes."""
-    import grpc
-
-    if str(_ROOT) not in sys.path:
-        sys.path.append(str(_ROOT))  # grpc searches sys.path for the file
-    messages, services = grpc.protos_and_services(_PROTO)
-    return messages, services

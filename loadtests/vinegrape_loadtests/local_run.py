@@ -46,7 +46,7 @@ def loadtest(host: str | None, edge: bool, locust_options: tuple[str, ...]) -> N
     vinegrape loadtest --host http://127.0.0.1:8080 --users 16
     VINEGRAPE_API_KEY=... vinegrape loadtest --host https://vinegrape.example:8000
     """
-    require_packages("loadtest", ("locust", "grpc_tools"), "loadtest")
+    require_packages("loadtest", ("locust",), "loadtest")
     if host:
         sys.exit(run_all(("--host", host, *locust_options)))
     with serving(*(("--edge",) if edge else ())) as server:

@@ -17,7 +17,7 @@ import psutil
 from PIL import Image
 
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_loadtests.client import MODEL_NAME, HttpResponse, grpc_modules, instances_body, post
+from vinegrape_loadtests.client import MODEL_NAME, HttpResponse, instances_body, post
 from vinegrape_loadtests.images import draw_photo, encode
 from vinegrape_loadtests.local.processes import pss_mib
 from vinegrape_loadtests.local.server import Server, serving
@@ -170,13 +170,15 @@ def grpc_caller(address: str) -> Callable[[LoadRequest], HttpResponse]:
     """Return a function that sends a request over gRPC, on a new connection."""
     import grpc
 
-    messages, services = grpc_modules()
+    from vinegrape_client.inference_pb2 import PredictionsRequest
+    from vinegrape_client.inference_pb2_grpc import InferenceAPIsServiceStub
+
     options = [("grpc.use_local_subchannel_pool", 1)]  # without it, all clients would share one connection
 
     def call(request: LoadRequest) -> HttpResponse:
-        message = messages.PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
+        message = PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
         with grpc.insecure_channel(address, options) as channel:
-            predict = services.InferenceAPIsServiceStub(channel).Predictions
+            predict = InferenceAPIsServiceStub(channel).Predictions
             try:
                 return HttpResponse(HTTPStatus.OK, predict(message, timeout=_GRPC_TIMEOUT_S).prediction)
             except grpc.RpcError as error:

@@ -18,7 +18,9 @@ from locust import FastHttpUser, User, tag, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, HttpResponse, grpc_modules
+from vinegrape_client.inference_pb2 import PredictionsRequest
+from vinegrape_client.inference_pb2_grpc import InferenceAPIsServiceStub
+from vinegrape_loadtests.client import MODEL_NAME, PREDICTIONS_PATH, HttpResponse
 from vinegrape_loadtests.current_run import CurrentRun
 from vinegrape_loadtests.pace import RunEnded, now
 from vinegrape_loadtests.response_checks import RequestRefused, WrongResponse, read_grpc_error
@@ -27,7 +29,6 @@ from vinegrape_loadtests.settings import grpc_address
 from vinegrape_loadtests.thresholds import REFUSED
 
 # At import, before Locust forks: all its processes share the memory, and start together
-MESSAGES, SERVICES = grpc_modules()
 REQUESTS = make_sample_requests()
 
 
@@ -161,7 +162,7 @@ class GrpcUser(BaseUser):
         else:
             self.channel = grpc.insecure_channel(address, options)
         self.metadata = [("x-api-key", settings.api_key)] if settings.api_key else None
-        self.predict = SERVICES.InferenceAPIsServiceStub(self.channel).Predictions
+        self.predict = InferenceAPIsServiceStub(self.channel).Predictions
         super().on_start()
 
     def on_stop(self) -> None:
@@ -170,7 +171,7 @@ class GrpcUser(BaseUser):
 
     def send(self, request: SampleRequest) -> None:
         """Send the request's body as the input `data`."""
-        message = MESSAGES.PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
+        message = PredictionsRequest(model_name=MODEL_NAME, input={"data": request.body})
         body, kind = b"", "gRPC"
         failure: grpc.RpcError | None = None
         problem: WrongResponse | None = None

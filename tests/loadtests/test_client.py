@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tests.support import stand_in
-from vinegrape_loadtests.client import HttpResponse, grpc_modules, instances_body, post
+from vinegrape_loadtests.client import HttpResponse, instances_body, post
 
 
 def test_a_post_returns_status_and_body():
@@ -47,10 +47,3 @@ def test_no_response_in_time_is_an_error():
 def test_instances_are_a_json_list_of_base64():
     body = json.loads(instances_body([b"one", b"two"]))
     assert [base64.b64decode(instance["b64"]) for instance in body["instances"]] == [b"one", b"two"]
-
-
-def test_the_grpc_messages_have_the_services_fields():
-    messages, services = grpc_modules()
-    request = messages.PredictionsRequest(model_name="vinegrape", input={"data": b"image"})
-    assert request.input["data"] == b"image"
-    assert hasattr(services, "InferenceAPIsServiceStub")

@@ -67,6 +67,6 @@ def test_a_missing_package_is_reported_before_a_server_starts(monkeypatch):
     result = CliRunner().invoke(loadtest, [])
     assert result.exit_code == 1
     assert result.output == (
-        "Error: loadtest needs locust, grpc_tools, which is not installed here. "
+        "Error: loadtest needs locust, which is not installed here. "
         "Run: pip install -c constraints.txt -e '.[loadtest]'\n"
     )

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from tests.conftest import program
 from tests.support.pages import PAGES, ROOT, blocks
 from tests.support.server import serving
 from vinegrape_cli.main import vinegrape
+from vinegrape_client import Prediction
 from vinegrape_server.settings import ServeSettings
 
 PORTS = ("rest_port", "grpc_port", "operations_port", "edge_port")
@@ -48,8 +50,8 @@ def on_ports_of(server, text: str) -> str:
     return text
 
 
-def run(command: list[str]) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+def run(command: list[str], cwd: Path = ROOT) -> str:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def documented_metrics() -> list[tuple[str, str, set[str]]]:
@@ -94,9 +96,21 @@ def test_the_server_returns_what_the_page_shows(block, server):
 
 
 @pytest.mark.parametrize("block", tagged("live", "python"))
-def test_the_python_example_prints_the_same_as_rest(block, server, leaf):
-    printed = run([sys.executable, "-c", on_ports_of(server, block.text)])
-    assert json.loads(printed) == server.post(leaf).json()
+def test_the_python_examples_print_the_predictions_of_the_server(block, server, leaf, tmp_path):
+    """They run in a folder of their own, in which the files stand that they name."""
+    (tmp_path / "leaves").mkdir()
+    for name in ("leaf.png", "leaves/leaf.png"):
+        (tmp_path / name).write_bytes(leaf)
+    printed = run([sys.executable, "-c", on_ports_of(server, block.text)], cwd=tmp_path)
+    prediction = Prediction.from_json(server.post(leaf).json())
+    assert printed.splitlines()
+    assert [line for line in printed.splitlines() if not line.endswith(str(prediction))] == []
+
+
+def test_readme_classifies_a_folder_in_five_lines():
+    (block,) = [block for page, block in BLOCKS if page.name == "README.md" and block.language == "python"]
+    assert block.tag == "live"
+    assert len([line for line in block.text.splitlines() if line]) == 5
 
 
 @pytest.mark.live

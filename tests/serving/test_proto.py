@@ -1,4 +1,4 @@
-"""clients/inference.proto agrees with TorchServe's inference.proto, and the gateway's messages with it."""
+"""clients/inference.proto agrees with TorchServe's inference.proto, and the generated code with it."""
 
 import importlib.util
 import re
@@ -70,18 +70,43 @@ def test_every_method_is_the_same(ours, torchserve):
     assert methods(ours) == methods(torchserve)
 
 
-@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi"])
-def test_the_gateways_messages_are_generated_from_it(tmp_path, name):
-    """`make proto` writes them."""
-    arguments = [f"-I{ROOT}", f"-I{GOOGLE}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(OURS)]
+CLIENT, GATEWAY = ROOT / "clients" / "vinegrape_client", ROOT / "server" / "vinegrape_server" / "gateway"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory) -> Path:
+    """The folder of what `make proto` writes."""
+    folder = tmp_path_factory.mktemp("generated")
+    outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
+    arguments = [f"-Ivinegrape_client={OURS.parent}", f"-I{GOOGLE}", *outputs, str(OURS)]
     assert protoc.main(["protoc", *arguments]) == 0
-    committed = ROOT / "server" / "vinegrape_server" / "gateway" / name
-    assert committed.read_text() == (tmp_path / "clients" / name).read_text()
+    return folder / "vinegrape_client"
 
 
-def test_the_lower_bound_of_protobuf_fits_the_generated_messages():
-    """An older protobuf refuses them at import."""
-    generated = (ROOT / "server" / "vinegrape_server" / "gateway" / "inference_pb2.py").read_text()
-    (version,) = re.findall(r"^# Protobuf Python Version: (\S+)$", generated, re.MULTILINE)
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert f"protobuf>={version}" in dependencies
+@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi", "inference_pb2_grpc.py"])
+def test_the_clients_messages_and_stubs_are_generated_from_it(generated, name):
+    assert (CLIENT / name).read_text() == (generated / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi"])
+def test_the_gateways_messages_are_those_of_the_client(generated, name):
+    """The same bytes: protobuf refuses two files that define the same messages, and a test may import both."""
+    assert (GATEWAY / name).read_text() == (generated / name).read_text()
+
+
+@pytest.mark.parametrize("project", ["pyproject.toml", "clients/pyproject.toml"])
+def test_the_lower_bounds_of_protobuf_and_grpc_fit_the_generated_code(project):
+    """Older ones refuse it at import."""
+    (protobuf,) = re.findall(
+        r"^# Protobuf Python Version: (\S+)$", (CLIENT / "inference_pb2.py").read_text(), re.MULTILINE
+    )
+    (grpcio,) = re.findall(
+        r"^GRPC_GENERATED_VERSION = '(\S+)'$", (CLIENT / "inference_pb2_grpc.py").read_text(), re.MULTILINE
+    )
+    dependencies = tomllib.loads((ROOT / project).read_text())["project"]["dependencies"]
+    assert {f"protobuf>={protobuf}", f"grpcio>={grpcio}"} <= set(dependencies)
+
+
+def test_code_for_go_and_java_can_be_generated(ours):
+    assert ours.options.go_package == "vinegrape/inference"
+    assert ours.options.java_multiple_files

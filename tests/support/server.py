@@ -6,7 +6,6 @@ environment, and a server that ends with pytest.
 
 import concurrent.futures
 import contextlib
-import functools
 import os
 import socket
 import subprocess
@@ -63,14 +62,6 @@ def clean_environment(**variables: str) -> dict[str, str]:
 def run_command(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command that is expected to end by itself, in the environment of `clean_environment`."""
     return subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=clean_environment(**variables))
-
-
-@functools.cache
-def _grpc_modules() -> tuple[Any, Any]:
-    """Compile the messages and services of clients/inference.proto, which is too slow for tests without a server."""
-    import grpc
-
-    return grpc.protos_and_services("clients/inference.proto")
 
 
 @dataclass
@@ -131,12 +122,14 @@ class Live:
         """A gRPC channel: a function that calls Predictions and returns its prediction."""
         import grpc
 
-        messages, services = _grpc_modules()
+        from vinegrape_client.inference_pb2 import PredictionsRequest
+        from vinegrape_client.inference_pb2_grpc import InferenceAPIsServiceStub
+
         with grpc.insecure_channel(self.grpc_address) as channel:
-            stub = services.InferenceAPIsServiceStub(channel)
+            stub = InferenceAPIsServiceStub(channel)
 
             def predict(content: bytes) -> bytes:
-                request = messages.PredictionsRequest(model_name="vinegrape", input={key: content})
+                request = PredictionsRequest(model_name="vinegrape", input={key: content})
                 prediction: bytes = stub.Predictions(request, timeout=60).prediction
                 return prediction
 

@@ -18,6 +18,7 @@ class Response(NamedTuple):
     body: Any
     missing: int = 0
     retry_after: int | None = None
+    hang_up: bool = False  # close the connection without a response
 
 
 Responder = Callable[[], Response]
@@ -49,6 +50,10 @@ def refusing(retry_after: int) -> Responder:
         return Response(429, {"error": error}, retry_after=retry_after)
 
     return respond
+
+
+def hanging_up() -> Response:
+    return Response(0, None, hang_up=True)
 
 
 def truncated() -> Response:
@@ -89,10 +94,21 @@ def in_turn(*responders: Responder) -> Responder:
 
 @dataclass
 class StandIn:
-    """A running server, and the number of requests that it has received."""
+    """A running server.
+
+    Attributes:
+        url: its address.
+        requests: the number of requests that it has received.
+        headers: the headers of each request, with names in lower case.
+        in_flight: the number of requests that it is responding to.
+        most_in_flight: the highest value of `in_flight`.
+    """
 
     url: str = ""
     requests: int = 0
+    headers: list[dict[str, str]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -109,7 +125,15 @@ def stand_in(respond: Responder) -> Iterator[StandIn]:
             self.rfile.read(int(self.headers["Content-Length"]))
             with server_state.lock:
                 server_state.requests += 1
+                server_state.headers.append({name.lower(): value for name, value in self.headers.items()})
+                server_state.in_flight += 1
+                server_state.most_in_flight = max(server_state.in_flight, server_state.most_in_flight)
             response = respond()
+            with server_state.lock:
+                server_state.in_flight -= 1
+            if response.hang_up:
+                self.close_connection = True
+                return
             content = json.dumps(response.body).encode()
             with contextlib.suppress(ConnectionError):  # the client may have timed out
                 self.send_response(response.status)
@@ -127,7 +151,7 @@ def stand_in(respond: Responder) -> Iterator[StandIn]:
         server.daemon_threads = True
         server.block_on_close = False  # a late response must not delay the end of a test
         server_state.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))  # seconds until it notices `shutdown`
         thread.start()
         try:
             yield server_state

@@ -21,7 +21,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_loadtests.client import MODEL_NAME, grpc_modules
+from vinegrape_client.inference_pb2 import PredictionsRequest
+from vinegrape_loadtests.client import MODEL_NAME
 
 PERCENTILES = (50, 90, 99, 99.9)
 _PROGRAMS = {"wrk": "wrk", "h2load": "nghttp2-client"}
@@ -151,8 +152,7 @@ def percentiles(latencies_ms: Sequence[float] | NDArray[np.float64]) -> dict[str
 
 def _message(body: bytes) -> bytes:
     """Build the message of a gRPC call: the flag "not compressed", the length in 4 bytes, the request."""
-    messages, _ = grpc_modules()
-    request = messages.PredictionsRequest(model_name=MODEL_NAME, input={"data": body})
+    request = PredictionsRequest(model_name=MODEL_NAME, input={"data": body})
     message: bytes = request.SerializeToString()
     return b"\0" + len(message).to_bytes(4, "big") + message
 

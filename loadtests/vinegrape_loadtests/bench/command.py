@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "serving"
 _PACKAGES = {  # what a subcommand imports beyond the package's own dependencies
-    "serving": ("fastapi", "grpc_tools", "matplotlib", "model_archiver", "timm", "torch", "uvicorn"),
-    "memory": ("grpc_tools",),
+    "serving": ("fastapi", "matplotlib", "model_archiver", "timm", "torch", "uvicorn"),
     "training": ("hydra", "lightning", "timm", "torch", "torchvision"),
     "int8": ("hydra", "lightning", "onnx", "timm", "torch"),
 }
@@ -135,7 +134,6 @@ def memory(connections: int, seconds: int, image: Path, edge: bool) -> None:
     JAVA_TOOL_OPTIONS='-XX:ActiveProcessorCount=2 -Xmx512m -XX:MaxDirectMemorySize=256m' \\
     vinegrape bench memory --edge
     """
-    require_packages("bench memory", _PACKAGES["memory"], "loadtest")
     from vinegrape_loadtests.memory import format_header, format_row, measure_memory
 
     click.echo(format_header())

@@ -69,7 +69,7 @@ def fuzz(
     """
     if files:
         sys.exit(_try_again(files, pixels))
-    require_packages("fuzz", ("grpc_tools", "model_archiver"), "train,loadtest")
+    require_packages("fuzz", ("model_archiver",), "train")
     from vinegrape_loadtests.fuzz.failures import Failures
 
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed

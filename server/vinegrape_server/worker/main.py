@@ -82,20 +82,19 @@ class Service:
         self._handler = handler_class()
         self._handler.initialize(BatchContext(self._system_properties))
 
-    def respond(self, batch: Sequence[WireRequest]) -> bytes:
-        """Return the encoded responses of a batch. If the handler raises an exception, every response is an error."""
+    def respond(self, batch: Sequence[WireRequest]) -> list[WireResponse]:
+        """Return the responses of a batch. If the handler raises an exception, every response is an error."""
         context = BatchContext(self._system_properties, batch)
         try:
             bodies = self._handler.handle([request.inputs for request in batch], context)
             rows = zip(batch, bodies, context.statuses, context.content_types, context.headers, strict=True)
-            responses = [
+            return [
                 WireResponse(request.id, body, *status, content_type, headers)
                 for request, body, status, content_type, headers in rows
             ]
         except Exception as error:
             _log_exception()
-            responses = [_failure(request.id, error) for request in batch]
-        return encode(200, "Prediction success", responses)
+            return [_failure(request.id, error) for request in batch]
 
 
 def _failure(id_: bytes, error: Exception) -> WireResponse:
@@ -137,7 +136,7 @@ def serve_connection(connection: socket.socket) -> None:
     _discard_output_of_libraries()
     connection.sendall(encode(200, "Model loaded"))
     while True:
-        connection.sendall(service.respond(reader.batch()))
+        connection.sendall(encode(200, "Prediction success", service.respond(reader.batch())))
 
 
 def _keep_standard_error() -> None:

@@ -1,12 +1,11 @@
 import pytest
 
+from vinegrape_client.inference_pb2 import PredictionResponse, PredictionsRequest
 from vinegrape_loadtests.chaos.protobuf import prediction, predictions_request, predictions_request_of_keys
-from vinegrape_loadtests.client import grpc_modules
 
 
 def parse(message: bytes):
-    messages, _ = grpc_modules()
-    return messages.PredictionsRequest.FromString(message)
+    return PredictionsRequest.FromString(message)
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 70_000])
@@ -24,8 +23,7 @@ def test_a_request_of_many_keys_has_that_many():
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"y" * 300])
 def test_a_response_of_grpc_is_read(body):
-    messages, _ = grpc_modules()
-    assert prediction(messages.PredictionResponse(prediction=body).SerializeToString()) == body
+    assert prediction(PredictionResponse(prediction=body).SerializeToString()) == body
 
 
 @pytest.mark.parametrize("message", [b"\x12\x01x", b"\x0a\x05x"])

@@ -1,0 +1,1 @@
+"""`vinegrape predict`: classify files and folders."""
