@@ -138,9 +138,8 @@ class _Child:
     def _check_memory(self, process: psutil.Process) -> None:
         mib = process.memory_info().rss / 2**20
         self.peak_mib = max(self.peak_mib, mib)
-        if self.state.ended and not self._first_mib:
-            self._first_mib = mib
-        if self._first_mib and mib > self._first_mib + _MAX_GROWTH_MIB:
+        self._first_mib = self._first_mib or mib
+        if mib > self._first_mib + _MAX_GROWTH_MIB:
             self._report("memory", f"the process has {mib:.0f} MiB, and had {self._first_mib:.0f}")
             process.kill()
 

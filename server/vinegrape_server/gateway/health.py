@@ -106,7 +106,7 @@ class ReflectionService:
 
 async def _admit(calls: Calls, context: Any) -> None:
     try:
-        calls.admit(context)
+        await calls.admit(context)
     except RequestError as error:
         outcome = of_error(error)
         await context.abort(outcome.code, outcome.body.decode(), outcome.trailers)
@@ -115,7 +115,7 @@ async def _admit(calls: Calls, context: Any) -> None:
 async def _read_service(calls: Calls, context: Any) -> str:
     """Return the service's name that a health request carries, or end the call."""
     try:
-        calls.admit(context)
+        await calls.admit(context)
         return str(health_pb2.HealthCheckRequest.FromString(await calls.read(context)).service)
     except DecodeError:
         outcome = of_error(BadRequest("The message is not a HealthCheckRequest."))

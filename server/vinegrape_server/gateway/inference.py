@@ -71,7 +71,7 @@ class InferenceService:
         headers = _identification(context.invocation_metadata())
         try:
             try:
-                self._predictions.admit(context)
+                await self._predictions.admit(context)
                 outcome = await self._forward(context, headers)
             except RequestError as error:
                 outcome = of_error(error)
@@ -113,7 +113,7 @@ class InferenceService:
 
     async def _ping(self, _messages: object, context: Any) -> bytes:
         try:
-            self._others.admit(context)
+            await self._others.admit(context)
             await self._others.read(context)
         except RequestError as error:
             return await self._finish(context, of_error(error), [])
@@ -129,7 +129,7 @@ class InferenceService:
         """
         with contextlib.suppress(RequestError, TimeoutError):
             async with asyncio.timeout(_STREAM_END_S):
-                self._others.admit(context)
+                await self._others.admit(context)
                 while await context.read() is not aio.EOF:
                     pass
         outcome = of_error(MethodNotAllowed("Streams are not supported; call Predictions for each image."))
