@@ -208,6 +208,16 @@ def tiny_archive(tiny_export, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def abstaining_archive(tmp_path_factory) -> Path:
+    """The archive of the tiny model that computes OOD scores: it does not know blue images."""
+    from tests.support import tiny_archive as tiny_archive_files
+
+    folder = tmp_path_factory.mktemp("abstaining")
+    tiny_archive_files.write_export(folder / "export", ood_threshold=tiny_archive_files.OOD_THRESHOLD)
+    return tiny_archive_files.write_archive(folder / "vinegrape.mar", folder / "export")
+
+
+@pytest.fixture(scope="session")
 def tiny_torch_archive(tmp_path_factory) -> Path:
     """The archive of the same model with the weights of every backend; imports torch."""
     from tests.support import tiny_archive as tiny_archive_files

@@ -25,18 +25,19 @@ from vinegrape_server.settings import fields
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Cloud Run sets PORT to the port that the container must listen on: the edge's, or REST's without the edge
-_PORT_VARIABLE = "PORT"
+# Cloud Run and Vertex AI name the port that the container must listen on: the edge's, or REST's without the edge
+_PORT_VARIABLES = ("PORT", "AIP_HTTP_PORT")
 
 
 class SettingOption(click.Option):
     """An option whose error messages name the source of the value: the option, the variable or the file."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Return the value of the option's variable; for the port that clients use, that of PORT if there is none."""
+        """Return the value of the option's variable; for the port that clients use, that of the platform if unset."""
         value = super().resolve_envvar_value(ctx)
-        public = "edge_port" if ctx.params.get("edge") else "rest_port"
-        return value or (os.environ.get(_PORT_VARIABLE) or None if self.name == public else None)
+        if value or self.name != ("edge_port" if ctx.params.get("edge") else "rest_port"):
+            return value
+        return next(filter(None, map(os.environ.get, _PORT_VARIABLES)), None)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return the source of the value, such as `workers in vinegrape.toml` or `VINEGRAPE_WORKERS`."""
@@ -44,7 +45,7 @@ class SettingOption(click.Option):
         if ctx and source is ParameterSource.DEFAULT_MAP:
             return f"{self.name} in {ctx.params['config']}"
         if source is ParameterSource.ENVIRONMENT:
-            variables = (str(self.envvar), _PORT_VARIABLE)
+            variables = (str(self.envvar), *_PORT_VARIABLES)
             return next(variable for variable in variables if os.environ.get(variable))
         return click.Parameter.get_error_hint(self, ctx)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vinegrape_handler.classifier import Probabilities
+from vinegrape_handler.classifier import Scores
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.kinds import FORMATS
 from vinegrape_handler.metadata import Metadata
@@ -17,21 +17,27 @@ CONTENT_TYPE = "application/json"
 _DECIMALS = 6
 
 
-def prediction(probabilities: Probabilities, metadata: Metadata) -> dict[str, Any]:
-    """Build the prediction for one image.
+def prediction(scores: Scores, metadata: Metadata) -> dict[str, Any]:
+    """Build the prediction for one image. The label of an image that is not known is None.
 
     Args:
-        probabilities: float32 [C].
+        scores: of the image.
         metadata: of the model that computed them.
     """
     by_class = {
-        name: round(value, _DECIMALS) for name, value in zip(metadata.classes, probabilities.tolist(), strict=True)
+        name: round(value, _DECIMALS)
+        for name, value in zip(metadata.classes, scores.probabilities.tolist(), strict=True)
     }
     label = max(by_class, key=by_class.__getitem__)
+    abstention: dict[str, Any] = {}
+    if metadata.ood_threshold is not None and scores.ood_score is not None:
+        known = scores.ood_score <= metadata.ood_threshold
+        abstention = {"known": known, "ood_score": round(scores.ood_score, _DECIMALS)}
     return {
-        "label": label,
+        "label": label if abstention.get("known", True) else None,
         "probability": by_class[label],
         "probabilities": by_class,
+        **abstention,
         "model": {"name": metadata.name, "version": metadata.version},
     }
 
@@ -56,12 +62,13 @@ def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> d
             "image_pixels": settings.max_image_pixels,
             "instances": settings.max_instances,
         },
+        **({} if metadata.ood_threshold is None else {"ood_threshold": metadata.ood_threshold}),
         "metrics": metadata.metrics,
         "data_digest": metadata.data_digest,
         "libraries": metadata.libraries,
     }
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: dict[str, Any] | list[Any]) -> bytes:
     """Encode a body as compact JSON in UTF-8."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

@@ -20,10 +20,19 @@ from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
-Probabilities: TypeAlias = NDArray[np.float32]
-"""The probabilities of one image: float32 [C], summing to 1, in the order of `Metadata.classes`."""
-
 _logger = logging.getLogger(__name__)
+
+
+class Scores(NamedTuple):
+    """What the network has computed for one image.
+
+    Attributes:
+        probabilities: float32 [C], summing to 1, in the order of `Metadata.classes`.
+        ood_score: see `Outputs.ood_scores`; None if the network computes none.
+    """
+
+    probabilities: NDArray[np.float32]
+    ood_score: float | None = None
 
 
 class TimedImage(NamedTuple):
@@ -38,8 +47,11 @@ class TimedImage(NamedTuple):
     deadline: float
 
 
-EncodedImage: TypeAlias = bytes | TimedImage | RequestError
-"""An encoded image. An error takes the place of an image that could not be read."""
+Pixels: TypeAlias = NDArray[np.uint8]
+"""An image in the size of the network's input: uint8 [S, S, 3], RGB, 0 to 255."""
+
+InputImage: TypeAlias = bytes | TimedImage | Pixels | RequestError
+"""An encoded image, or its pixels. An error takes the place of an image that could not be read."""
 
 
 class Classifier:
@@ -70,15 +82,15 @@ class Classifier:
         self._metrics = metrics
         self._time_decode = metrics.decode_seconds.time if metrics else nullcontext
         self._time_inference = metrics.inference_seconds.time if metrics else nullcontext
-        self._map: Callable[..., Iterable[NDArray[np.uint8] | RequestError]] = map
+        self._map: Callable[..., Iterable[Pixels | RequestError]] = map
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
 
-    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[InputImage]) -> list[Scores | RequestError]:
         """Classify a batch. An invalid image gets its own error and does not affect the others.
 
         Args:
-            images: N encoded images.
+            images: N images.
 
         Returns:
             N results in the order of the images. An error among the images is returned as it is.
@@ -94,9 +106,9 @@ class Classifier:
         except RequestError:
             return 0
 
-    def _prepare(self, image: EncodedImage) -> NDArray[np.uint8] | RequestError:
-        """Decode and resize one image to uint8 [S, S, 3], or return its error."""
-        if isinstance(image, RequestError):
+    def _prepare(self, image: InputImage) -> Pixels | RequestError:
+        """Decode and resize one image, unless it is prepared, or return its error."""
+        if isinstance(image, RequestError | np.ndarray):
             return image
         try:
             if isinstance(image, TimedImage):
@@ -110,17 +122,18 @@ class Classifier:
         except MemoryError:
             return TooLarge(NEEDS_MEMORY)
 
-    def _infer(self, images: list[NDArray[np.uint8]]) -> list[Probabilities | RequestError]:
-        """Run the network on images of uint8 [S, S, 3], up to `call_size` at a time."""
-        results: list[Probabilities | RequestError] = []
+    def _infer(self, images: list[Pixels]) -> list[Scores | RequestError]:
+        """Run the network on images, up to `call_size` at a time."""
+        results: list[Scores | RequestError] = []
         for start in range(0, len(images), self._call_size):
             batch = np.stack(images[start : start + self._call_size])  # uint8 [N, S, S, 3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:
                 with self._time_inference():
-                    probabilities = self._network(batch)
-                results.extend(probabilities)
+                    outputs = self._network(batch)
+                ood_scores = [None] * len(batch) if outputs.ood_scores is None else outputs.ood_scores.tolist()
+                results.extend(map(Scores, outputs.probabilities, ood_scores))
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))

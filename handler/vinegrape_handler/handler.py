@@ -12,16 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from vinegrape_handler import answer
-from vinegrape_handler.classifier import Classifier, EncodedImage, Probabilities, TimedImage
+from vinegrape_handler.classifier import Classifier, InputImage, Scores, TimedImage
 from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
 from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.errors import (
     NEEDS_MEMORY,
     ArchiveError,
-    DeadlineExceeded,
     InferenceFailed,
     RequestError,
     SettingError,
@@ -33,7 +32,9 @@ from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memo
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import load_network
-from vinegrape_handler.request import Request, read_request, transport
+from vinegrape_handler.protocols.route import Model, Pending, Response, Result, error_response
+from vinegrape_handler.protocols.router import Router
+from vinegrape_handler.request import requests_self_check, transport
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import CPU_CALL_SIZE, MAX_BATCH_SIZE, WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
@@ -61,24 +62,6 @@ class BatchContext(Protocol):
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
         """Set a header of response `idx`."""
-
-
-class Response(NamedTuple):
-    """The response to one request.
-
-    Attributes:
-        body: becomes JSON.
-        error: the error that the request as a whole got, if any. It determines the status.
-        is_counted: whether the metrics count the request; not so for a self-check.
-    """
-
-    body: dict[str, Any]
-    error: RequestError | None = None
-    is_counted: bool = True
-
-
-def _error_response(error: RequestError) -> Response:
-    return Response(answer.error_body(error), error)
 
 
 class Handler:
@@ -123,7 +106,7 @@ class Handler:
             context: provides the headers, and receives the status and content type of each response.
 
         Returns:
-            N response bodies in JSON, in the order of the requests.
+            N response bodies, in the order of the requests.
         """
         with self.metrics.time_batch():
             start = time.perf_counter()
@@ -136,7 +119,7 @@ class Handler:
                     self.metrics.count_request(transport(row_headers), response.error, seconds)
         return bodies
 
-    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[InputImage]) -> list[Scores | RequestError]:
         """Classify all images of a batch; see `Classifier.classify`.
 
         Every image of a request passes through this method, once per batch. Images of the self-check do not. A subclass
@@ -161,9 +144,11 @@ class Handler:
         self._self_check(self.metadata.self_check)
         # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
         self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
-        self.metrics = Metrics(self.metadata.classes)
+        abstains = self.metadata.ood_threshold is not None
+        self.metrics = Metrics(self.metadata.classes, abstains=abstains)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
+        self._router = Router(Model(self.metadata, self.settings, self.backend))
         self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)
 
     def _self_check(self, checks: Sequence[SelfCheck]) -> None:
@@ -174,78 +159,70 @@ class Handler:
         try:
             requests = [self._read(*pair) for pair in zip(rows, headers, strict=True)]
             results = self._classify_requests(requests, [read_deadline(row_headers) for row_headers in headers])
-            return [self._respond(*pair) for pair in zip(requests, results, strict=True)]
+            return [
+                request.respond([self._count(result) for result in of_request])
+                for request, of_request in zip(requests, results, strict=True)
+            ]
         except Exception as error:
             if len(rows) > 1:  # the other requests of the batch must not fail with the one that is the reason
                 return [self._process([row], [row_headers])[0] for row, row_headers in zip(rows, headers, strict=True)]
             if isinstance(error, MemoryError):
-                return [_error_response(TooLarge(NEEDS_MEMORY))]
+                return [self._router.choose(headers[0]).respond_to_error(TooLarge(NEEDS_MEMORY))]
             _logger.exception("The handler failed on a request.")
-            return [_error_response(InferenceFailed("The server failed on this request. Try again."))]
+            failed = InferenceFailed("The server failed on this request. Try again.")
+            return [self._router.choose(headers[0]).respond_to_error(failed)]
 
-    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Request | RequestError:
+    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Pending:
+        """Read a request. One that is invalid has no images, and its response is the error."""
+        if requests_self_check(headers, self._self_check_token):  # whatever its body is
+            return Pending((), lambda _: self._respond_to_self_check())
+        route = self._router.choose(headers)
+        error: RequestError
         try:
-            request = read_request(row, headers, self.settings.max_instances, self._self_check_token)
-            if request.kind == "instances":
-                self._check_total_work(request, read_deadline(headers))
-        except RequestError as error:
-            return error
+            check_deadline(read_deadline(headers))
+            request = route.read(self._router.call(row, headers))
+            if request.is_list:
+                self._check_total_work(request.images, read_deadline(headers))
+            return request
+        except RequestError as invalid:
+            error = invalid
         except MemoryError:
-            return TooLarge(NEEDS_MEMORY)
-        return request
+            error = TooLarge(NEEDS_MEMORY)
+        return Pending((), lambda _: route.respond_to_error(error))
 
-    def _check_total_work(self, request: Request, deadline: float) -> None:
-        """Reject instances that would take too long to decode: together they may cost what one image may cost.
+    def _check_total_work(self, images: Sequence[InputImage], deadline: float) -> None:
+        """Reject images that would take too long to decode: together they may cost what one image may cost.
 
         TorchServe would otherwise replace the worker, and all requests of the batch would fail.
         """
         total = 0
-        for image in request.images:
+        for image in images:
             check_deadline(deadline)
             if isinstance(image, bytes):
                 total += self.classifier.work(image)
             if total > self.settings.max_image_pixels:
                 raise TooLarge(
-                    f"The instances take longer to decode than {self.settings.max_image_pixels} pixels, which is the "
+                    f"The images take longer to decode than {self.settings.max_image_pixels} pixels, which is the "
                     "maximum for a request. Send fewer images per request."
                 )
 
     def _classify_requests(
-        self, requests: Sequence[Request | RequestError], deadlines: Sequence[float]
-    ) -> list[list[Probabilities | RequestError]]:
+        self, requests: Sequence[Pending], deadlines: Sequence[float]
+    ) -> list[list[Scores | RequestError]]:
         """Classify the images of all requests at once. Return one list of results per request."""
         latest = time.time() + MAX_BATCH_DECODE_SECONDS
         images = [
             [TimedImage(image, min(due, latest)) if isinstance(image, bytes) else image for image in request.images]
-            if isinstance(request, Request)
-            else []
             for request, due in zip(requests, deadlines, strict=True)
         ]
         results = iter(self.classify([image for of_request in images for image in of_request]))
         return [list(islice(results, len(of_request))) for of_request in images]
 
-    def _respond(self, request: Request | RequestError, results: list[Probabilities | RequestError]) -> Response:
-        """Build the response to one request from the results of its images."""
-        if isinstance(request, RequestError):
-            return _error_response(request)
-        match request.kind:
-            case "image":
-                (result,) = results
-                return Response(self._body(result), result if isinstance(result, RequestError) else None)
-            case "instances":
-                bodies = [self._body(result) for result in results]
-                late = next((result for result in results if isinstance(result, DeadlineExceeded)), None)
-                return _error_response(late) if late else Response({"predictions": bodies})
-            case "describe":
-                return Response(answer.description(self.metadata, self.settings, self.backend))
-            case "self_check":
-                return self._respond_to_self_check()
-
-    def _body(self, result: Probabilities | RequestError) -> dict[str, Any]:
-        """Build the body for one image, and count the image."""
+    def _count(self, result: Scores | RequestError) -> Result:
+        """Return an image's prediction or error, and count the image."""
         if isinstance(result, RequestError):
             self.metrics.count_failed_image(result)
-            return answer.error_body(result)
+            return result
         prediction = answer.prediction(result, self.metadata)
         self.metrics.count_prediction(prediction["label"], prediction["probability"])
         return prediction
@@ -255,7 +232,7 @@ class Handler:
         try:
             self._self_check(self.metadata.self_check[:1])
         except ArchiveError as error:
-            return _error_response(InferenceFailed(str(error)))._replace(is_counted=False)
+            return error_response(InferenceFailed(str(error)))._replace(is_counted=False)
         body = SelfCheckAnswer(os.getpid(), self.metadata.version).to_body(self.metadata.name)
         return Response(body, is_counted=False)
 
@@ -276,12 +253,14 @@ def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
 
 def _write(response: Response, context: BatchContext, index: int) -> bytes:
     """Set the status and headers of response `index`, and encode its body."""
-    context.set_response_content_type(index, answer.CONTENT_TYPE)
+    context.set_response_content_type(index, response.content_type)
+    for name, value in response.headers.items():
+        context.set_response_header(index, name, value)
     context.set_response_header(index, ERROR_HEADER, response.error.type if response.error else NO_ERROR)
     if response.error:
         status = response.error.status
         context.set_response_status(status, http.HTTPStatus(status).phrase, index)
-    return answer.encode(response.body)
+    return response.body if isinstance(response.body, bytes) else answer.encode(response.body)
 
 
 def _configure_logging() -> None:

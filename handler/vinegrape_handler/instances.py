@@ -20,21 +20,27 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE = b" \t\r\n\v\f"
 
 
-def parse_json(body: bytes | bytearray, max_instances: int) -> Any:
+def max_values(max_instances: int) -> int:
+    """Return how many values the JSON of a request with this number of images may have."""
+    return _MAX_VALUES + _MAX_VALUES_PER_INSTANCE * max_instances
+
+
+def parse_json(body: bytes | bytearray, most: int, form: str = FORM, more_commas: int = 0) -> Any:
     """Parse the JSON of a request.
 
     Args:
         body: JSON in UTF-8, with or without a byte order mark.
-        max_instances: maximum images in one JSON request; more instances need not be parsed.
+        most: maximum number of values; more need not be parsed.
+        form: what the JSON should look like, for the message of an error.
+        more_commas: how many values may be in the JSON in addition that are neither lists nor objects.
 
     Raises:
         BadRequest: the JSON is invalid, or contains more values than any valid request.
     """
     # Each value follows a bracket, a comma, or a key; and each key follows a brace or a comma. Base64 has none of them
-    values = sum(body.count(character) for character in (b"{", b"[", b","))
-    most = _MAX_VALUES + _MAX_VALUES_PER_INSTANCE * max_instances
+    values = body.count(b"{") + body.count(b"[") + max(0, body.count(b",") - more_commas)
     if values > most:
-        raise BadRequest(f"The JSON has {values} values; at most {most} are accepted. It must be {FORM}.")
+        raise BadRequest(f"The JSON has {values} values; at most {most} are accepted. It must be {form}.")
     if b"\0" in body[:4]:
         raise BadRequest("The JSON is encoded as UTF-16 or UTF-32; it must be UTF-8.")
     try:

@@ -51,6 +51,7 @@ class Metadata:
         metrics: results measured at training and export, by name.
         libraries: versions of the libraries that produced the weights.
         self_check: images with known probabilities.
+        ood_threshold: the model knows an image whose OOD score is at most this number. None if it knows every image.
         format_version: version of this file format.
 
     Raises:
@@ -69,6 +70,7 @@ class Metadata:
     metrics: dict[str, float]
     libraries: dict[str, str]
     self_check: tuple[SelfCheck, ...] = ()
+    ood_threshold: float | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -87,7 +89,10 @@ class Metadata:
 
     def to_json(self) -> str:
         """Return the file's text. Keys are sorted, so the same model always gives the same bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        values = dataclasses.asdict(self)
+        if self.ood_threshold is None:  # versions of vinegrape without this field can read the file then
+            del values["ood_threshold"]
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Metadata:

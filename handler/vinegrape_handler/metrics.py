@@ -24,6 +24,9 @@ _SECONDS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
     0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10,
 )  # fmt: skip
+UNKNOWN = "unknown"
+"""The label of images that the model does not know."""
+
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
@@ -37,13 +40,15 @@ class Metrics:
 
     Args:
         classes: names of the classes, which are the labels of the predictions.
+        abstains: whether images can have no label; they are counted with the label `UNKNOWN`.
 
     Raises:
         SettingError: there is not enough space for the files of the metrics.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        _reserve_files(classes)
+    def __init__(self, classes: Sequence[str], *, abstains: bool = False) -> None:
+        labels = (*classes, UNKNOWN) if abstains else classes
+        _reserve_files(labels)
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
             "vinegrape_requests",
@@ -80,7 +85,7 @@ class Metrics:
         self.workers_ready = Gauge(*WORKERS_READY, multiprocess_mode="livesum", registry=registry)
         self.batch_started = Gauge(*BATCH_STARTED, multiprocess_mode="liveall", registry=registry)
         self.batch_finished = Gauge(*BATCH_FINISHED, multiprocess_mode="liveall", registry=registry)
-        self._create_series(classes)
+        self._create_series(labels)
 
     @contextlib.contextmanager
     def time_batch(self) -> Iterator[None]:
@@ -106,17 +111,17 @@ class Metrics:
         self.requests.labels(transport, status, kind).inc()
         self.request_seconds.observe(seconds)
 
-    def count_prediction(self, label: str, probability: float) -> None:
-        """Count one image that was classified, with its label and the label's probability."""
+    def count_prediction(self, label: str | None, probability: float) -> None:
+        """Count one image that was classified, with its label, if it has one, and the highest probability."""
         self.images.labels("").inc()
-        self.predictions.labels(label).inc()
+        self.predictions.labels(label or UNKNOWN).inc()
         self.confidence.observe(probability)
 
     def count_failed_image(self, error: RequestError) -> None:
         """Count one image that could not be classified."""
         self.images.labels(error.type).inc()
 
-    def _create_series(self, classes: Sequence[str]) -> None:
+    def _create_series(self, labels: Sequence[str]) -> None:
         """Create every known label combination with value 0, so that Prometheus sees the first event as an increase."""
         for transport in ("rest", "grpc"):
             self.requests.labels(transport, 200, "")
@@ -124,11 +129,11 @@ class Metrics:
                 self.requests.labels(transport, error.status, error.type)
         for kind in ("", *(error.type for error in WORKER_ERRORS)):
             self.images.labels(kind)
-        for label in classes:
+        for label in labels:
             self.predictions.labels(label)
 
 
-def _reserve_files(classes: Sequence[str]) -> None:
+def _reserve_files(labels: Sequence[str]) -> None:
     """Create this process's files with all their disk space.
 
     prometheus_client creates files without disk space and maps them into memory. On a full disk the first write would
@@ -137,7 +142,7 @@ def _reserve_files(classes: Sequence[str]) -> None:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not folder:
         return
-    size = _FILE_BYTES + sum(256 + 6 * len(name) for name in classes)  # JSON needs up to 6 bytes per character
+    size = _FILE_BYTES + sum(256 + 6 * len(label) for label in labels)  # JSON needs up to 6 bytes per character
     for kind in _FILES:
         path = Path(folder, f"{kind}_{os.getpid()}.db")
         try:

@@ -6,7 +6,7 @@ Each class imports its runtime in `__init__`, because a worker that runs ONNX on
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,31 @@ if TYPE_CHECKING:
     import torch
 
 
+OOD_OUTPUT = "ood_score"
+"""The name of the output of an ONNX file that holds the out-of-distribution scores, if it has one."""
+
+
+class Outputs(NamedTuple):
+    """What a network computes for a batch.
+
+    Attributes:
+        probabilities: float32 [N, C]; each row sums to 1.
+        ood_scores: float32 [N], the higher the less an image is like the training images. None if the network computes
+            none.
+    """
+
+    probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32] | None = None
+
+
 class Network(Protocol):
     """A loaded network."""
 
-    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         """Run the network once.
 
         Args:
             batch: uint8 [N, S, S, 3], RGB, 0 to 255.
-
-        Returns:
-            Probabilities, float32 [N, C]; each row sums to 1.
         """
 
 
@@ -52,7 +66,7 @@ def load_network(folder: Path, backend: Backend, settings: WorkerSettings, devic
 
 
 class OnnxNetwork:
-    """An ONNX model in ONNX Runtime."""
+    """An ONNX model in ONNX Runtime. Its first output is the probabilities; it may have a second, `OOD_OUTPUT`."""
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
         import onnxruntime
@@ -73,15 +87,16 @@ class OnnxNetwork:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.partition(":")[2] or "0"}))
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         self._input = self._session.get_inputs()[0].name
+        first, *others = (output.name for output in self._session.get_outputs())
+        self._outputs = [first, OOD_OUTPUT] if OOD_OUTPUT in others else [first]
 
-    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         """See `Network`."""
-        probabilities: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
-        return probabilities
+        return Outputs(*self._session.run(self._outputs, {self._input: batch}))
 
 
 class TorchScriptNetwork:
-    """A TorchScript module, on CPU or GPU."""
+    """A TorchScript module, on CPU or GPU. It returns probabilities, or the tuple of probabilities and OOD scores."""
 
     def __init__(self, path: Path, device: str, threads: int, *, half: bool) -> None:
         try:
@@ -104,10 +119,11 @@ class TorchScriptNetwork:
         )
         self._torch = torch
 
-    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         """See `Network`."""
         torch = self._torch
         with torch.inference_mode():
             images = torch.from_numpy(batch).to(self._device, non_blocking=True)
-            probabilities: NDArray[np.float32] = self._module(images).float().cpu().numpy()
-        return probabilities
+            result = self._module(images)
+            tensors = result if isinstance(result, tuple) else (result,)
+            return Outputs(*(tensor.float().cpu().numpy() for tensor in tensors))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vinegrape_handler import forms
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
-from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
 from vinegrape_handler.images.decode import has_signature
-from vinegrape_handler.instances import FORM, parse_json, read_instances
+from vinegrape_handler.instances import FORM, max_values, parse_json, read_instances
 
 # TorchServe passes a raw body as `body`. The other names are those of form fields.
 IMAGE_FIELDS = ("body", "data", "image", "file")
+PARAMETERS = ("top_k", "format")
+"""Parameters of the query, or form fields with these names. TorchServe passes the fields only."""
 
 _JSON = "application/json"
 _URLENCODED = "application/x-www-form-urlencoded"
@@ -33,43 +34,42 @@ class Request:
 
     Attributes:
         kind: "image": classify one image. "instances": classify the images of a JSON request. "describe": return the
-            model's description. "self_check": run the worker's self-check.
+            model's description.
+        parameters: the values of form fields by the name of the parameter.
         images: encoded images; an error takes the place of an image that could not be read. "image" has one, and
-            "instances" has at least one. The other kinds have none.
+            "instances" has at least one, and "describe" none.
     """
 
-    kind: Literal["image", "instances", "describe", "self_check"]
+    kind: Literal["image", "instances", "describe"]
     images: tuple[bytes | RequestError, ...] = ()
+    parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read_request(
-    row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int, self_check_token: str = ""
-) -> Request:
+def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], max_instances: int) -> Request:
     """Parse one request.
 
     Args:
         row: TorchServe's inputs by name: a raw body, or form fields. Fields with the same name are a list.
         headers: the request's headers, with names in any case.
         max_instances: maximum images in one JSON request.
-        self_check_token: value of the header that requests a self-check. If empty, self-checks are disabled.
 
     Raises:
         BadRequest, NoImage, TooLarge, UnsupportedFormat: the request as a whole is invalid.
-        DeadlineExceeded: its deadline has passed.
     """
-    if self_check_token and _requests_self_check(headers, self_check_token):
-        return Request("self_check")  # whatever its body is
-    check_deadline(read_deadline(headers))
     # The edge labels each body as octet-stream for TorchServe, and passes the client's content type on
     passed_on = headers.get(CONTENT_TYPE_HEADER, "")
     if passed_on and row.get("body") and _is_form(row["body"], passed_on):
-        fields = forms.read_form(row["body"], passed_on, IMAGE_FIELDS)
+        form: dict[str, list[bytes]] = {}
+        for name, value in forms.read_form(row["body"], passed_on, (*IMAGE_FIELDS, *PARAMETERS)):
+            form.setdefault(name, []).append(value)
+        fields = _image_fields(form)
         if not fields:
             raise NoImage("The form has no field with an image. Its name must be data, image or file.")
-        return _read_value(_only_one(fields), "", max_instances)
-    fields = [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
+        return replace(_read_value(_only_one(fields), "", max_instances), parameters=_parameters(form))
+    fields = _image_fields(row)
     if fields:
-        return _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
+        request = _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
+        return replace(request, parameters=_parameters(row))
     if _requests_description(headers):
         return Request("describe")
     raise NoImage(
@@ -81,6 +81,27 @@ def read_request(
 def transport(headers: Mapping[str, Any]) -> Literal["rest", "grpc"]:
     """Return how a request arrived."""
     return "grpc" if headers.get(TRANSPORT_HEADER) == "grpc" else "rest"
+
+
+def requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
+    """Return whether a request has the token that requests a self-check; none has if the token is empty."""
+    sent = headers.get(SELF_CHECK_HEADER)
+    # compare_digest takes the same time for every wrong token, so the time does not reveal the right one
+    return bool(token) and isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
+
+
+def _image_fields(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name in IMAGE_FIELDS for value in _values(row.get(name))]
+
+
+def _parameters(row: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [
+            str(value, "utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value) for value in values
+        ]
+        for name in PARAMETERS
+        if (values := _values(row.get(name)))
+    }
 
 
 def _values(value: Any) -> list[Any]:
@@ -133,7 +154,7 @@ def _read_value(value: Any, content_type: str, max_instances: int) -> Request:
         if not (starts_json_object(value) or _is_json(content_type)):
             _check_content_type(content_type)
             return Request("image", (bytes(value),))  # the decoder names the supported formats
-        value = parse_json(value, max_instances)
+        value = parse_json(value, max_values(max_instances))
     if isinstance(value, dict):
         return Request("instances", read_instances(value, max_instances))
     raise BadRequest(f"The body is neither an image nor JSON of the form {FORM}.")
@@ -167,13 +188,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _content_type(headers: Mapping[str, Any]) -> str:
-    return _text_headers(headers).get("content-type", "")
-
-
-def _requests_self_check(headers: Mapping[str, Any], token: str) -> bool:
-    sent = headers.get(SELF_CHECK_HEADER)
-    # compare_digest takes the same time for every wrong token, so the time does not reveal the right one
-    return isinstance(sent, str) and hmac.compare_digest(sent.encode(), token.encode())
+    return text_headers(headers).get("content-type", "")
 
 
 def _requests_description(headers: Mapping[str, Any]) -> bool:
@@ -182,11 +197,11 @@ def _requests_description(headers: Mapping[str, Any]) -> bool:
     TorchServe does not pass the method. To a GET it adds the header `content-length: 0`. An empty upload has a
     `Content-Length` with capitals, which most clients write, or a content type.
     """
-    lower = _text_headers(headers)
+    lower = text_headers(headers)
     uploads = "Content-Length" in headers or "content-type" in lower
     return _JSON in lower.get("accept", "") and not uploads
 
 
-def _text_headers(headers: Mapping[str, Any]) -> dict[str, str]:
+def text_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return the request's headers by lower-case name, without the dictionaries that TorchServe adds per input."""
     return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}

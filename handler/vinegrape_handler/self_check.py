@@ -30,7 +30,8 @@ def run_self_check(classifier: Classifier, folder: Path, backend: Backend, check
         checks: images to classify, with the probabilities recorded at export.
 
     Raises:
-        ArchiveError: an image fails, or a probability differs by more than 0.05 from the recorded one.
+        ArchiveError: an image fails, a probability differs by more than 0.05 from the recorded one, or the metadata has
+            a threshold for an OOD score that the network does not compute.
     """
     for check in checks:
         if backend not in check.probabilities:
@@ -38,9 +39,14 @@ def run_self_check(classifier: Classifier, folder: Path, backend: Backend, check
         (result,) = classifier.classify([(folder / check.file).read_bytes()])
         if isinstance(result, RequestError):
             raise ArchiveError(f"The self-check image {check.file} failed: {result}")
-        difference = float(np.abs(result - np.array(check.probabilities[backend])).max())
+        if classifier.metadata.ood_threshold is not None and result.ood_score is None:
+            raise ArchiveError(
+                f"The archive has an ood_threshold, but its weights for {backend} compute no ood_score. Export the "
+                "model again."
+            )
+        difference = float(np.abs(result.probabilities - np.array(check.probabilities[backend])).max())
         if not difference <= _TOLERANCE:  # also true for NaN
             raise ArchiveError(
                 f"The self-check of {check.file} with {backend} is off by {difference:.3f}, more than {_TOLERANCE}: "
-                f"{result.tolist()} instead of {check.probabilities[backend]}."
+                f"{result.probabilities.tolist()} instead of {check.probabilities[backend]}."
             )

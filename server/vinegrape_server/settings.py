@@ -32,7 +32,9 @@ class ServeSettings:
     archive: str = setting("model_store/vinegrape.mar", "model archive to serve")
     edge: bool = setting(False, "start HAProxy in front: one port for REST and gRPC, limits, a queue, deadlines, keys")
     host: str = setting("127.0.0.1", "address of the edge, or of REST and gRPC without it (0.0.0.0: all addresses)")
-    edge_port: int = setting(8000, "port of the edge for REST and gRPC (Cloud Run's variable PORT also sets it)")
+    edge_port: int = setting(
+        8000, "port of the edge for REST and gRPC (PORT of Cloud Run and AIP_HTTP_PORT of Vertex AI also set it)"
+    )
     rest_port: int = setting(
         8080, "REST port of TorchServe; behind the edge on 127.0.0.1 (PORT sets it without the edge)"
     )

@@ -69,10 +69,12 @@ def test_the_variable_port_sets_the_rest_port_before_the_file(config):
     assert from_command_line(["--rest-port=1"], {"PORT": "2"}).rest_port == 1
 
 
+@pytest.mark.parametrize("variable", ["PORT", "AIP_HTTP_PORT"])
 @pytest.mark.parametrize("source", [(["--edge"], {}), ([], {"VINEGRAPE_EDGE": "true"})])
-def test_with_the_edge_the_variable_port_sets_the_edges_port(source):
+def test_with_the_edge_the_variable_of_the_platform_sets_the_edges_port(source, variable):
+    """Cloud Run sets PORT, and Vertex AI AIP_HTTP_PORT."""
     arguments, environment = source
-    settings = from_command_line(arguments, {**environment, "PORT": "2"})
+    settings = from_command_line(arguments, {**environment, variable: "2"})
     assert (settings.edge_port, settings.rest_port) == (2, 8080)
 
 

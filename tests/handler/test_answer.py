@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,11 +6,16 @@ import pytest
 
 from tests.support.metadata import METADATA
 from vinegrape_handler import answer, errors
+from vinegrape_handler.classifier import Scores
 from vinegrape_handler.settings import WorkerSettings
 
 
+def scores(*probabilities, ood_score=None) -> Scores:
+    return Scores(np.array(probabilities, np.float32), ood_score)
+
+
 def test_a_prediction_has_the_most_probable_label():
-    assert answer.prediction(np.array([0.25, 0.75], np.float32), METADATA) == {
+    assert answer.prediction(scores(0.25, 0.75), METADATA) == {
         "label": "Nazli",
         "probability": 0.75,
         "probabilities": {"Ak": 0.25, "Nazli": 0.75},
@@ -17,18 +23,36 @@ def test_a_prediction_has_the_most_probable_label():
     }
 
 
+@pytest.mark.parametrize(("ood_score", "label"), [(0.5, "Nazli"), (0.7654321, None)])
+def test_an_image_above_the_threshold_has_no_label(ood_score, label):
+    metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
+    assert answer.prediction(scores(0.25, 0.75, ood_score=ood_score), metadata) == {
+        "label": label,
+        "probability": 0.75,
+        "probabilities": {"Ak": 0.25, "Nazli": 0.75},
+        "known": label is not None,
+        "ood_score": round(ood_score, 6),
+        "model": {"name": "vinegrape", "version": "0123456789ab"},
+    }
+
+
+def test_without_a_threshold_an_ood_score_changes_nothing():
+    assert answer.prediction(scores(0.25, 0.75, ood_score=9), METADATA) == answer.prediction(
+        scores(0.25, 0.75), METADATA
+    )
+
+
 def test_of_two_equal_probabilities_the_first_label_wins():
-    assert answer.prediction(np.array([0.5, 0.5], np.float32), METADATA)["label"] == "Ak"
+    assert answer.prediction(scores(0.5, 0.5), METADATA)["label"] == "Ak"
 
 
 def test_probabilities_have_six_decimals():
-    third = np.array([1 / 3, 2 / 3], np.float32)
-    assert answer.prediction(third, METADATA)["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
+    assert answer.prediction(scores(1 / 3, 2 / 3), METADATA)["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
 
 
 def test_the_number_of_probabilities_must_be_the_number_of_classes():
     with pytest.raises(ValueError, match="zip"):
-        answer.prediction(np.array([0.2, 0.3, 0.5], np.float32), METADATA)
+        answer.prediction(scores(0.2, 0.3, 0.5), METADATA)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +105,11 @@ def test_the_description_has_the_model_and_the_limits():
         "data_digest": "digest",
         "libraries": {"torch": "2.12.1"},
     }
+
+
+def test_the_description_has_the_threshold_of_a_model_with_one():
+    metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
+    assert answer.description(metadata, WorkerSettings(), "onnx_int8")["ood_threshold"] == 0.5
 
 
 def test_json_is_compact_utf_8():

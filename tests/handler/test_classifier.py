@@ -26,6 +26,7 @@ from vinegrape_handler.errors import (
 )
 from vinegrape_handler.images.decode import Limits
 from vinegrape_handler.memory import data_bytes
+from vinegrape_handler.networks import Outputs
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 LIMITS = Limits(max_bytes=10_000, max_pixels=10_000)
@@ -39,7 +40,7 @@ class TwicePlusOne:
 
     def __call__(self, batch):
         self.batches.append(batch)
-        return 2 * batch[:, :1, 0, 0].astype(np.float32) + 1
+        return Outputs(2 * batch[:, :1, 0, 0].astype(np.float32) + 1)
 
 
 def failing_network(batch):
@@ -51,7 +52,7 @@ def classifier(network, decode_threads=1, **options) -> Classifier:
 
 
 def values(results) -> list:
-    return [type(result) if isinstance(result, Exception) else float(result[0]) for result in results]
+    return [type(result) if isinstance(result, Exception) else float(result.probabilities[0]) for result in results]
 
 
 def test_one_image_is_one_batch():
@@ -227,7 +228,7 @@ def test_an_image_that_needs_too_much_memory_is_too_large(tmp_path):
     result = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     types = dict(zip([file.name for file in files], result.stdout.split(), strict=True))
-    assert types == {**dict.fromkeys(images, "TooLarge"), "half": "BrokenImage", "grey": "ndarray"}
+    assert types == {**dict.fromkeys(images, "TooLarge"), "half": "BrokenImage", "grey": "Scores"}
 
 
 def broken_png() -> bytes:

@@ -221,7 +221,7 @@ def test_instances_with_too_many_pixels_together_are_rejected(model_dir, monkeyp
     two, three = instances(image, image), instances(image, b64(b"no image"), image, image)
     bodies, statuses = handle(handler, {"body": two}, {"body": three}, {"body": solid(RED)})
     assert statuses == [200, 413, 200]
-    assert "longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
+    assert "images take longer to decode than 1000 pixels" in bodies[1]["error"]["message"]
 
 
 def test_a_get_returns_the_description(handler):
@@ -247,6 +247,19 @@ def test_a_subclass_can_measure_the_classification_of_requests(model_dir):
     bodies, _ = handle(handler, {"body": solid(RED)}, {}, {"body": instances(b64(solid(BLUE)), {"b64": "?"})})
     assert handler.batches == [3]
     assert_prediction(bodies[0], RED)
+
+
+def test_a_model_with_a_threshold_abstains(abstaining_archive, tmp_path):
+    """The tiny model does not know blue images."""
+    with zipfile.ZipFile(abstaining_archive) as archive:
+        archive.extractall(tmp_path)
+    handler = start(tmp_path)
+    bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid(RED)})
+    assert [(body["label"], body["known"], body["ood_score"]) for body in bodies] == [(None, False, 1), ("Ak", True, 0)]
+    assert bodies[0]["probability"] == bodies[0]["probabilities"]["Buzgulu"]
+    assert value(handler, "vinegrape_predictions_total", label="unknown") == 1
+    (body,), _ = handle(handler, {}, headers=DESCRIBE)
+    assert body["ood_threshold"] == 0.5
 
 
 # The start

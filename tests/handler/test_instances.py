@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from vinegrape_handler.errors import BadRequest, NoImage, TooLarge
-from vinegrape_handler.instances import decode_base64, parse_json, read_instances
+from vinegrape_handler.instances import decode_base64, max_values, parse_json, read_instances
 
 IMAGE = bytes(range(256)) + b"\xfb\xff"  # its base64 has 4 and 6 bits left, and both special characters
 TEXT = base64.b64encode(IMAGE).decode()
@@ -17,13 +17,13 @@ TEXT = base64.b64encode(IMAGE).decode()
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("type_", [bytes, bytearray])
 def test_json_is_utf_8(encoding, type_):
-    assert parse_json(type_('{"name": "Büzgülü"}'.encode(encoding)), 32) == {"name": "Büzgülü"}
+    assert parse_json(type_('{"name": "Büzgülü"}'.encode(encoding)), max_values(32)) == {"name": "Büzgülü"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
 def test_another_encoding_is_named(encoding):
     with pytest.raises(BadRequest, match="UTF-8"):
-        parse_json('{"ü": []}'.encode(encoding), 32)
+        parse_json('{"ü": []}'.encode(encoding), max_values(32))
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_another_encoding_is_named(encoding):
 )
 def test_invalid_json_is_refused(body, words):
     with pytest.raises(BadRequest, match=words):
-        parse_json(body, 32)
+        parse_json(body, max_values(32))
 
 
 def test_a_message_contains_little_of_what_the_client_sent():
     key = b'"' + b"x" * 100_000 + b'"'
     with pytest.raises(BadRequest) as refused:
-        parse_json(b"{" + key + b":1," + key + b":2}", 32)
+        parse_json(b"{" + key + b":1," + key + b":2}", max_values(32))
     assert len(str(refused.value)) < 150
 
 
@@ -64,7 +64,7 @@ def test_json_with_many_values_is_refused_before_it_takes_memory(item):
     tracemalloc.start()
     try:
         with pytest.raises(BadRequest, match=r"The JSON has \d+ values; at most 4200 are accepted"):
-            parse_json(body, 32)
+            parse_json(body, max_values(32))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -74,9 +74,9 @@ def test_json_with_many_values_is_refused_before_it_takes_memory(item):
 def test_as_many_values_are_accepted_as_instances_with_some_keys_need():
     keys = {"b64": "data:image/png;base64,AAAA", **{f"key{index}": [1, 2.5, None] for index in range(20)}}
     body = json.dumps({"instances": [keys] * 32, "parameters": {"a": [[]] * 100}}).encode()
-    assert len(parse_json(body, 32)["instances"]) == 32
+    assert len(parse_json(body, max_values(32))["instances"]) == 32
     with pytest.raises(BadRequest, match="at most 1100"):
-        parse_json(body, 1)
+        parse_json(body, max_values(1))
 
 
 # Instances

@@ -23,6 +23,12 @@ def test_equal_metadata_has_equal_json():
     assert METADATA.to_json().startswith('{\n  "architecture": "small_cnn",\n')
 
 
+def test_a_threshold_is_read_back_and_stands_in_the_file_only_if_there_is_one():
+    metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
+    assert Metadata.from_json(metadata.to_json()) == metadata
+    assert "ood_threshold" not in METADATA.to_json()
+
+
 def test_metadata_is_read_from_a_folder(tmp_path):
     (tmp_path / METADATA_FILE).write_text(METADATA.to_json())
     assert Metadata.read(tmp_path) == METADATA

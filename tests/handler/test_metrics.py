@@ -49,6 +49,14 @@ def test_images_are_counted_by_label_or_error():
     assert value(metrics, "vinegrape_confidence_sum") == 0.75
 
 
+def test_an_image_without_a_label_is_counted_as_unknown():
+    metrics = Metrics(("Ak", "Nazli"), abstains=True)
+    assert value(metrics, "vinegrape_predictions_total", label="unknown") == 0
+    metrics.count_prediction(None, 0.75)
+    assert value(metrics, "vinegrape_predictions_total", label="unknown") == 1
+    assert value(metrics, "vinegrape_confidence_sum") == 0.75
+
+
 def test_the_metrics_have_their_documented_names():
     """Dashboards and alerts use these names."""
     lines = generate_latest(Metrics(("Ak", "Nazli")).registry).decode().splitlines()

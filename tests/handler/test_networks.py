@@ -3,7 +3,7 @@ import builtins
 import numpy as np
 import pytest
 
-from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
+from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities, write_export
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.images.decode import Limits
@@ -35,7 +35,7 @@ def colours() -> np.ndarray:
 
 def assert_known_probabilities(network, tolerance=1e-5):
     images = colours()
-    computed = network(images)
+    computed = network(images).probabilities
     assert computed.shape == (5, len(CLASSES))
     assert computed.dtype == np.float32
     np.testing.assert_allclose(computed, [probabilities(image[0, 0].tolist()) for image in images], atol=tolerance)
@@ -45,6 +45,27 @@ def assert_known_probabilities(network, tolerance=1e-5):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_onnx_computes_the_known_probabilities(tiny_export, backend, threads):
     assert_known_probabilities(load(tiny_export, backend, threads=threads))
+
+
+def assert_known_ood_scores(network, tolerance=1e-5):
+    images = colours()
+    assert_known_probabilities(network, tolerance)
+    scores = network(images).ood_scores
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, images[:, 0, 0, 2] / 255, atol=tolerance)
+
+
+def test_onnx_computes_ood_scores(tmp_path):
+    write_export(tmp_path / "export", ood_threshold=0.5)
+    assert_known_ood_scores(load(tmp_path / "export", "onnx_int8"))
+
+
+@pytest.mark.xdist_group("torch")
+def test_torchscript_computes_ood_scores(tmp_path):
+    write_export(tmp_path / "export", ["torchscript"], ood_threshold=0.5)
+    for device in devices():
+        assert_known_ood_scores(load(tmp_path / "export", "torchscript", device), tolerance=1e-4)
+        assert_known_ood_scores(load(tmp_path / "export", "torchscript", device, precision="fp16"), tolerance=2e-3)
 
 
 @pytest.mark.xdist_group("torch")
@@ -93,7 +114,7 @@ def images(export) -> np.ndarray:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_row_of_probabilities_sums_to_1(export, images, backend):
-    computed = load(export, backend)(images)
+    computed = load(export, backend)(images).probabilities
     assert computed.shape == (5, len(Metadata.read(export).classes))
     assert computed.dtype == np.float32
     assert (computed >= 0).all()
@@ -101,18 +122,18 @@ def test_every_row_of_probabilities_sums_to_1(export, images, backend):
 
 
 def test_torchscript_agrees_with_onnx(export, images):
-    expected = load(export, "onnx_fp32")(images)
+    expected = load(export, "onnx_fp32")(images).probabilities
     assert np.ptp(expected, axis=0).max() > 0.01  # the images have different probabilities, so a mix-up would show
     for device in devices():
         tolerance = 1e-4 if device == "cpu" else 1e-2  # a GPU multiplies in another order and precision
-        np.testing.assert_allclose(load(export, "torchscript", device)(images), expected, atol=tolerance)
+        np.testing.assert_allclose(load(export, "torchscript", device)(images).probabilities, expected, atol=tolerance)
 
 
 def test_half_precision_is_close(export, images):
     """This includes the CPU, where half precision works but the settings reject it because it is slow."""
-    expected = load(export, "onnx_fp32")(images)
+    expected = load(export, "onnx_fp32")(images).probabilities
     for device in devices():
-        half = load(export, "torchscript", device, precision="fp16")(images)
+        half = load(export, "torchscript", device, precision="fp16")(images).probabilities
         np.testing.assert_allclose(half, expected, atol=2e-2)
 
 
@@ -122,7 +143,9 @@ def test_int8_agrees_with_fp32(export):
     for backend in ("onnx_int8", "onnx_fp32"):
         classifier = Classifier(Metadata.read(export), load(export, backend), Limits.of(WorkerSettings()))
         files = sorted((export / SELF_CHECK_FOLDER).iterdir())
-        results[backend] = np.stack(classifier.classify([file.read_bytes() for file in files]))
+        results[backend] = np.stack(
+            [scores.probabilities for scores in classifier.classify([file.read_bytes() for file in files])]
+        )
     np.testing.assert_allclose(results["onnx_int8"], results["onnx_fp32"], atol=0.1)
 
 
@@ -136,10 +159,11 @@ def test_every_backend_passes_the_self_check_of_its_export(export, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_image_has_the_same_probabilities_alone_and_in_a_batch(export, images, backend):
     network = load(export, backend)
-    alone = np.concatenate([network(image[None]) for image in images])
-    np.testing.assert_allclose(network(images), alone, atol=1e-3 if backend == "onnx_int8" else 1e-5)
+    alone = np.concatenate([network(image[None]).probabilities for image in images])
+    np.testing.assert_allclose(network(images).probabilities, alone, atol=1e-3 if backend == "onnx_int8" else 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_number_of_threads_does_not_change_the_probabilities(export, images, backend):
-    np.testing.assert_allclose(load(export, backend, threads=2)(images), load(export, backend)(images), atol=1e-5)
+    one, two = (load(export, backend, threads=threads)(images).probabilities for threads in (1, 2))
+    np.testing.assert_allclose(two, one, atol=1e-5)

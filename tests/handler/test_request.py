@@ -3,16 +3,16 @@ import json
 
 import pytest
 
-from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, TRANSPORT_HEADER
-from vinegrape_handler.errors import BadRequest, DeadlineExceeded, NoImage, RequestError, TooLarge, UnsupportedFormat
-from vinegrape_handler.request import Request, read_request, transport
+from vinegrape_handler.contract import CONTENT_TYPE_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge, UnsupportedFormat
+from vinegrape_handler.request import Request, read_request, requests_self_check, transport
 
 IMAGE = b"\x89PNG\r\n\x1a\n and so on"
 B64 = base64.b64encode(IMAGE).decode()
 
 
-def read(row, headers=None, max_instances=32, self_check_token="") -> Request:
-    return read_request(row, headers or {}, max_instances, self_check_token)
+def read(row, headers=None, max_instances=32) -> Request:
+    return read_request(row, headers or {}, max_instances)
 
 
 def instances(*items) -> bytes:
@@ -40,25 +40,15 @@ def test_bytes_that_are_not_a_json_object_are_passed_to_the_decoder(body):
 # A self-check
 
 
-SELF_CHECK = {"x-vinegrape-self-check": "secret", "content-length": "0"}
-
-
-@pytest.mark.parametrize("row", [{}, {"body": b""}, {"body": IMAGE}, {"body": b"{"}])
-@pytest.mark.parametrize("more", [{}, {DEADLINE_HEADER: "1000"}])
-def test_a_header_with_the_token_requests_a_self_check_whatever_the_body_is(row, more):
-    assert read(row, SELF_CHECK | more, self_check_token="secret") == Request("self_check")
-
-
 @pytest.mark.parametrize("token", ["", "guess", "other"])
 def test_a_self_check_needs_the_token(token):
-    assert read({"body": IMAGE}, SELF_CHECK, self_check_token=token) == Request("image", (IMAGE,))
-    with pytest.raises(NoImage):
-        read({}, SELF_CHECK, self_check_token=token)
+    headers = {"x-vinegrape-self-check": "secret", "content-length": "0"}
+    assert requests_self_check(headers, "secret")
+    assert not requests_self_check(headers, token)
 
 
 def test_a_form_field_with_the_name_of_the_header_is_not_the_header():
-    headers = {"x-vinegrape-self-check": {"content-type": "text/plain"}}
-    assert read({"image": IMAGE}, headers, self_check_token="secret") == Request("image", (IMAGE,))
+    assert not requests_self_check({"x-vinegrape-self-check": {"content-type": "text/plain"}}, "secret")
 
 
 # The headers of the edge and the gateway
@@ -68,11 +58,6 @@ def test_the_gateway_states_the_transport():
     assert transport({TRANSPORT_HEADER: "grpc", "body": {"content-type": ""}}) == "grpc"
     for headers in ({}, {"Host": "here"}, {TRANSPORT_HEADER: "rest"}, {TRANSPORT_HEADER: "other"}):
         assert transport(headers) == "rest"
-
-
-def test_a_request_after_its_deadline_is_not_read():
-    with pytest.raises(DeadlineExceeded):
-        read({"body": IMAGE}, {DEADLINE_HEADER: "1000"})
 
 
 # Forms and other content types, which the edge passes on
@@ -95,6 +80,13 @@ FORM = "multipart/form-data; boundary=b"
 def test_a_form_is_read_if_the_edge_has_passed_it_on(name, content_type):
     body = form(("note", b"a leaf"), (name, IMAGE))
     assert read_labelled(body, content_type) == Request("image", (IMAGE,))
+
+
+def test_parameters_are_read_from_form_fields():
+    expected = Request("image", (IMAGE,), {"top_k": ["2", "3"], "format": ["ü"]})
+    fields = (("top_k", b"2"), ("image", IMAGE), ("format", "ü".encode()), ("top_k", b"3"))
+    assert read_labelled(form(*fields), FORM) == expected
+    assert read({"image": IMAGE, "top_k": [b"2", b"3"], "format": bytearray("ü".encode())}) == expected
 
 
 def test_a_form_that_the_edge_has_not_passed_on_is_no_form():

@@ -1,5 +1,7 @@
 """`run_self_check` with networks that return fixed probabilities. METADATA records 0.25 and 0.75 for its image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.images.decode import Limits
+from vinegrape_handler.networks import Outputs
 from vinegrape_handler.self_check import run_self_check
 from vinegrape_handler.settings import WorkerSettings
 
@@ -18,11 +21,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def classifier(first, second) -> Classifier:
+def classifier(first, second, metadata=METADATA) -> Classifier:
     """A classifier that gives every image these two probabilities."""
-    return Classifier(
-        METADATA, lambda batch: np.array([[first, second]] * len(batch), np.float32), Limits.of(WorkerSettings())
-    )
+
+    def network(batch) -> Outputs:
+        return Outputs(np.array([[first, second]] * len(batch), np.float32))
+
+    return Classifier(metadata, network, Limits.of(WorkerSettings()))
 
 
 @pytest.mark.parametrize("first", [0.25, 0.21, 0.29])
@@ -46,3 +51,9 @@ def test_a_broken_image_fails(folder):
 def test_a_backend_without_recorded_probabilities_fails(folder):
     with pytest.raises(ArchiveError, match="no probabilities for torchscript"):
         run_self_check(classifier(0.25, 0.75), folder, "torchscript", METADATA.self_check)
+
+
+def test_a_threshold_needs_a_network_with_ood_scores(folder):
+    checked = classifier(0.25, 0.75, dataclasses.replace(METADATA, ood_threshold=0.5))
+    with pytest.raises(ArchiveError, match="its weights for onnx_int8 compute no ood_score"):
+        run_self_check(checked, folder, "onnx_int8", METADATA.self_check)

@@ -14,7 +14,9 @@ from vinegrape_handler.settings import WorkerSettings
 )
 def test_each_colour_has_its_class(tiny_export, colour, label, probability):
     network = load_network(tiny_export, "onnx_int8", WorkerSettings(), "cpu")
-    (computed,) = network(np.full((1, SIDE, SIDE, 3), colour, np.uint8))
+    outputs = network(np.full((1, SIDE, SIDE, 3), colour, np.uint8))
+    (computed,) = outputs.probabilities
+    assert outputs.ood_scores is None
     assert CLASSES[int(computed.argmax())] == label
     assert computed.max() == pytest.approx(probability)
     assert computed == pytest.approx(probabilities(colour))

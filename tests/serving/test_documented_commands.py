@@ -12,26 +12,38 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs import generate
+from tests.conftest import program
 from tests.support.pages import PAGES, ROOT, blocks
+from tests.support.server import serving
 from vinegrape_cli.main import vinegrape
 from vinegrape_server.settings import ServeSettings
 
-PORTS = ("rest_port", "grpc_port", "operations_port")
+PORTS = ("rest_port", "grpc_port", "operations_port", "edge_port")
+EDGE = f"127.0.0.1:{ServeSettings().edge_port}"
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
 
 
-def tagged(tag: str, language: str) -> list:
+def tagged(tag: str, language: str, *, edge: bool = False) -> list:
+    """The blocks with a tag. Those that name the edge's port need a server with the edge."""
     return [
         pytest.param(block, id=f"{page.relative_to(ROOT)}: {block.text.splitlines()[0]}")
         for page, block in BLOCKS
-        if (block.language, block.tag) == (language, tag)
+        if (block.language, block.tag) == (language, tag) and (EDGE in block.text) == edge
     ]
+
+
+@pytest.fixture(scope="module")
+def documented_edge_server(archive, tmp_path_factory):
+    """The committed model behind the edge."""
+    program("haproxy", "haproxy")
+    with serving(archive, tmp_path_factory.mktemp("documented_edge") / "log", edge=True) as live:
+        yield live
 
 
 def on_ports_of(server, text: str) -> str:
     """A block's text, with the default ports replaced by a server's."""
     for name in PORTS:
-        default = f"127.0.0.1:{ServeSettings().ports[name]}"
+        default = f"127.0.0.1:{getattr(ServeSettings(), name)}"
         text = text.replace(default, f"127.0.0.1:{server.ports[name]}")
     return text
 
@@ -85,6 +97,24 @@ def test_the_server_returns_what_the_page_shows(block, server):
 def test_the_python_example_prints_the_same_as_rest(block, server, leaf):
     printed = run([sys.executable, "-c", on_ports_of(server, block.text)])
     assert json.loads(printed) == server.post(leaf).json()
+
+
+@pytest.mark.live
+@pytest.mark.tools
+@pytest.mark.xdist_group("documented_edge_server")
+@pytest.mark.parametrize("block", tagged("live", "sh", edge=True))
+def test_the_server_with_the_edge_responds_to_the_examples(block, documented_edge_server):
+    response = json.loads(run(["bash", "-euo", "pipefail", "-c", on_ports_of(documented_edge_server, block.text)]))
+    assert "error" not in response
+
+
+@pytest.mark.live
+@pytest.mark.tools
+@pytest.mark.xdist_group("documented_edge_server")
+@pytest.mark.parametrize("block", tagged("live", "python", edge=True))
+def test_the_python_examples_with_the_edge_print_the_label(block, documented_edge_server, leaf):
+    printed = run([sys.executable, "-c", on_ports_of(documented_edge_server, block.text)])
+    assert printed.strip() == documented_edge_server.post(leaf).json()["label"]
 
 
 def test_each_page_that_shows_requests_has_live_blocks():

@@ -4,6 +4,8 @@ Let r, g and b be the mean of each channel, from 0 (black) to 1. The network giv
 3b, 0.6 and 0.4, and divides each score by their sum. So a red image is Ak with probability 3 / 4, a green one is
 Ala_Idris, and a blue one is Buzgulu. A black image is Dimnit with probability 0.6 and Nazli with 0.4.
 
+With a threshold, the network also gives each image the OOD score b: so it knows every image that is not too blue.
+
 Building the model takes some milliseconds. Only its TorchScript weights need torch.
 """
 
@@ -19,10 +21,13 @@ from PIL import Image
 
 import vinegrape_handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata, SelfCheck
+from vinegrape_handler.networks import OOD_OUTPUT
 from vinegrape_handler.weights import WEIGHTS_FILES, Backend
 
 CLASSES = ("Ak", "Ala_Idris", "Buzgulu", "Dimnit", "Nazli")
 SIDE = 16  # pixels per side of the network's input
+
+OOD_THRESHOLD = 0.5  # of the archive that does not know blue images
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
@@ -36,8 +41,13 @@ def probabilities(rgb: Sequence[int]) -> list[float]:
     return [score / sum(scores) for score in scores]
 
 
-def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32")) -> Metadata:
-    """Write weights, metadata and self-check images to a new folder, as `vinegrape export` does."""
+def write_export(
+    folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32"), ood_threshold: float | None = None
+) -> Metadata:
+    """Write weights, metadata and self-check images to a new folder, as `vinegrape export` does.
+
+    With an `ood_threshold` the network computes OOD scores.
+    """
     backends = tuple(backends)
     (folder / SELF_CHECK_FOLDER).mkdir(parents=True)
     checks = []
@@ -47,9 +57,9 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
     for backend in backends:
         path = folder / WEIGHTS_FILES[backend]
         if backend == "torchscript":
-            _write_torchscript(path)
+            _write_torchscript(path, has_ood_score=ood_threshold is not None)
         else:  # both ONNX files hold the same float graph; tests of quantization use trained networks
-            onnx.save(_onnx_model(), path)
+            onnx.save(_onnx_model(has_ood_score=ood_threshold is not None), path)
     metadata = Metadata(
         name="vinegrape",
         version="tiny",
@@ -63,6 +73,7 @@ def write_export(folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx
         metrics={},
         libraries={},
         self_check=tuple(checks),
+        ood_threshold=ood_threshold,
     )
     (folder / METADATA_FILE).write_text(metadata.to_json())
     return metadata
@@ -92,7 +103,7 @@ def write_archive(path: Path, export: Path) -> Path:
     return path
 
 
-def _onnx_model() -> onnx.ModelProto:
+def _onnx_model(*, has_ood_score: bool) -> onnx.ModelProto:
     constants = {"axes": np.array([1, 2]), "weights": _WEIGHTS / 255, "bias": _BIAS, "classes": np.array([1])}
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -102,11 +113,19 @@ def _onnx_model() -> onnx.ModelProto:
         helper.make_node("ReduceSum", ["scores", "classes"], ["sum"], keepdims=1),
         helper.make_node("Div", ["scores", "sum"], ["probabilities"]),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(CLASSES)])]
+    if has_ood_score:
+        constants |= {"blue": np.array(2), "top": np.array(255, np.float32)}
+        nodes += [
+            helper.make_node("Gather", ["means", "blue"], ["mean_blue"], axis=1),
+            helper.make_node("Div", ["mean_blue", "top"], [OOD_OUTPUT]),
+        ]
+        outputs.append(helper.make_tensor_value_info(OOD_OUTPUT, TensorProto.FLOAT, ["N"]))
     graph = helper.make_graph(
         nodes,
         "mean_colour",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(CLASSES)])],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -114,7 +133,7 @@ def _onnx_model() -> onnx.ModelProto:
     return model
 
 
-def _write_torchscript(path: Path) -> None:
+def _write_torchscript(path: Path, *, has_ood_score: bool) -> None:
     import torch
 
     class MeanColour(torch.nn.Module):
@@ -125,8 +144,10 @@ def _write_torchscript(path: Path) -> None:
 
         def forward(self, images):
             # type_as, unlike to(dtype), is traced so that it follows a conversion of the module to half precision
-            scores = images.type_as(self.weights).mean(dim=(1, 2)) @ self.weights + self.bias
-            return scores / scores.sum(dim=1, keepdim=True)
+            means = images.type_as(self.weights).mean(dim=(1, 2))
+            scores = means @ self.weights + self.bias
+            result = scores / scores.sum(dim=1, keepdim=True)
+            return (result, means[:, 2] / 255) if has_ood_score else result
 
     example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
     torch.jit.trace(MeanColour().eval(), example).save(path)

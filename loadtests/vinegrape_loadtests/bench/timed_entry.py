@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter
 
-from vinegrape_handler.classifier import EncodedImage, Probabilities
+from vinegrape_handler.classifier import InputImage, Scores
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.handler import BatchContext, Handler
 
@@ -25,7 +25,7 @@ class TimedHandler(Handler):
             "vinegrape_bench_handler_cpu_seconds", "Of decode, resize and network", registry=self.metrics.registry
         )
 
-    def classify(self, images: Sequence[EncodedImage]) -> list[Probabilities | RequestError]:
+    def classify(self, images: Sequence[InputImage]) -> list[Scores | RequestError]:
         """See `Handler`."""
         start = time.thread_time()
         try:

@@ -125,6 +125,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "TLS": _yes_or_no(settings.tls_certificate),
         "TORCHSERVE": f"{settings.host_of('rest_port')}:{settings.rest_port}",
         "UPLOAD_TIMEOUT_S": settings.upload_timeout_s,
+        "VERSION": plan.archive.metadata.version,
     }
     return {
         **{f"VINEGRAPE_EDGE_{name}": str(value) for name, value in values.items()},

@@ -13,6 +13,7 @@ from tests.support.metadata import METADATA
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.decode import Limits
+from vinegrape_handler.networks import Outputs
 from vinegrape_loadtests.fuzz.checks import OK, STATUSES, check_destroyed, outcome
 from vinegrape_loadtests.fuzz.mutations import KINDS, Change, apply, destroyed_headers, random_changes
 from vinegrape_loadtests.fuzz.seeds import seeds
@@ -66,7 +67,7 @@ def test_a_changed_file_with_a_destroyed_header_is_an_error(data):
 
 def mean_grey(batch):
     """A network that returns the mean of each image."""
-    return batch.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
+    return Outputs(batch.mean(axis=(1, 2, 3), dtype=np.float32)[:, None])
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -74,7 +75,7 @@ def mean_grey(batch):
 def test_images_beside_a_changed_one_get_their_right_answers(data):
     classifier = Classifier(dataclasses.replace(METADATA, input_size=SIDE), mean_grey, LIMITS)
     before, changed, after = classifier.classify([grey(9), data, grey(200)])
-    assert (before, after) == (9, 200)
+    assert (before.probabilities, after.probabilities) == (9, 200)
     assert isinstance(changed, RequestError) == (outcome(data, LIMITS, SIDE) != OK)
 
 

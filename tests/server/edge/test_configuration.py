@@ -14,6 +14,7 @@ from vinegrape_handler.contract import (
     CONTENT_TYPE_HEADER,
     DEADLINE_HEADER,
     ERROR_HEADER,
+    PATH_HEADER,
     SELF_CHECK_HEADER,
     TRANSPORT_HEADER,
 )
@@ -66,6 +67,7 @@ def test_the_headers_are_those_of_the_contract(tmp_path):
         CONTENT_TYPE_HEADER,
         DEADLINE_HEADER,
         ERROR_HEADER,
+        PATH_HEADER,
         SELF_CHECK_HEADER,
         *configuration.probe_headers(tmp_path),
     }

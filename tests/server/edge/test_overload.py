@@ -65,6 +65,9 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_answered(tmp_p
         assert edge.torchserve.waiting == 2
         # The connection can be used again
         assert edge.post(b"image").status_code == 429
+        refused_text = edge.post(b"image", path="/v2/models/vinegrape/infer")
+        assert (refused_text.status_code, int(refused_text.headers["retry-after"]) >= 1) == (429, True)
+        assert refused_text.json()["error"].startswith("Too many requests wait")
         edge.torchserve.release()
         for connection in connections:
             with connection:

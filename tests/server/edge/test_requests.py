@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from tests.support.archives import plan
 from tests.support.edge import PATH, running_edge
 from vinegrape_handler.contract import (
     CONTENT_TYPE_HEADER,
     DEADLINE_HEADER,
     ERROR_HEADER,
+    PATH_HEADER,
     SELF_CHECK_HEADER,
     TRANSPORT_HEADER,
 )
@@ -45,6 +47,101 @@ def test_an_offered_request_reaches_the_prediction_path(edge, method, path, rece
     assert body["bytes"] == (0 if method == "GET" else 5)
 
 
+MODEL_PATHS = ("/v2/models/vinegrape", "/v2/models/vinegrape/versions/VERSION")
+
+
+def with_version(path: str) -> str:
+    return path.replace("VERSION", plan().archive.metadata.version)
+
+
+@pytest.mark.parametrize("path", [*(f"{path}/infer" for path in MODEL_PATHS), "/v1/models/vinegrape:predict"])
+def test_posted_paths_and_their_queries_reach_the_worker_in_a_header(edge, path):
+    body = edge.post(b"image", path=f"{with_version(path)}?top_k=1&a=%20b").json()
+    assert (body["method"], body["path"]) == ("POST", PATH)
+    assert body["headers"][PATH_HEADER] == f"{with_version(path)}?top_k=1&a=%20b"
+
+
+@pytest.mark.parametrize("path", ["/v2", *MODEL_PATHS])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_descriptions_of_the_protocols_come_from_the_worker(edge, path, method):
+    response = edge.client.request(method, with_version(path))
+    assert response.status_code == 200
+    received = edge.torchserve.received[-1]
+    assert (received["method"], received["path"]) == ("GET", PATH)
+    assert received["headers"][PATH_HEADER] == with_version(path)
+    assert (response.content == b"") == (method == "HEAD")
+
+
+READY = {
+    "/ping": {"status": "Healthy"},
+    "/v1/models/vinegrape": {"name": "vinegrape", "ready": True},
+    "/v2/health/ready": {"ready": True},
+    **{f"{path}/ready": {"name": "vinegrape", "ready": True} for path in MODEL_PATHS},
+}
+
+
+@pytest.mark.parametrize("path", READY)
+def test_every_path_of_readiness_tells_the_truth(edge, path):
+    assert edge.client.get(with_version(path)).json() == READY[path]
+    head = edge.client.head(with_version(path))
+    assert (head.status_code, head.content) == (200, b"")
+    edge.operations.ready = False
+    try:
+        assert error(edge.client.get(with_version(path))) == (503, "unavailable")
+    finally:
+        edge.operations.ready = True
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v2/health/live", {"live": True}), ("/v1/models", {"models": ["vinegrape"]})]
+)
+def test_what_does_not_change_comes_from_the_edge(edge, path, body):
+    received = len(edge.torchserve.received)
+    assert edge.client.get(path).json() == body
+    head = edge.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert len(edge.torchserve.received) == received
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/", "/v2/health", "/v2/models", "/v2/models/other", "/v2/models/vinegrape/versions/other",
+        "/v2/models/vinegrape/versions/other/infer", "/v2/models/vinegrape/config", "/v2/repository/index",
+    ],
+)  # fmt: skip
+def test_errors_below_v2_are_texts_as_clients_of_the_protocol_expect_them(edge, path):
+    response = edge.client.get(path)
+    assert response.status_code == 404
+    assert response.json() == {"error": "There is no such path. Send images to /predictions/vinegrape."}
+
+
+def test_a_method_that_a_path_of_the_protocols_does_not_allow(edge):
+    response = edge.client.get("/v2/models/vinegrape/infer")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json() == {"error": "The path allows POST only."}
+    response = edge.post(b"image", path="/v2")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_there_are_no_explanations(edge):
+    response = edge.post(b"image", path="/v1/models/vinegrape:explain")
+    assert error(response) == (404, "not_found")
+    assert response.json()["error"]["message"] == "The model gives no explanations."
+
+
+def test_the_length_of_the_json_goes_on_for_the_protocol_that_has_it(edge):
+    headers = {"Inference-Header-Content-Length": "12"}
+    sent = edge.post(b"image", path="/v2/models/vinegrape/infer", headers=headers)
+    assert sent.json()["headers"]["inference-header-content-length"] == "12"
+    assert "inference-header-content-length" not in edge.post(b"image", headers=headers).json()["headers"]
+
+
+def test_a_long_query_is_refused(edge):
+    assert edge.post(b"image", path=f"{PATH}?{'a' * 1024}").status_code == 200
+    assert error(edge.post(b"image", path=f"{PATH}?{'a' * 1025}")) == (400, "bad_request")
+
+
 def test_a_head_request_has_the_headers_of_a_get_and_no_body(edge):
     raw = edge.exchange(b"HEAD %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % PATH.encode())
     head, _, body = raw.data.partition(b"\r\n\r\n")
@@ -70,10 +167,12 @@ def test_a_client_cannot_set_our_headers(edge):
         DEADLINE_HEADER: "1",
         SELF_CHECK_HEADER: "token",
         TRANSPORT_HEADER: "grpc",
+        PATH_HEADER: "/v2",
         "X-Vinegrape-Other": "x",
     }
     headers = edge.post(b"image", headers=ours).json()["headers"]
-    assert {name for name in headers if name.startswith("x-vinegrape")} == {DEADLINE_HEADER}
+    assert {name for name in headers if name.startswith("x-vinegrape")} == {DEADLINE_HEADER, PATH_HEADER}
+    assert headers[PATH_HEADER] == PATH
     assert int(headers[DEADLINE_HEADER]) > 1
 
 
@@ -81,7 +180,9 @@ def test_only_known_headers_of_a_client_reach_torchserve(edge):
     sent = {"accept": "text/html", "cookie": "a=b", "x-forwarded-for": "1.2.3.4", "user-agent": "x", "foo": "bar"}
     headers = edge.post(b"image", headers=sent).json()["headers"]
     assert headers["accept"] == "text/html"
-    assert set(headers) == {"host", "accept", "content-length", "content-type", "x-request-id", DEADLINE_HEADER}
+    assert set(headers) == {
+        "host", "accept", "content-length", "content-type", "x-request-id", DEADLINE_HEADER, PATH_HEADER,
+    }  # fmt: skip
 
 
 def test_a_chunked_body_arrives_with_its_length(edge):
@@ -128,7 +229,6 @@ def test_the_traceparent_is_passed_on_if_it_is_valid(edge):
         "/explanations/vinegrape",
         "/vinegrape/predict",
         "/v1/models/vinegrape:explain",
-        "/v2/models/vinegrape/infer",
         f"{PATH}/1.0",
         f"{PATH}/",
         "/predictions/other",

@@ -52,8 +52,33 @@ def test_the_header_x_api_key_counts_if_a_platform_uses_authorization(locked):
     assert locked.line_of(locked.post(b"image", headers=headers))["key"] == "orchard"
 
 
-def test_ping_needs_no_key(locked):
-    assert locked.client.get("/ping").status_code == 200
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ping",
+        "/v1/models",
+        "/v1/models/vinegrape",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/vinegrape/ready",
+    ],
+)
+def test_health_needs_no_key(locked, path):
+    assert locked.client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/vinegrape"])
+def test_descriptions_need_a_key(locked, path):
+    assert locked.client.get(path).status_code == 401
+    assert locked.client.get(path, headers={"x-api-key": KEYS["orchard"]}).status_code == 200
+
+
+def test_inference_with_the_open_inference_protocol_needs_a_key(locked):
+    path = "/v2/models/vinegrape/infer"
+    response = locked.post(b"image", path=path)
+    assert response.status_code == 401
+    assert response.json()["error"].startswith("The request has no API key.")
+    assert locked.post(b"image", path=path, headers={"x-api-key": KEYS["orchard"]}).status_code == 200
 
 
 def test_no_key_is_in_haproxys_files_or_log(locked):
@@ -105,7 +130,7 @@ def shared(tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize("path", [PATH, "/ping", "/v1/models/vinegrape:predict"])
+@pytest.mark.parametrize("path", [PATH, "/ping", "/v1/models/vinegrape:predict", "/v2/models/vinegrape/infer"])
 def test_a_preflight_request(shared, path):
     response = shared.client.options(path, headers=PREFLIGHT)
     assert response.status_code == 204

@@ -247,7 +247,9 @@ def test_int8_predictions_are_those_of_the_files_that_would_be_served(trained: P
     predictions, dataset = OutOfFold.read(trained / "out_of_fold.npz"), scan(drawn)
     network = load_network(first_weights(trained, Report.read(trained)), "onnx_int8", WorkerSettings(), "cpu")
     tested = (predictions.folds[0] == 0).nonzero().flatten().tolist()
-    probabilities = network(load_images(drawn, [dataset.paths[index] for index in tested], 32, "bilinear"))
+    probabilities = network(
+        load_images(drawn, [dataset.paths[index] for index in tested], 32, "bilinear")
+    ).probabilities
     assert predictions.int8 is not None
     np.testing.assert_allclose(predictions.int8[0, tested].exp().numpy(), probabilities, atol=1e-3)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from vinegrape_handler.networks import Outputs
 from vinegrape_training.errors import ParityError
 from vinegrape_training.export.parity import Parity, ParityLimits, as_metrics, check, from_metrics, measure, table
 
@@ -11,15 +12,15 @@ GOOD = Parity(agreement=1.0, difference=0.0, batch_difference=0.0)
 def even_or_odd(batch):
     """Probability 1 for class 0 if the pixel is even, for class 1 if it is odd."""
     odd = (batch[:, 0, 0, 0] % 2).astype(np.float32)
-    return np.stack([1 - odd, odd], axis=1)
+    return Outputs(np.stack([1 - odd, odd], axis=1))
 
 
 def test_a_network_agrees_with_itself():
-    assert measure(even_or_odd, IMAGES, even_or_odd(IMAGES)) == GOOD
+    assert measure(even_or_odd, IMAGES, even_or_odd(IMAGES).probabilities) == GOOD
 
 
 def test_one_wrong_image_of_sixteen_is_counted():
-    reference = even_or_odd(IMAGES)
+    reference = even_or_odd(IMAGES).probabilities
     reference[3] = [0.75, 0.25]
     parity = measure(even_or_odd, IMAGES, reference)
     assert parity.agreement == 15 / 16
@@ -28,9 +29,10 @@ def test_one_wrong_image_of_sixteen_is_counted():
 
 def test_a_network_that_depends_on_the_batch_size_is_measured():
     def depends_on_batch(batch):
-        return even_or_odd(batch) * 0.5 + 0.5 / len(batch)
+        return Outputs(even_or_odd(batch).probabilities * 0.5 + 0.5 / len(batch))
 
-    assert measure(depends_on_batch, IMAGES, depends_on_batch(IMAGES)).batch_difference == pytest.approx(0.5 - 0.5 / 8)
+    reference = depends_on_batch(IMAGES).probabilities
+    assert measure(depends_on_batch, IMAGES, reference).batch_difference == pytest.approx(0.5 - 0.5 / 8)
 
 
 def test_a_good_export_passes():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
-from vinegrape_handler.networks import Network, load_network
+from vinegrape_handler.networks import Network, Outputs, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS, Backend
 from vinegrape_training.data.dataset import Dataset, load_images, scan
@@ -131,12 +131,11 @@ class _Eager:
         self._network, self._temperature = network, run.temperature
         self._mean, self._std = torch.tensor(run.mean).view(3, 1, 1), torch.tensor(run.std).view(3, 1, 1)
 
-    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).permute(0, 3, 1, 2) / 255
             logits = self._network((pixels - self._mean) / self._std)
-            probabilities: NDArray[np.float32] = torch.softmax(logits / self._temperature, dim=1).numpy()
-        return probabilities
+            return Outputs(torch.softmax(logits / self._temperature, dim=1).numpy())
 
 
 def _known_images(dataset: Dataset) -> int:

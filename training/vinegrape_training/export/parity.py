@@ -69,7 +69,7 @@ def measure(network: Network, images: NDArray[np.uint8], reference: NDArray[np.f
 def run(network: Network, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Compute float32 probabilities [N, C] of uint8 images [N, S, S, 3] in batches of `batch_size`."""
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([network(batch) for batch in batches])
+    return np.concatenate([network(batch).probabilities for batch in batches])
 
 
 def check(parities: Mapping[Backend, Parity], limits: ParityLimits) -> None:

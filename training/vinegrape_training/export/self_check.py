@@ -42,4 +42,4 @@ def _classify(classifier: Classifier, image: Path) -> list[float]:
     (result,) = classifier.classify([image.read_bytes()])
     if isinstance(result, RequestError):
         raise result
-    return [round(float(probability), 6) for probability in result]
+    return [round(float(probability), 6) for probability in result.probabilities]

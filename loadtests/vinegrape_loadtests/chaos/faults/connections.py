@@ -188,7 +188,7 @@ def paths_and_methods(trial: Trial) -> None:
         "/api-description", "/predictions", "/predictions/other", "/predictions/vinegrape/1.0",
         "/predictions/vinegrape/", "/predictions/vinegrape/../vinegrape", "/models/vinegrape/invoke", "/models",
         "/invocations", "/vinegrape/predict", "/explanations/vinegrape", "/v1/models/vinegrape:explain",
-        "/v2/models/vinegrape/infer", "/wfpredict/vinegrape", "/metrics",
+        "/v2/models/other/infer", "/wfpredict/vinegrape", "/metrics",
     )  # fmt: skip
     for path in paths:
         response, _ = exchange(trial.target.rest, build_request(image, path=path, headers=("Connection: close",)))

@@ -1,0 +1,1 @@
+"""The protocols that requests are written in. Each module reads the requests to its paths and writes the responses."""
