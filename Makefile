@@ -64,10 +64,10 @@ format: $(LINT)/installed ## Format the code and mend what ruff can mend
 docs: $(DEV)/installed ## Write the generated parts of README and docs
 	$(DEV)/bin/python docs/generate.py $(ARGS)
 
-proto: $(DEV)/installed ## Generate the gateway's messages from clients/inference.proto
+proto: $(DEV)/installed ## Generate the gateway's messages from clients/*.proto
 	generated=$$(mktemp -d) && \
-	$(DEV)/bin/python -m grpc_tools.protoc -I. --python_out=$$generated --pyi_out=$$generated clients/inference.proto && \
-	cp $$generated/clients/inference_pb2.py $$generated/clients/inference_pb2.pyi server/vinegrape_server/gateway/ && \
+	$(DEV)/bin/python -m grpc_tools.protoc -I. --python_out=$$generated --pyi_out=$$generated clients/*.proto && \
+	cp $$generated/clients/*_pb2.py $$generated/clients/*_pb2.pyi server/vinegrape_server/gateway/ && \
 	rm -r $$generated
 
 constraints: $(DEV)/installed ## Pin the versions of all packages again, in constraints.txt; ARGS=--upgrade takes newer ones

@@ -160,7 +160,10 @@ def _with_head(get: Operation) -> dict[str, Operation]:
     """Return GET and HEAD; the response to HEAD has the same status and headers, and no body."""
     responses = get["responses"]
     ok = {name: value for name, value in responses["200"].items() if name != "content"}
-    bodiless = {"200": ok, **{status: {"description": _meaning(int(status))} for status in responses if status != "200"}}
+    bodiless = {
+        "200": ok,
+        **{status: {"description": _meaning(int(status))} for status in responses if status != "200"},
+    }
     return {"get": get, "head": {**get, "summary": f"{get['summary']}, without the body", "responses": bodiless}}
 
 

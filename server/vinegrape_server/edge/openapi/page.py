@@ -115,8 +115,7 @@ def _errors(responses: Mapping[str, Any]) -> str:
     for status, response in responses.items():
         retry = " The header <code>retry-after</code> has the seconds to wait." * ("retry-after" in response["headers"])
         lines.append(
-            f'<dt id="error-{status}"><strong>{status}</strong></dt>\n'
-            f"<dd>{_text(response['description'])}{retry}</dd>"
+            f'<dt id="error-{status}"><strong>{status}</strong></dt>\n<dd>{_text(response["description"])}{retry}</dd>'
         )
     return "<dl>\n" + "\n".join(lines) + "\n</dl>"
 
@@ -152,10 +151,16 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     kind = schema.get("type", "any value")
     if kind == "array":
-        bounds = [f"{word} {schema[key]}" for word, key in (("at least", "minItems"), ("at most", "maxItems")) if key in schema]
+        bounds = [
+            f"{word} {schema[key]}"
+            for word, key in (("at least", "minItems"), ("at most", "maxItems"))
+            if key in schema
+        ]
         return f"list of {_kind(schema['items'])}" + (f" ({', '.join(bounds)})" if bounds else "")
     words = [" or ".join(kind) if isinstance(kind, list) else str(kind)]
-    words += [f"{word} {schema[key]}" for word, key in (("at least", "minimum"), ("at most", "maximum")) if key in schema]
+    words += [
+        f"{word} {schema[key]}" for word, key in (("at least", "minimum"), ("at most", "maximum")) if key in schema
+    ]
     return ", ".join(words)
 
 
