@@ -70,10 +70,12 @@ def test_every_method_is_the_same(ours, torchserve):
     assert methods(ours) == methods(torchserve)
 
 
-@pytest.mark.parametrize("name", ["inference_pb2.py", "inference_pb2.pyi"])
-def test_the_gateways_messages_are_generated_from_it(tmp_path, name):
+@pytest.mark.parametrize("suffix", ["_pb2.py", "_pb2.pyi"])
+@pytest.mark.parametrize("proto", ["inference", "open_inference"])
+def test_the_gateways_messages_are_generated_from_it(tmp_path, proto, suffix):
     """`make proto` writes them."""
-    arguments = [f"-I{ROOT}", f"-I{GOOGLE}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(OURS)]
+    source, name = OURS.with_name(f"{proto}.proto"), f"{proto}{suffix}"
+    arguments = [f"-I{ROOT}", f"-I{GOOGLE}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(source)]
     assert protoc.main(["protoc", *arguments]) == 0
     committed = ROOT / "server" / "vinegrape_server" / "gateway" / name
     assert committed.read_text() == (tmp_path / "clients" / name).read_text()

@@ -131,9 +131,10 @@ class OpenInferenceService:
             NotFound: it is not.
         """
         if not self._is_served(name, version):
+            asked = f"{name[:100]!r}" + (f" in version {version[:100]!r}" if version else "")
             raise NotFound(
-                f"Version {version[:100]!r} of the model {name[:100]!r} is not served. The served model is "
-                f"{self._options.model_name!r} in version {self._options.model_version!r}; the version may be empty."
+                f"The model {asked} is not served. The served model is {self._options.model_name!r} in version "
+                f"{self._options.model_version!r}; the version may be empty."
             )
 
 
@@ -242,4 +243,4 @@ def _convert(of_success: Callable[[Response], bytes], response: Response) -> Res
     if not isinstance(message, str) or not error_type:
         return response
     body = {"error": {"code": response.status, "type": error_type, "message": message}}
-    return response._replace(body=json.dumps(body).encode())
+    return response._replace(body=json.dumps(body, separators=(",", ":")).encode())

@@ -56,8 +56,8 @@ def check_fields(message: bytes, name: str, most: int, shape: Shape = _LEAF) -> 
             size, position = _varint(message, position, name)
             if size > known.max_bytes.get(number, size):
                 raise BadRequest(
-                    f"Field {number} of a message in the {name} has {size} bytes; at most {known.max_bytes[number]} are "
-                    "accepted. Send a tensor as raw_input_contents."
+                    f"Field {number} of a message in the {name} has {size} bytes; at most {known.max_bytes[number]} "
+                    "are accepted. Send a tensor as raw_input_contents."
                 )
             if number in known.messages and position + size <= end:
                 open_messages.append((position + size, known.messages[number]))

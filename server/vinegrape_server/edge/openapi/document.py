@@ -26,7 +26,7 @@ from vinegrape_handler.errors import (
 from vinegrape_server.edge.openapi.schemas import error_of, make_schemas, reference
 from vinegrape_server.plan import Plan
 
-JSON, HTML = "application/json", "text/html"
+JSON, HTML, BINARY = "application/json", "text/html", "application/octet-stream"
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff")
 
 Operation = dict[str, Any]
@@ -55,12 +55,12 @@ def make_document(plan: Plan) -> dict[str, Any]:
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("Images", "Model", "Server")],
-        "paths": _paths(metadata.name, _errors_of(bool(settings.api_keys))),
+        "tags": [{"name": name} for name in ("Images", "Model", _V1, _V2, "Server")],
+        "paths": _paths(metadata.name, metadata.version, _errors_of(bool(settings.api_keys))),
         "components": {
             "schemas": make_schemas(metadata, settings.worker),
-            "responses": {str(status): _error_response(status, kinds) for status, kinds in _by_status().items()},
-            "parameters": {"request_id": _REQUEST_ID, "timeout": _TIMEOUT},
+            "responses": _error_responses(),
+            "parameters": _PARAMETERS,
         },
     }
     if settings.api_keys:
@@ -75,14 +75,71 @@ def make_document(plan: Plan) -> dict[str, Any]:
 # Paths
 
 
-def _paths(model: str, errors: tuple[type[RequestError], ...]) -> dict[str, dict[str, Operation]]:
+def _paths(model: str, version: str, errors: tuple[type[RequestError], ...]) -> dict[str, dict[str, Operation]]:
     """Return the operations of each path.
 
     Args:
         model: name of the model.
+        version: its version.
         errors: what a request to a worker can get.
     """
-    classify = {
+    classify = _classify(errors)
+    ready_errors = (*_STATIC_ERRORS, Unavailable)
+
+    def get(tag: str, summary: str, schema: str, text_errors: bool = False) -> dict[str, Operation]:
+        return _with_head(_operation(tag, summary, _get({JSON: reference(schema)}, errors, text_errors)))
+
+    def health(summary: str, schema: str, tag: str = "Server", text_errors: bool = False) -> dict[str, Operation]:
+        content = _get({JSON: reference(schema)}, ready_errors, text_errors)
+        return _with_head(_operation(tag, summary, content, needs_key=False))
+
+    v1, v2 = f"/v1/models/{model}", f"/v2/models/{model}"
+    paths = {
+        f"/predictions/{model}": {
+            "post": _operation("Images", "Classify images", classify, _EXPLAINED),
+            "put": _operation("Images", "Classify images, for clients that upload with PUT, as curl -T", classify),
+            **get("Model", "Describe the model", "ModelDescription"),
+        },
+        f"{v1}:predict": {"post": _operation(_V1, "Classify images", classify)},
+        v1: health("Check whether the model is ready", "ModelReady", _V1),
+        "/v1/models": health("List the models", "Models", _V1),
+        "/v2": get(_V2, "Describe the server", "ServerMetadata", text_errors=True),
+        "/v2/health/live": health("Check whether the server runs", "Live", _V2, text_errors=True),
+        "/v2/health/ready": health("Check whether the server is ready", "Ready", _V2, text_errors=True),
+    }
+    for path in (v2, f"{v2}/versions/{version}"):
+        paths |= {
+            path: get(_V2, "Describe the model's inputs and outputs", "ModelMetadata", text_errors=True),
+            f"{path}/ready": health("Check whether the model is ready", "ModelReady", _V2, text_errors=True),
+            f"{path}/infer": {"post": _operation(_V2, "Classify images", _infer(errors), _INFER_EXPLAINED)},
+        }
+    paths |= {
+        "/ping": health("Check whether the server is ready", "Health"),
+        "/openapi.json": _static("Get this description", JSON, {"type": "object"}),
+        "/docs": _static("Read this description as a page", HTML, {"type": "string"}),
+    }
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            operation["operationId"] = f"{method}_{path.strip('/').replace('/', '_').replace(':', '_')}"
+    return paths
+
+
+_V1, _V2 = "KServe version 1, Vertex AI", "Open Inference Protocol"
+_EXPLAINED = (
+    "An image or JSON is recognised by its first bytes, whatever its content type is. "
+    "A JSON request gets status 200 even if some of its images get an error."
+)
+_INFER_EXPLAINED = (
+    "The input is `image` (the files of images; in JSON as base64) or `pixels` (images of the network's input size). "
+    "If an image has an error, the request gets it. With `application/octet-stream` the data of tensors follows the "
+    "JSON: Triton's extension for binary tensors."
+)
+
+
+def _classify(errors: Iterable[type[RequestError]]) -> Operation:
+    kinds = [reference("Prediction"), reference("Predictions"), reference("HuggingFace")]
+    return {
+        "parameters": [_reference("parameters", "top_k"), _reference("parameters", "format")],
         "requestBody": {
             "required": True,
             "description": "One image, or several images as JSON.",
@@ -93,37 +150,21 @@ def _paths(model: str, errors: tuple[type[RequestError], ...]) -> dict[str, dict
             },
         },
         "responses": {
-            "200": {
-                "description": "One prediction; for JSON one result per instance.",
-                "headers": _RESPONSE_HEADERS,
-                "content": {JSON: {"schema": {"anyOf": [reference("Prediction"), reference("Predictions")]}}},
-            },
+            "200": _success({JSON: {"anyOf": kinds}}, "One prediction; for JSON one result per instance."),
             **_responses(errors),
         },
     }
-    explained = (
-        "An image or JSON is recognised by its first bytes, whatever its content type is. "
-        "A JSON request gets status 200 even if some of its images get an error."
-    )
-    describe = _get("The description of the model", {JSON: reference("ModelDescription")}, errors)
-    ping = _get("Whether the server is ready", {JSON: reference("Health")}, (*_STATIC_ERRORS, Unavailable))
-    paths = {
-        f"/predictions/{model}": {
-            "post": _operation("Images", "Classify images", classify, explained),
-            "put": _operation("Images", "Classify images; for clients that upload with PUT, as curl -T", classify),
-            **_with_head(_operation("Model", "Describe the model", describe)),
+
+
+def _infer(errors: Iterable[type[RequestError]]) -> Operation:
+    return {
+        "parameters": [_reference("parameters", "json_length")],
+        "requestBody": {"required": True, "content": {JSON: {"schema": reference("InferRequest")}, BINARY: {}}},
+        "responses": {
+            "200": _success({JSON: reference("InferResponse"), BINARY: None}, "The outputs for all images."),
+            **_responses(errors, text_errors=True),
         },
-        f"/v1/models/{model}:predict": {
-            "post": _operation("Images", "Classify images; KServe's version 1 and Vertex AI", classify),
-        },
-        "/ping": _with_head(_operation("Server", "Check whether the server is ready", ping, needs_key=False)),
-        "/openapi.json": _static("Get this description", JSON, {"type": "object"}),
-        "/docs": _static("Read this description as a page", HTML, {"type": "string"}),
     }
-    for path, operations in paths.items():
-        for method, operation in operations.items():
-            operation["operationId"] = f"{method}_{path.strip('/').replace('/', '_').replace(':', '_')}"
-    return paths
 
 
 def _operation(tag: str, summary: str, rest: Operation, description: str = "", needs_key: bool = True) -> Operation:
@@ -131,29 +172,37 @@ def _operation(tag: str, summary: str, rest: Operation, description: str = "", n
         "tags": [tag],
         "summary": summary,
         **({"description": description} if description else {}),
-        "parameters": [{"$ref": "#/components/parameters/request_id"}, {"$ref": "#/components/parameters/timeout"}],
         **rest,
+        "parameters": [
+            _reference("parameters", "request_id"),
+            _reference("parameters", "timeout"),
+            *rest.get("parameters", ()),
+        ],
         **({} if needs_key else {"security": []}),
     }
 
 
-def _get(description: str, content: Mapping[str, Any], errors: Iterable[type[RequestError]]) -> Operation:
+def _get(
+    content: Mapping[str, Mapping[str, Any]], errors: Iterable[type[RequestError]], text_errors: bool = False
+) -> Operation:
+    return {"responses": {"200": _success(content, "Success."), **_responses(errors, text_errors)}}
+
+
+def _success(content: Mapping[str, Mapping[str, Any] | None], description: str) -> dict[str, Any]:
+    """Return a response with status 200. Content without a schema is binary."""
     return {
-        "responses": {
-            "200": {
-                "description": description,
-                "headers": _RESPONSE_HEADERS,
-                "content": {media_type: {"schema": schema} for media_type, schema in content.items()},
-            },
-            **_responses(errors),
-        }
+        "description": description,
+        "headers": _RESPONSE_HEADERS,
+        "content": {name: {"schema": schema} if schema else {} for name, schema in content.items()},
     }
 
 
+def _reference(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
 def _static(summary: str, media_type: str, schema: Mapping[str, Any]) -> dict[str, Operation]:
-    return _with_head(
-        _operation("Server", summary, _get("A file", {media_type: schema}, _STATIC_ERRORS), needs_key=False)
-    )
+    return _with_head(_operation("Server", summary, _get({media_type: schema}, _STATIC_ERRORS), needs_key=False))
 
 
 def _with_head(get: Operation) -> dict[str, Operation]:
@@ -178,17 +227,39 @@ _RETRY_AFTER = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_REQUEST_ID = {
-    "name": "x-request-id",
-    "in": "header",
-    "description": "Up to 64 letters, digits and ._:-; the response and the access log have it. Another value is replaced.",
-    "schema": {"type": "string"},
-}
-_TIMEOUT = {
-    "name": "x-request-timeout-ms",
-    "in": "header",
-    "description": "Milliseconds after which the request gets status 504, if the server's own deadline is not earlier.",
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+_PARAMETERS = {
+    "request_id": {
+        "name": "x-request-id",
+        "in": "header",
+        "description": "Up to 64 letters, digits and `._:-`. The response and the access log have it. Another value is "
+        "replaced.",
+        "schema": {"type": "string"},
+    },
+    "timeout": {
+        "name": "x-request-timeout-ms",
+        "in": "header",
+        "description": "Milliseconds after which the request gets status 504, if the server's own deadline is not "
+        "earlier.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    },
+    "top_k": {
+        "name": "top_k",
+        "in": "query",
+        "description": "How many classes, the most probable first, have their probabilities in a prediction.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    },
+    "format": {
+        "name": "format",
+        "in": "query",
+        "description": "Return each prediction in the form of Hugging Face.",
+        "schema": {"enum": ["huggingface"]},
+    },
+    "json_length": {
+        "name": "inference-header-content-length",
+        "in": "header",
+        "description": "Bytes of the JSON, if the data of tensors follows it.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    },
 }
 
 
@@ -201,9 +272,10 @@ def _errors_of(needs_key: bool) -> tuple[type[RequestError], ...]:
     return tuple(error for error in (*WORKER_ERRORS, *REFUSALS) if error not in never)
 
 
-def _responses(errors: Iterable[type[RequestError]]) -> dict[str, Any]:
+def _responses(errors: Iterable[type[RequestError]], text_errors: bool = False) -> dict[str, Any]:
+    """Return the responses with errors by status; `text_errors` are those of the Open Inference Protocol."""
     statuses = sorted({error.status for error in errors})
-    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+    return {str(s): _reference("responses", f"text-{s}" if text_errors else str(s)) for s in statuses}
 
 
 def _by_status() -> dict[int, list[type[RequestError]]]:
@@ -215,11 +287,19 @@ def _meaning(status: int) -> str:
     return " ".join(f"`{kind.type}`: {_first_line(kind)}" for kind in _by_status()[status])
 
 
-def _error_response(status: int, kinds: Iterable[type[RequestError]]) -> dict[str, Any]:
-    return {
-        "description": _meaning(status),
-        "headers": _RESPONSE_HEADERS | (_RETRY_AFTER if status in _WITH_RETRY_AFTER else {}),
-        "content": {JSON: {"schema": error_of(status)}},
+def _error_responses() -> dict[str, Any]:
+    """Return all responses with errors. Those of the Open Inference Protocol come last."""
+    responses = {}
+    for status in _by_status():
+        headers = _RESPONSE_HEADERS | (_RETRY_AFTER if status in _WITH_RETRY_AFTER else {})
+        responses[str(status)] = {
+            "description": _meaning(status),
+            "headers": headers,
+            "content": {JSON: {"schema": error_of(status)}},
+        }
+    texts = {"anyOf": [reference("TextError"), reference("Error")]}
+    return responses | {
+        f"text-{status}": {**response, "content": {JSON: {"schema": texts}}} for status, response in responses.items()
     }
 
 

@@ -33,6 +33,7 @@ POLICY = (
 )
 
 _SUCCESS = "200"
+_COMMON = {"request_id", "timeout"}  # parameters of all operations
 
 
 def make_page(document: Mapping[str, Any]) -> str:
@@ -41,7 +42,8 @@ def make_page(document: Mapping[str, Any]) -> str:
     parts = [f"<h1>{escape(title)}</h1>", _introduction(document)]
     for tag in document["tags"]:
         parts += [f"<h2>{escape(tag['name'])}</h2>", *_operations(document, tag["name"])]
-    parts += ["<h2>Headers of a request</h2>", _parameters(document["components"]["parameters"])]
+    common = {name: value for name, value in document["components"]["parameters"].items() if name in _COMMON}
+    parts += ["<h2>Headers of every request</h2>", _parameters(common)]
     parts += ["<h2>Errors</h2>", _errors(document["components"]["responses"])]
     parts += ["<h2>Schemas</h2>", *_schemas(document["components"]["schemas"])]
     return (
@@ -72,20 +74,21 @@ def _operations(document: Mapping[str, Any], tag: str) -> Iterable[str]:
         for method, operation in operations.items():
             if tag in operation["tags"] and method != "head":
                 also = ", HEAD" if method == "get" else ""
-                yield _operation(f"{method.upper()}{also}", path, operation, "security" in document)
+                yield _operation(f"{method.upper()}{also}", path, operation, document)
 
 
-def _operation(methods: str, path: str, operation: Mapping[str, Any], has_keys: bool) -> str:
+def _operation(methods: str, path: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     parts = [
         f'<section aria-labelledby="{operation["operationId"]}">',
         f'<h3 id="{operation["operationId"]}">{methods} <code>{escape(path)}</code></h3>',
         f"<p>{_text(operation['summary'])}. {_text(operation.get('description', ''))}</p>",
     ]
-    if has_keys and operation.get("security") == []:
+    if "security" in document and operation.get("security") == []:
         parts.append("<p>Needs no API key.</p>")
-    own = {p["name"]: p for p in operation["parameters"] if "$ref" not in p}
+    own = {p["$ref"].rpartition("/")[2] for p in operation["parameters"]} - _COMMON
     if own:
-        parts += ["<h4>Parameters</h4>", _parameters(own)]
+        known = document["components"]["parameters"]
+        parts += ["<h4>Parameters</h4>", _parameters({name: known[name] for name in sorted(own)})]
     if "requestBody" in operation:
         parts += ["<h4>Body</h4>", _content(operation["requestBody"]["content"])]
     success = operation["responses"][_SUCCESS]
@@ -113,6 +116,8 @@ def _parameters(parameters: Mapping[str, Any]) -> str:
 def _errors(responses: Mapping[str, Any]) -> str:
     lines = []
     for status, response in responses.items():
+        if not status.isdecimal():  # the same errors, in the form of the Open Inference Protocol
+            continue
         retry = " The header <code>retry-after</code> has the seconds to wait." * ("retry-after" in response["headers"])
         lines.append(
             f'<dt id="error-{status}"><strong>{status}</strong></dt>\n<dd>{_text(response["description"])}{retry}</dd>'
@@ -156,7 +161,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
             for word, key in (("at least", "minItems"), ("at most", "maxItems"))
             if key in schema
         ]
-        return f"list of {_kind(schema['items'])}" + (f" ({', '.join(bounds)})" if bounds else "")
+        return f"list of {_kind(schema.get('items', {}))}" + (f" ({', '.join(bounds)})" if bounds else "")
     words = [" or ".join(kind) if isinstance(kind, list) else str(kind)]
     words += [
         f"{word} {schema[key]}" for word, key in (("at least", "minimum"), ("at most", "maximum")) if key in schema

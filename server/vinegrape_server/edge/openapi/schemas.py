@@ -29,7 +29,10 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
         "Prediction": _prediction(metadata),
         "Predictions": _object(
             "One result per instance, in the order of the instances.",
-            predictions={"type": "array", "items": {"anyOf": [reference("Prediction"), reference("Error")]}},
+            predictions={
+                "type": "array",
+                "items": {"anyOf": [reference("Prediction"), reference("HuggingFace"), reference("Error")]},
+            },
         ),
         "Instances": _object(
             "Images in base64. Other keys are ignored.",
@@ -54,7 +57,8 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
             },
         ),
         "Form": _object(
-            "A form with one image, in the field image, data or file. Other fields are ignored.",
+            "A form with one image, in the field `image`, `data` or `file`. The fields `top_k` and `format` are read "
+            "as in the query; other fields are ignored.",
             image={"type": "string", "format": "binary", "description": "The image file."},
         )
         | {"maxProperties": 16},
@@ -62,8 +66,22 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
             "The model that classified the image.", name={"const": metadata.name}, version={"type": "string"}
         ),
         "ModelDescription": _description(metadata),
+        "HuggingFace": {
+            "type": "array",
+            "description": "A prediction in the form of Hugging Face, with `format=huggingface`; empty if the image is "
+            "not known.",
+            "items": _object(
+                "A class.", label={"enum": list(metadata.classes)}, score=_probability("Its probability.")
+            ),
+        },
+        **_open_inference(metadata),
+        "Models": _object("The names of the models.", models={"type": "array", "items": {"const": metadata.name}}),
+        "ModelReady": _object("The model is ready.", name={"const": metadata.name}, ready={"const": True}),
+        "Ready": _object("The server is ready.", ready={"const": True}),
+        "Live": _object("The server runs.", live={"const": True}),
         "Health": _object("The server is ready.", status={"const": "Healthy"}),
         "Error": _object("An error.", error=_error()),
+        "TextError": _object("An error of the Open Inference Protocol.", error={"type": "string"}),
     }
 
 
@@ -83,19 +101,87 @@ def _probability(description: str) -> Schema:
 
 def _prediction(metadata: Metadata) -> Schema:
     classes = list(metadata.classes)
+    known: dict[str, Schema] = {}
+    if metadata.ood_threshold is not None:
+        known = {
+            "known": {"type": "boolean", "description": "Whether the image is like those that the model knows."},
+            "ood_score": {"type": "number", "description": "How unlike those it is."},
+        }
     return _object(
         "The prediction for one image.",
-        label={"enum": classes, "description": "The class with the highest probability."},
-        probability=_probability("The probability of the label."),
+        label={
+            "enum": [*classes, None] if known else classes,
+            "description": "The class with the highest probability" + ("; null if `known` is false." if known else "."),
+        },
+        probability=_probability("The highest probability."),
         probabilities={
             "type": "object",
-            "description": "The probability of each class. They sum to 1, except for rounding to 6 decimals.",
-            "required": classes,
+            "description": "The probability of each class, or of the `top_k` most probable ones. Those of all classes "
+            "sum to 1, except for rounding to 6 decimals.",
+            "minProperties": 1,
             "properties": {name: {"type": "number", "minimum": 0, "maximum": 1} for name in classes},
             "additionalProperties": False,
         },
+        **known,
         model=reference("Model"),
     )
+
+
+def _open_inference(metadata: Metadata) -> dict[str, Schema]:
+    """Return the schemas of the Open Inference Protocol."""
+    text = {"type": "string"}
+    shape = {"type": "array", "items": {"type": "integer", "minimum": -1}, "description": "-1: any length."}
+    described = {"type": "array", "items": reference("TensorMetadata")}
+    datatype = {"enum": ["BYTES", "UINT8", "FP32", "BOOL"]}
+    infer_input = _object(
+        "The input: `image` with the datatype `BYTES`, or `pixels` with `UINT8`.",
+        name={"enum": ["image", "pixels"]},
+        datatype={"enum": ["BYTES", "UINT8"]},
+        shape={
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 4,
+            "items": {"type": "integer", "minimum": 0},
+            "description": f"`image`: [N]; `pixels`: [N, {metadata.input_size}, {metadata.input_size}, 3].",
+        },
+    )
+    infer_input["properties"]["data"] = {
+        "type": "array",
+        "description": "Image files in base64, or numbers from 0 to 255. Absent if the data follows the JSON.",
+    }
+    request = _object(
+        "Images.", inputs={"type": "array", "minItems": 1, "maxItems": 1, "items": reference("InferInput")}
+    )
+    request["properties"] |= {
+        "id": {"type": ["string", "null"], "description": "Is returned in the response."},
+        "outputs": {"description": "A list of objects with the `name` of a wanted output; without it, all."},
+        "parameters": {"description": "`binary_data_output`: true asks for binary outputs."},
+    }
+    response = _object(
+        "The outputs for all images.",
+        model_name={"const": metadata.name},
+        model_version=text,
+        outputs={"type": "array", "items": reference("InferOutput")},
+    )
+    response["properties"]["id"] = text
+    output = _object("One output.", name=text, datatype=datatype, shape=shape)
+    output["properties"]["data"] = {"type": "array", "description": "Absent if the data follows the JSON."}
+    return {
+        "InferRequest": request,
+        "InferInput": infer_input,
+        "InferResponse": response,
+        "InferOutput": output,
+        "ServerMetadata": _object("The server.", name=text, version=text, extensions={"type": "array", "items": text}),
+        "ModelMetadata": _object(
+            "The model's inputs and outputs.",
+            name={"const": metadata.name},
+            versions={"type": "array", "items": text},
+            platform=text,
+            inputs=described,
+            outputs=described,
+        ),
+        "TensorMetadata": _object("A tensor.", name=text, datatype=datatype, shape=shape),
+    }
 
 
 def _description(metadata: Metadata) -> Schema:
