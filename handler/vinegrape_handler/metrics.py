@@ -77,7 +77,9 @@ class Metrics:
         self.inference_seconds = Histogram(
             "vinegrape_inference_seconds", "Seconds per call of the network", buckets=_SECONDS, registry=registry
         )
-        self.predictions = Counter("vinegrape_predictions", "Predictions by label", ("label",), registry=registry)
+        self.predictions = Counter(
+            "vinegrape_predictions", "Predictions by label (unknown: the image has none)", ("label",), registry=registry
+        )
         self.confidence = Histogram(
             "vinegrape_confidence", "Probability of the predicted label", buckets=_PROBABILITIES, registry=registry
         )

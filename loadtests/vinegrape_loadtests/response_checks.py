@@ -172,7 +172,9 @@ def _parse_prediction(response: Any) -> tuple[dict[str, float], str]:
     try:
         label, probability, probabilities = response["label"], response["probability"], response["probabilities"]
         highest, total, version = max(probabilities.values()), sum(probabilities.values()), response["model"]["version"]
-        consistent = probabilities[label] == probability == highest
+        # A model that does not know the image gives it no label
+        abstains = label is None and response["known"] is False
+        consistent = probability == highest and (abstains or probabilities[label] == highest)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise WrongResponse(f"no prediction{_error_type(response)}") from None
     _require(abs(total - 1) <= _SUM_TOLERANCE, "probabilities do not sum to 1")

@@ -17,7 +17,7 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, START_FAILED, TRANSPORT_HEADER
+from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, PATH_HEADER, START_FAILED, TRANSPORT_HEADER
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -123,6 +123,26 @@ def test_each_request_of_a_mixed_batch_gets_the_response_that_it_gets_alone(hand
     assert_prediction(blue, BLUE)
     assert (not_an_image["error"]["code"], not_base64["error"]["code"]) == (415, 400)
     assert bodies == [handle(handler, row)[0][0] for row in rows]
+
+
+def test_requests_of_different_protocols_share_a_batch(handler, monkeypatch):
+    sizes = []
+    network = handler.classifier._network
+    monkeypatch.setattr(handler.classifier, "_network", lambda batch: (sizes.append(len(batch)), network(batch))[1])
+    context = batch_context("")
+    infer = {PATH_HEADER: "/v2/models/vinegrape/infer"}
+    huggingface = {PATH_HEADER: "/predictions/vinegrape?format=huggingface&top_k=1"}
+    context.request_processor = [RequestProcessor(headers) for headers in ({}, infer, infer, huggingface)]
+    pixels = {"name": "pixels", "datatype": "UINT8", "shape": [1, SIDE, SIDE, 3], "data": [0] * (3 * SIDE * SIDE)}
+    rows = [{"body": solid(RED)}, {"body": json.dumps({"inputs": [pixels]}).encode()}, {"body": b"{}"}]
+    own, tensors, error, labels = map(json.loads, handler.handle([*rows, {"body": solid(GREEN)}], context))
+    assert sizes == [3]
+    assert_prediction(own, RED)
+    assert tensors["outputs"][0]["data"] == pytest.approx(probabilities(BLACK), abs=1e-5)
+    assert error == {"error": error["error"]}
+    assert error["error"].startswith('"inputs" must be a list')
+    assert [label["label"] for label in labels] == ["Ala_Idris"]
+    assert [context.get_response_status(index)[0] for index in range(4)] == [200, 200, 400, 200]
 
 
 def test_all_images_of_a_batch_go_through_one_call_of_the_network(handler, monkeypatch):

@@ -42,6 +42,13 @@ def test_a_correct_prediction_passes():
     check(PNG, prediction())
 
 
+def test_only_an_image_that_the_model_does_not_know_may_have_no_label():
+    check(PNG, prediction(label=None, known=False, ood_score=0.5))
+    for abstention in ({"known": True, "ood_score": 0.5}, {}):
+        with pytest.raises(WrongResponse, match="no prediction"):
+            check(PNG, prediction(label=None, **abstention))
+
+
 def test_the_expected_error_of_a_broken_image_passes():
     check(CUT, BROKEN, 422)
 

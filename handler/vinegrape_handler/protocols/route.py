@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from vinegrape_handler import answer
@@ -56,7 +57,7 @@ class Response(NamedTuple):
 
     body: dict[str, Any] | list[Any] | bytes
     error: RequestError | None = None
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
     content_type: str = answer.CONTENT_TYPE
     is_counted: bool = True
 

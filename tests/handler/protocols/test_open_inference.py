@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.handler.protocols.calls import ABSTAINING, KNOWN, MODEL, NAZLI, UNKNOWN, read
+from tests.support.protocol_calls import ABSTAINING, KNOWN, MODEL, NAZLI, UNKNOWN, read
 from vinegrape_handler.errors import BadRequest, BrokenImage, DeadlineExceeded
 from vinegrape_handler.protocols.route import Pending
 

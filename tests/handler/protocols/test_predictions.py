@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.handler.protocols.calls import KNOWN, NAZLI, UNKNOWN, read
+from tests.support.protocol_calls import KNOWN, NAZLI, UNKNOWN, read
 from vinegrape_handler.errors import BrokenImage, DeadlineExceeded
 
 IMAGE = b"\x89PNG\r\n\x1a\n and so on"

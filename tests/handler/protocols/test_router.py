@@ -1,6 +1,6 @@
 import pytest
 
-from tests.handler.protocols.calls import MODEL, read
+from tests.support.protocol_calls import MODEL, read
 from vinegrape_handler.contract import PATH_HEADER
 from vinegrape_handler.errors import BadRequest, NotFound
 from vinegrape_handler.protocols.router import Router
