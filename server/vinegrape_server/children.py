@@ -41,6 +41,14 @@ class Process(Protocol):
 
 
 @runtime_checkable
+class Closed(Process, Protocol):
+    """A process that starts without accepting connections."""
+
+    def open(self) -> None:
+        """Accept connections from now on."""
+
+
+@runtime_checkable
 class Reloading(Process, Protocol):
     """A process that can read changed files again while it runs."""
 
@@ -71,6 +79,7 @@ class Child:
         self._started_at = time.monotonic()
         self._start_at: float | None = None  # when to start the process again
         self._process = start()
+        self._is_open = False
 
     def __enter__(self) -> Child:
         return self
@@ -82,6 +91,12 @@ class Child:
     def process(self) -> Process:
         """The current process."""
         return self._process
+
+    def open(self) -> None:
+        """Let the process accept connections, and those that replace it too."""
+        self._is_open = True
+        if isinstance(self._process, Closed):
+            self._process.open()
 
     def keep_running(self) -> None:
         """Start the process again if it has ended, or let it read changed files. Call it several times per second.
@@ -109,5 +124,7 @@ class Child:
             self._process.kill()  # frees what belongs to the ended process
             try:
                 self._process = self._start()
+                if self._is_open:
+                    self.open()
             except (OSError, VinegrapeError) as error:
                 write_console(f"vinegrape: The {self.name} does not start: {error}\n", sys.stderr)

@@ -201,6 +201,8 @@ class Supervisor:
                 return
             self._checked = {pid for pid in self._checked | {worker or 0} if pid and is_running(pid)}
             time.sleep(_POLL_S)
+        for child in self._children:
+            child.open()
         self._prober.start()
 
     def _all_checked(self) -> bool:

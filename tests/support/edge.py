@@ -26,6 +26,7 @@ from vinegrape_server.edge import configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.host.http import Address
+from vinegrape_server.plan import Plan
 
 PATH = "/predictions/vinegrape"
 
@@ -140,6 +141,8 @@ class Edge:
         lines: the lines of the access log so far.
     """
 
+    plan: Plan
+    haproxy: Path
     port: int
     ports: dict[str, int]
     folder: Path
@@ -242,7 +245,8 @@ def running_edge(folder: Path, tls: bool = False, **settings: Any) -> Iterator[E
         httpx.Client(base_url=f"{scheme}://127.0.0.1:{ports['edge_port']}", timeout=30, verify=False) as client,
     ):
         wait_until(lambda: configuration.inner(folder) and _listens(folder, process))
-        yield Edge(ports["edge_port"], ports, folder, process, torchserve, operations, log, output, client)
+        process.open()
+        yield Edge(chosen, haproxy, ports["edge_port"], ports, folder, process, torchserve, operations, log, output, client)
 
 
 def _listens(folder: Path, process: EdgeProcess) -> bool:

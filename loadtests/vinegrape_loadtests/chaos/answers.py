@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -80,7 +81,15 @@ def judge(known: KnownImage, status: int, body: bytes) -> tuple[str, str]:
     if status == 200:
         right = _is_right(known, body)
         return (RIGHT, "200") if right else (WRONG, f"another answer: {body[:60]!r}")
-    return (REFUSED if status == 429 else LOST), str(status)
+    return (REFUSED if status == 429 else LOST), f"{status} ({reason(body)})"
+
+
+def reason(body: str | bytes) -> str:
+    """Return the message of an error in our JSON, or the beginning of another text."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        body = str(json.loads(body)["error"]["message"])
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    return text[:80] or "no reason"
 
 
 def _is_right(known: KnownImage, body: bytes) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from vinegrape_loadtests.chaos.answers import LOST, REFUSED, RIGHT, Answer, KnownImage, judge
+from vinegrape_loadtests.chaos.answers import LOST, REFUSED, RIGHT, Answer, KnownImage, judge, reason
 from vinegrape_loadtests.chaos.http2_client import Http2Client
 from vinegrape_loadtests.chaos.http_client import HttpAnswer, HttpClient, build_request
 from vinegrape_loadtests.chaos.protobuf import METHOD, prediction, predictions_request
@@ -272,7 +272,9 @@ async def _grpc(load: Load, ready: list[bool]) -> AsyncIterator[Send]:
                 return judge(known, 200, prediction(response))
             except grpc.aio.AioRpcError as error:
                 status = error.code().name
-                return (REFUSED if status == "RESOURCE_EXHAUSTED" else LOST), status
+                if status == "RESOURCE_EXHAUSTED":
+                    return REFUSED, status
+                return LOST, f"{status} ({reason(error.details() or '')})"
 
         yield send
 

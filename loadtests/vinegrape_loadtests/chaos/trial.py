@@ -206,7 +206,8 @@ class Trial:
         if counts[LOST]:
             self.note(f"lost: {details(answers, LOST)}")
         if limits.refused is not None:
-            self.require(counts[REFUSED] <= limits.refused, f"{counts[REFUSED]} refused, {limits.refused} allowed")
+            refused = f"{counts[REFUSED]} refused, {limits.refused} allowed: {details(answers, REFUSED)}"
+            self.require(counts[REFUSED] <= limits.refused, refused)
         if limits.p99_ms is not None and p99 is not None:
             self.require(p99 <= limits.p99_ms, f"p99 of others {p99:.0f} ms, {limits.p99_ms:g} allowed")
 

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,12 +24,15 @@ from vinegrape_server.plan import Plan
 _POLL_S = 0.02
 _RELOAD_TIMEOUT_S = 10
 _LOG_END_S = 5
-_ADMIN_TIMEOUT_S = 2
+_ADMIN_TIMEOUT_S = 5
 _PIPE_BYTES = 1 << 20  # some 2,000 lines
 
 
 class EdgeProcess:
     """A HAProxy that starts at construction. As a context manager it kills HAProxy at the end.
+
+    The public port is closed until `open`: a client that balances between servers takes an open port for a server that
+    is ready.
 
     Args:
         plan: what is served.
@@ -47,6 +49,7 @@ class EdgeProcess:
         self._old: list[subprocess.Popen[bytes]] = []  # processes that finish their requests after a reload
         self._watched = self._fingerprint()
         self._process = self._start()
+        self._command("disable frontend public")
 
     @property
     def pid(self) -> int:
@@ -75,8 +78,12 @@ class EdgeProcess:
             raise ServeError(f"HAProxy {how}.")
 
     def restart(self) -> None:
-        """Start HAProxy again after it has ended."""
+        """Start HAProxy again after it has ended, with an open port."""
         self._process = self._start()
+
+    def open(self) -> None:
+        """Open the public port."""
+        self._command("enable frontend public")
 
     def files_changed(self) -> bool:
         """Return whether the files of keys and certificate differ from those of the last start or reload."""
@@ -115,11 +122,8 @@ class EdgeProcess:
         HAProxy goes on until `kill`, and idle connections stay open. HAProxy's soft stop, SIGUSR1, would also close the
         private entry, which requests with a deadline of their own and gRPC calls still need.
         """
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
-            admin.settimeout(_ADMIN_TIMEOUT_S)
-            admin.connect(configuration.admin(self._folder).host)
-            admin.sendall(b"shutdown frontend public\n")
-            admin.recv(1)  # HAProxy responds when it has closed the port
+        with contextlib.suppress(OSError):
+            admin.run_command(self._folder, "shutdown frontend public")
 
     def kill(self) -> None:
         """End HAProxy at once, those that finish their requests after a reload too."""
@@ -147,6 +151,15 @@ class EdgeProcess:
         self._log.follow(log)
         threading.Thread(target=_forward_alerts, args=(errors,), daemon=True).start()
         return process
+
+    def _command(self, command: str) -> None:
+        """Run a command as soon as HAProxy accepts one. If it has ended, `check` says so."""
+        deadline = time.monotonic() + _ADMIN_TIMEOUT_S
+        while self.is_running() and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                admin.run_command(self._folder, command)
+                return
+            time.sleep(_POLL_S)
 
     def _serving_pid(self) -> int:
         """Return the process id of a HAProxy that responds on the admin socket; 0 if none does."""

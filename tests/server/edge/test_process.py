@@ -9,6 +9,7 @@ from tests.server.edge.test_connections import post
 from tests.server.edge.test_security import make_certificate, presented
 from tests.support.edge import read_to_end, running_edge
 from tests.support.server import wait_until
+from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import is_running
 
@@ -32,6 +33,17 @@ def test_an_end_is_reported_and_it_can_be_started_again(tmp_path):
         edge.process.restart()
         wait_until(lambda: not edge.refuses_connections())
         assert edge.post(b"image").status_code == 200
+
+
+def test_its_port_is_closed_until_it_is_opened(tmp_path):
+    with running_edge(tmp_path) as edge:
+        os.kill(edge.process.pid, signal.SIGKILL)
+        wait_until(lambda: not edge.process.is_running())
+        with EdgeProcess(edge.plan, edge.haproxy, edge.folder, edge.log) as process:
+            assert edge.refuses_connections()
+            process.open()
+            assert not edge.refuses_connections()
+            assert edge.post(b"image").status_code == 200
 
 
 def test_a_reload_changes_keys_and_loses_no_connection(tmp_path):
