@@ -246,7 +246,9 @@ def running_edge(folder: Path, tls: bool = False, **settings: Any) -> Iterator[E
     ):
         wait_until(lambda: configuration.inner(folder) and _listens(folder, process))
         process.open()
-        yield Edge(chosen, haproxy, ports["edge_port"], ports, folder, process, torchserve, operations, log, output, client)
+        yield Edge(
+            chosen, haproxy, ports["edge_port"], ports, folder, process, torchserve, operations, log, output, client
+        )
 
 
 def _listens(folder: Path, process: EdgeProcess) -> bool:

@@ -10,8 +10,11 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #ccc; --soft: #f4f4f2; --link: #00558c; }
-@media (prefers-color-scheme: dark) { :root { --line: #555; --soft: #26282a; --link: #8cc8ff; } }
+:root { color-scheme: light dark; --text: #1b1b1b; --back: #fff; --line: #ccc; --soft: #f4f4f2; --link: #00558c; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #eee; --back: #161718; --line: #555; --soft: #26282a; --link: #8cc8ff; }
+}
+html { color: var(--text); background: var(--back); }
 body { max-width: 50rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif;
   overflow-wrap: anywhere; }
 a { color: var(--link); }
@@ -25,9 +28,10 @@ dd { margin-left: 1.5rem; }
 ul { padding-left: 1.5rem; }
 """
 
-# Nothing but the style above is loaded or run
+# Nothing but the style above is loaded or run. The empty icon keeps browsers from asking for /favicon.ico
+_ICON = '<link rel="icon" href="data:,">'
 POLICY = (
-    "default-src 'none'; "
+    "default-src 'none'; img-src data:; "
     f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -49,7 +53,7 @@ def make_page(document: Mapping[str, Any]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n{_ICON}\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )

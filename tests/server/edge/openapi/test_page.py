@@ -31,7 +31,7 @@ def test_every_path_and_every_schema_is_on_the_page(page):
 def test_every_link_leads_to_a_part_of_the_page(page):
     names = set(re.findall(r' id="([^"]+)"', page))
     links = re.findall(r'href="([^"]+)"', page)
-    assert {link for link in links if link.removeprefix("#") not in names} == {"/openapi.json"}
+    assert {link for link in links if link.removeprefix("#") not in names} == {"/openapi.json", "data:,"}
 
 
 def test_text_of_the_document_is_no_html():
@@ -74,7 +74,7 @@ def test_chromium_shows_the_page_without_violation(edge, width, colours):
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert requests == [f"http://127.0.0.1:{edge.port}/docs"]
+        assert [url for url in requests if not url.startswith("data:")] == [f"http://127.0.0.1:{edge.port}/docs"]
         assert complaints == []
         browser.close()
 
@@ -88,6 +88,5 @@ def test_the_policy_lets_the_style_through(edge):
         page.on("console", lambda message: complaints.append(message.text))
         page.goto(f"http://127.0.0.1:{edge.port}/docs")
         assert page.locator("h3").first.evaluate("node => getComputedStyle(node).marginBottom") == "8px"
-        # A browser asks for an icon by itself, which the edge does not have
-        assert [text for text in complaints if "Security Policy" in text] == []
+        assert complaints == []
         browser.close()
