@@ -15,10 +15,10 @@ SELF_CHECK_HEADER = "x-vinegrape-self-check"
 # client can set them; then they only concern that client's own request.
 CONTENT_TYPE_HEADER = "x-vinegrape-content-type"  # the client's; TorchServe receives every body as octet-stream
 TRANSPORT_HEADER = "x-vinegrape-transport"  # "grpc" from the gateway; otherwise the request arrived over REST
+DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a request is not started after it
 # Path and query of the request. TorchServe routes one path only, so the edge rewrites all others to it. Without this
 # header, and by archives that do not know it, a request is read as one to `/predictions/NAME`
 PATH_HEADER = "x-vinegrape-path"
-DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a request is not started after it
 
 # Response header of every response that the handler has made: the error's type, or "none". TorchServe's own errors have
 # none, which is how the edge and the gateway recognise them. The edge removes it.
