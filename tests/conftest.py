@@ -25,6 +25,11 @@ ALL = os.environ.get("VINEGRAPE_TESTS") == "all"
 DATA_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
 
 
+def pytest_addoption(parser):
+    """Add the option of `tests/serving/test_page.py`."""
+    parser.addoption("--screenshots", metavar="FOLDER", help="write pictures of the web page's states to this folder")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Report a skipped test as failed if VINEGRAPE_TESTS is "all", which states that every requirement is met."""

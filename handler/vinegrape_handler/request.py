@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vinegrape_handler import forms
+from vinegrape_handler.accept import preferred
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, SELF_CHECK_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, UnsupportedFormat
 from vinegrape_handler.images.decode import has_signature
@@ -20,6 +21,7 @@ PARAMETERS = ("top_k", "format")
 """Parameters of the query, or form fields with these names. TorchServe passes the fields only."""
 
 _JSON = "application/json"
+_HTML = "text/html"
 _URLENCODED = "application/x-www-form-urlencoded"
 
 # No supported image format starts with a brace, or with a byte order mark and a brace (UTF-8, UTF-16).
@@ -34,13 +36,13 @@ class Request:
 
     Attributes:
         kind: "image": classify one image. "instances": classify the images of a JSON request. "describe": return the
-            model's description.
+            model's description. "page": return the web page.
         parameters: the values of form fields by the name of the parameter.
         images: encoded images; an error takes the place of an image that could not be read. "image" has one, and
-            "instances" has at least one, and "describe" none.
+            "instances" has at least one. The other kinds have none.
     """
 
-    kind: Literal["image", "instances", "describe"]
+    kind: Literal["image", "instances", "describe", "page"]
     images: tuple[bytes | RequestError, ...] = ()
     parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -70,8 +72,11 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], max_instanc
     if fields:
         request = _read_value(_only_one(fields), passed_on or _content_type(headers), max_instances)
         return replace(request, parameters=_parameters(row))
-    if _requests_description(headers):
+    accepted = None if _uploads(headers) else preferred(text_headers(headers).get("accept", ""), (_JSON, _HTML))
+    if accepted == _JSON:
         return Request("describe")
+    if accepted == _HTML:
+        return Request("page")
     raise NoImage(
         "The request carries no image. Send it as the body (curl -T leaf.jpg URL), or as the form field or the gRPC "
         "input data, image or file. GET with 'Accept: application/json' describes the model."
@@ -191,15 +196,13 @@ def _content_type(headers: Mapping[str, Any]) -> str:
     return text_headers(headers).get("content-type", "")
 
 
-def _requests_description(headers: Mapping[str, Any]) -> bool:
-    """Return whether a request without a body is a GET that accepts JSON.
+def _uploads(headers: Mapping[str, Any]) -> bool:
+    """Return whether a request without a body is an empty upload instead of a GET.
 
     TorchServe does not pass the method. To a GET it adds the header `content-length: 0`. An empty upload has a
     `Content-Length` with capitals, which most clients write, or a content type.
     """
-    lower = text_headers(headers)
-    uploads = "Content-Length" in headers or "content-type" in lower
-    return _JSON in lower.get("accept", "") and not uploads
+    return "Content-Length" in headers or "content-type" in text_headers(headers)
 
 
 def text_headers(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, Backend
 
+_PAGE = "vinegrape_handler/page.html"
+
 
 @dataclass(frozen=True)
 class ArchiveInfo:
@@ -22,6 +24,7 @@ class ArchiveInfo:
         backends: the backends whose weights the archive holds.
         packed_bytes: size of the file, in bytes.
         unpacked_bytes: size of the files in the archive together, in bytes.
+        has_page: whether its handler sends the web page.
     """
 
     path: Path
@@ -29,6 +32,7 @@ class ArchiveInfo:
     backends: tuple[Backend, ...]
     packed_bytes: int = 0
     unpacked_bytes: int = 0
+    has_page: bool = True
 
     @classmethod
     def read(cls, path: Path) -> ArchiveInfo:
@@ -53,4 +57,4 @@ class ArchiveInfo:
         if not metadata.self_check:
             raise ArchiveError(f"{path} has no self-check images. Create it again with: vinegrape archive")
         backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in sizes)
-        return cls(path.absolute(), metadata, backends, path.stat().st_size, sum(sizes.values()))
+        return cls(path.absolute(), metadata, backends, path.stat().st_size, sum(sizes.values()), _PAGE in sizes)

@@ -138,7 +138,8 @@ def banner(plan: Plan) -> str:
 
 {addresses}    operations  http://{settings.operations_host}:{settings.operations_port}/metrics, /readyz, /livez
 
-{advice}  Classify a leaf:  curl {key}-T docs/leaf.png {url}
+{advice}  In a browser:     {url}
+  Classify a leaf:  curl {key}-T docs/leaf.png {url}
   Show the model:   curl {key}-H 'Accept: application/json' {url}
   Stop the server:  Ctrl-C
 

@@ -262,21 +262,27 @@ def test_a_field_must_be_bytes_or_an_object(value):
 # Without a body
 
 
-@pytest.mark.parametrize("accept", ["application/json", "text/html, application/json;q=0.9"])
+@pytest.mark.parametrize("accept", ["application/json", "text/html;q=0.9, application/json"])
 @pytest.mark.parametrize("name", ["Accept", "accept", "ACCEPT"])
 @pytest.mark.parametrize("row", [{}, {"body": b""}, {"body": bytearray()}])
 def test_a_get_that_accepts_json_requests_the_description(row, name, accept):
     assert read(row, {name: accept, "content-length": "0"}) == Request("describe")
 
 
+@pytest.mark.parametrize("accept", ["text/html,*/*;q=0.8", "text/html, application/json;q=0.9"])
+@pytest.mark.parametrize("name", ["Accept", "accept"])
+def test_a_get_that_prefers_html_requests_the_page(name, accept):
+    assert read({}, {name: accept, "content-length": "0"}) == Request("page")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         {"Accept": "application/json", "Content-Length": "0"},
+        {"Accept": "text/html", "Content-Length": "0"},
         {"Accept": "application/json", "Content-Type": "image/png"},
         {"accept": "application/json", "content-type": "image/png"},
         {"Accept": "*/*"},
-        {"Accept": "text/html"},
         {},
     ],
 )

@@ -26,6 +26,12 @@ def test_the_sizes_of_the_archive_and_of_its_files_are_read(tmp_path):
     assert larger.unpacked_bytes == plain.unpacked_bytes + 1000
 
 
+@pytest.mark.parametrize("has_page", [True, False])
+def test_an_archive_has_a_page_if_its_handler_has_the_file(tmp_path, has_page):
+    files = {"vinegrape_handler/page.html": "<!doctype html>"} if has_page else {}
+    assert ArchiveInfo.read(archives.write(tmp_path / "vinegrape.mar", files=files)).has_page == has_page
+
+
 def test_the_path_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     archives.write(tmp_path / "vinegrape.mar")

@@ -68,6 +68,7 @@ def test_the_banner_fits_on_a_screen_and_shows_addresses_and_commands():
         "REST        http://0.0.0.0:9080",
         "gRPC        0.0.0.0:7070",
         "operations  http://127.0.0.1:8083/metrics, /readyz, /livez",
+        "In a browser:     http://127.0.0.1:9080/predictions/vinegrape\n",
         "curl -T docs/leaf.png http://127.0.0.1:9080/predictions/vinegrape",
         "--edge (needs HAProxy) adds",
         "Ctrl-C",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -223,17 +224,19 @@ def read_to_end(connection: socket.socket) -> Exchange:
 
 
 @contextlib.contextmanager
-def running_edge(folder: Path, tls: bool = False, **settings: Any) -> Iterator[Edge]:
+def running_edge(folder: Path, tls: bool = False, has_page: bool = True, **settings: Any) -> Iterator[Edge]:
     """Start an edge with one worker behind it, and end it with the block.
 
     Args:
         folder: a folder for its files.
         tls: whether the client uses TLS, without checking the certificate.
+        has_page: whether the handler of the archive sends the web page.
         settings: of `vinegrape serve`.
     """
     haproxy = Path(program("haproxy", "haproxy"))
     ports = free_ports()
     chosen = plan(edge=True, workers=1, **{"access_log": False, **ports, **settings})
+    chosen = dataclasses.replace(chosen, archive=dataclasses.replace(chosen.archive, has_page=has_page))
     configuration.prepare(chosen, haproxy, folder)
     output = io.StringIO()
     log = AccessLog(output)

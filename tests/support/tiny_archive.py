@@ -96,8 +96,9 @@ def write_archive(path: Path, export: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.write(package.with_name("vinegrape_entry.py"), "vinegrape_entry.py")
-        for module in package.rglob("*.py"):
-            archive.write(module, module.relative_to(package.parent))
+        for file in package.rglob("*.*"):
+            if file.suffix != ".pyc":
+                archive.write(file, file.relative_to(package.parent))
         for file in export.rglob("*"):
             archive.write(file, file.relative_to(export))
     return path

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from vinegrape_handler import answer
 from vinegrape_handler.errors import BadRequest, DeadlineExceeded, RequestError
 from vinegrape_handler.protocols.route import Call, Model, Pending, Response, Result, Route, error_response
+from vinegrape_handler.protocols.web import read_page
 from vinegrape_handler.request import read_request
 
 _HUGGINGFACE = "huggingface"
@@ -89,6 +90,8 @@ def _read(model: Model, call: Call) -> Pending:
             return Pending(request.images, partial(_respond_to_instances, form), is_list=True)
         case "describe":
             return Pending((), lambda _: Response(answer.description(*model)))
+        case "page":
+            return read_page(call)
 
 
 def _respond_to_image(form: _Form, results: Sequence[Result]) -> Response:

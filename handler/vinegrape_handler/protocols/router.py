@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from vinegrape_handler.contract import PATH_HEADER
 from vinegrape_handler.errors import BadRequest, NotFound
-from vinegrape_handler.protocols import open_inference, predictions
+from vinegrape_handler.protocols import open_inference, predictions, web
 from vinegrape_handler.protocols.route import Call, Model, Pending, Route, error_response
 
 _MAX_PARAMETERS = 32
@@ -23,7 +23,7 @@ class Router:
 
     def __init__(self, model: Model) -> None:
         self._default = predictions.route(model)
-        self._routes = {**predictions.routes(model), **open_inference.routes(model)}
+        self._routes = {**predictions.routes(model), **open_inference.routes(model), **web.ROUTES}
 
     def choose(self, headers: Mapping[str, Any]) -> Route:
         """Return the route of a request with these headers."""

@@ -117,6 +117,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "MEDIUM_UPLOADS_PER_CLIENT": medium // 2,
         "MODEL": plan.archive.metadata.name,
         "OPERATIONS": f"{reachable(settings.operations_host)}:{settings.operations_port}",
+        "PAGE": _yes_or_no(plan.archive.has_page),
         "QUEUE_SIZE": settings.queue_size,
         # A queue of N requests lasts N / slots times the mean time of a response, which HAProxy keeps times 16, in ms
         "RETRY_DIVISOR": 16 * 1000 * plan.slots,

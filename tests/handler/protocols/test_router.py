@@ -3,6 +3,7 @@ import pytest
 from tests.support.protocol_calls import MODEL, read
 from vinegrape_handler.contract import PATH_HEADER
 from vinegrape_handler.errors import BadRequest, NotFound
+from vinegrape_handler.page import read_page
 from vinegrape_handler.protocols.router import Router
 
 IMAGE = b"\x89PNG\r\n\x1a\n and so on"
@@ -21,11 +22,20 @@ def test_a_request_of_the_open_inference_protocol_is_read_in_it():
     assert response.error.status == 400
 
 
-@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/vinegrape/versions/1", "/predictions", "/"])
+@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/vinegrape/versions/1", "/predictions", "/other"])
 def test_another_path_is_not_found(path):
     response = read(path, IMAGE)
     assert isinstance(response.error, NotFound)
     assert response.body["error"]["message"] == f"The path {path!r} is not served."
+
+
+@pytest.mark.parametrize("image", [IMAGE, b""])
+def test_the_root_is_the_page_whatever_the_body_is(image):
+    pending = read("/", image)
+    assert pending.images == ()
+    response = pending.respond([])
+    assert (response.body, response.headers) == read_page()
+    assert response.content_type == "text/html; charset=utf-8"
 
 
 def test_the_query_comes_from_the_edge():

@@ -260,6 +260,7 @@ def test_every_other_path_is_not_found(edge, path):
         ("TRACE", PATH, "GET, HEAD, POST, PUT"),
         ("GET", "/v1/models/vinegrape:predict", "POST"),
         ("POST", "/ping", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
     ],
 )
 def test_another_method_is_refused_with_those_that_are_allowed(edge, method, path, allowed):
@@ -269,11 +270,11 @@ def test_another_method_is_refused_with_those_that_are_allowed(edge, method, pat
     assert allowed in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_nothing_is_served_at_the_root(edge, method):
-    response = edge.client.request(method, "/")
-    assert error(response) == (405, "method_not_allowed")
-    assert PATH in response.json()["error"]["message"]
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_root_leads_to_the_page(edge, method):
+    response = edge.client.request(method, "/?from=elsewhere")
+    assert (response.status_code, response.headers["location"], response.content) == (302, PATH.lstrip("/"), b"")
+    assert edge.line_of(response)["status"] == 302
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "3.0", "9.9"])

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import program
 from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, running_edge
+from vinegrape_handler.contract import PATH_HEADER
 
 pytestmark = pytest.mark.tools
 
@@ -65,6 +66,37 @@ def test_the_header_x_api_key_counts_if_a_platform_uses_authorization(locked):
 )
 def test_health_needs_no_key(locked, path):
     assert locked.client.get(path).status_code == 200
+
+
+def test_the_way_to_the_page_needs_no_key(locked):
+    assert locked.client.get("/").status_code == 302
+
+
+HTML = {"accept": "text/html, application/json"}
+
+
+@pytest.mark.parametrize("keys", [{}, {"x-api-key": "wrong"}])
+def test_a_browser_without_a_key_gets_the_page_and_nothing_else(locked, keys):
+    """The worker sends the page for the path `/`, whatever the body is."""
+    response = locked.client.get(f"{PATH}?top_k=1", headers=HTML | keys)
+    assert response.json()["headers"][PATH_HEADER] == "/"
+    for method, headers in (("GET", {"accept": "application/json"}), ("GET", {}), ("POST", HTML), ("PUT", HTML)):
+        assert locked.client.request(method, PATH, headers=headers | keys).status_code == (403 if keys else 401)
+    for path in ("/v2", "/v2/models/vinegrape"):
+        assert locked.client.get(path, headers=HTML | keys).status_code == (403 if keys else 401)
+
+
+def test_a_browser_with_a_key_gets_what_it_prefers(locked):
+    headers = {**HTML, "x-api-key": KEYS["orchard"], PATH_HEADER: "/"}
+    assert locked.client.get(PATH, headers=headers).json()["headers"][PATH_HEADER] == PATH
+
+
+def test_an_archive_without_a_page_requires_the_key_of_browsers_too(tmp_path):
+    """Its worker would classify the body of a GET."""
+    (tmp_path / "keys").write_text(f"orchard {KEYS['orchard']}\n")
+    (tmp_path / "edge").mkdir()
+    with running_edge(tmp_path / "edge", has_page=False, api_keys=str(tmp_path / "keys")) as running:
+        assert error(running.client.get(PATH, headers=HTML)) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/models/vinegrape"])

@@ -44,7 +44,7 @@ def test_the_same_export_gives_the_same_bytes(tiny_export, built, tmp_path):
 
 def test_an_archive_holds_code_weights_metadata_and_self_check_images(built):
     files = names(built)
-    assert {"vinegrape_entry.py", "vinegrape_handler/handler.py", METADATA_FILE} <= files
+    assert {"vinegrape_entry.py", "vinegrape_handler/handler.py", "vinegrape_handler/page.html", METADATA_FILE} <= files
     assert "self_check/0.png" in files
     assert files & set(WEIGHTS_FILES.values()) == {WEIGHTS_FILES["onnx_int8"]}
     assert not any("__pycache__" in name for name in files)

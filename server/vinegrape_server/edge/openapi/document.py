@@ -93,12 +93,13 @@ def _paths(model: str, version: str, errors: tuple[type[RequestError], ...]) -> 
         content = _get({JSON: reference(schema)}, ready_errors, text_errors)
         return _with_head(_operation(tag, summary, content, needs_key=False))
 
+    describe = _get({JSON: reference("ModelDescription"), HTML: {"type": "string"}}, errors)
     v1, v2 = f"/v1/models/{model}", f"/v2/models/{model}"
     paths = {
         f"/predictions/{model}": {
             "post": _operation("Images", "Classify images", classify, _EXPLAINED),
             "put": _operation("Images", "Classify images, for clients that upload with PUT, as curl -T", classify),
-            **get("Model", "Describe the model", "ModelDescription"),
+            **_with_head(_operation("Model", "Describe the model, or show the web page", describe)),
         },
         f"{v1}:predict": {"post": _operation(_V1, "Classify images", classify)},
         v1: health("Check whether the model is ready", "ModelReady", _V1),
@@ -115,12 +116,14 @@ def _paths(model: str, version: str, errors: tuple[type[RequestError], ...]) -> 
         }
     paths |= {
         "/ping": health("Check whether the server is ready", "Health"),
+        "/": _with_head(_operation("Server", "Go to the web page", _redirect(), needs_key=False)),
         "/openapi.json": _static("Get this description", JSON, {"type": "object"}),
         "/docs": _static("Read this description as a page", HTML, {"type": "string"}),
     }
     for path, operations in paths.items():
         for method, operation in operations.items():
-            operation["operationId"] = f"{method}_{path.strip('/').replace('/', '_').replace(':', '_')}"
+            name = path.strip("/").replace("/", "_").replace(":", "_")
+            operation["operationId"] = f"{method}_{name}" if name else method
     return paths
 
 
@@ -205,13 +208,19 @@ def _static(summary: str, media_type: str, schema: Mapping[str, Any]) -> dict[st
     return _with_head(_operation("Server", summary, _get({media_type: schema}, _STATIC_ERRORS), needs_key=False))
 
 
+def _redirect() -> Operation:
+    location = {"location": {"description": "Relative to this path.", "schema": {"type": "string"}}}
+    moved = {"description": "The page is where the model is.", "headers": {**_RESPONSE_HEADERS, **location}}
+    return {"responses": {"302": moved, **_responses(_STATIC_ERRORS)}}
+
+
 def _with_head(get: Operation) -> dict[str, Operation]:
     """Return GET and HEAD; the response to HEAD has the same status and headers, and no body."""
-    responses = get["responses"]
-    ok = {name: value for name, value in responses["200"].items() if name != "content"}
     bodiless = {
-        "200": ok,
-        **{status: {"description": _meaning(int(status))} for status in responses if status != "200"},
+        status: {"description": _meaning(int(status))}
+        if "$ref" in response
+        else {name: value for name, value in response.items() if name != "content"}
+        for status, response in get["responses"].items()
     }
     return {"get": get, "head": {**get, "summary": f"{get['summary']}, without the body", "responses": bodiless}}
 

@@ -36,7 +36,6 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_SUCCESS = "200"
 _COMMON = {"request_id", "timeout"}  # parameters of all operations
 
 
@@ -95,16 +94,17 @@ def _operation(methods: str, path: str, operation: Mapping[str, Any], document: 
         parts += ["<h4>Parameters</h4>", _parameters({name: known[name] for name in sorted(own)})]
     if "requestBody" in operation:
         parts += ["<h4>Body</h4>", _content(operation["requestBody"]["content"])]
-    success = operation["responses"][_SUCCESS]
-    parts += [f"<h4>Response {_SUCCESS}</h4>", f"<p>{_text(success['description'])}</p>", _content(success["content"])]
-    errors = ", ".join(
-        f'<a href="#error-{status}">{status}</a>' for status in operation["responses"] if status != _SUCCESS
-    )
+    status, success = next(iter(operation["responses"].items()))
+    content = _content(success.get("content", {}))
+    parts += [f"<h4>Response {status}</h4>", f"<p>{_text(success['description'])}</p>", content]
+    errors = ", ".join(f'<a href="#error-{error}">{error}</a>' for error in operation["responses"] if error != status)
     return "\n".join([*parts, "<h4>Errors</h4>", f"<p>{errors}</p>", "</section>"])
 
 
 def _content(content: Mapping[str, Any]) -> str:
     """Return a list of content types, each with its schema."""
+    if not content:
+        return ""
     lines = []
     for media_type, value in content.items():
         schema = value.get("schema")
