@@ -66,10 +66,12 @@ docs: $(DEV)/installed ## Write the generated parts of README and docs
 
 # `-Ivinegrape_client=clients` names the file as a part of the client's package: the generated stubs then import
 # vinegrape_client.inference_pb2. The gateway has its own copy of the messages, because it does not import the client.
-proto: $(DEV)/installed ## Generate the messages and stubs of the client and of the gateway from clients/inference.proto
+proto: $(DEV)/installed ## Generate the messages and stubs of the client and of the gateway from clients/*.proto
 	$(DEV)/bin/python -m grpc_tools.protoc -Ivinegrape_client=clients \
 		--python_out=clients --pyi_out=clients --grpc_python_out=clients clients/inference.proto
 	cp clients/vinegrape_client/inference_pb2.py clients/vinegrape_client/inference_pb2.pyi server/vinegrape_server/gateway/
+	$(DEV)/bin/python -m grpc_tools.protoc -Iclients --python_out=server/vinegrape_server/gateway \
+		--pyi_out=server/vinegrape_server/gateway clients/open_inference.proto
 
 constraints: $(DEV)/installed ## Pin the versions of all packages again, in constraints.txt; ARGS=--upgrade takes newer ones
 	CUSTOM_COMPILE_COMMAND='make constraints' $(DEV)/bin/pip-compile --quiet --all-extras --strip-extras \

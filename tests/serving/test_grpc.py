@@ -23,6 +23,7 @@ from tests.support.server import Live, listens, serving, starting, wait_until
 from vinegrape_server.gateway.inference_pb2 import PredictionResponse, PredictionsRequest, TorchServeHealthResponse
 
 SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
+OPEN_INFERENCE = "inference.GRPCInferenceService"
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 TIMEOUT_S = 60
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -212,7 +213,7 @@ def test_ping_and_health_follow_readiness(tiny_server, channel):
     ping = TorchServeHealthResponse.FromString(channel.unary_unary(f"/{SERVICE}/Ping")(b"", timeout=TIMEOUT_S))
     assert json.loads(ping.health) == {"status": "Healthy"}
     serving_ = health_pb2.HealthCheckResponse.SERVING
-    assert [health(service) for service in ("", SERVICE)] == [serving_, serving_]
+    assert [health(service) for service in ("", SERVICE, OPEN_INFERENCE)] == [serving_] * 3
     with pytest.raises(grpc.RpcError) as raised:
         health("other")
     assert raised.value.code() is StatusCode.NOT_FOUND
@@ -236,7 +237,9 @@ def test_reflection_lists_the_services_and_describes_the_messages(channel):
     ]
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     listed, described = stub.ServerReflectionInfo(iter(requests), timeout=TIMEOUT_S)
-    assert [service.name for service in listed.list_services_response.service] == sorted([HEALTH, REFLECTION, SERVICE])
+    assert [service.name for service in listed.list_services_response.service] == sorted(
+        [HEALTH, REFLECTION, SERVICE, OPEN_INFERENCE]
+    )
     files = map(FileDescriptorProto.FromString, described.file_descriptor_response.file_descriptor_proto)
     assert {"PredictionsRequest", "PredictionResponse"} <= {m.name for file in files for m in file.message_type}
 

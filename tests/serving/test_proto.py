@@ -94,6 +94,14 @@ def test_the_gateways_messages_are_those_of_the_client(generated, name):
     assert (GATEWAY / name).read_text() == (generated / name).read_text()
 
 
+@pytest.mark.parametrize("name", ["open_inference_pb2.py", "open_inference_pb2.pyi"])
+def test_the_gateways_messages_of_the_open_inference_protocol_are_generated_from_it(tmp_path, name):
+    source = OURS.with_name("open_inference.proto")
+    arguments = [f"-I{source.parent}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(source)]
+    assert protoc.main(["protoc", *arguments]) == 0
+    assert (GATEWAY / name).read_text() == (tmp_path / name).read_text()
+
+
 @pytest.mark.parametrize("project", ["pyproject.toml", "clients/pyproject.toml"])
 def test_the_lower_bounds_of_protobuf_and_grpc_fit_the_generated_code(project):
     """Older ones refuse it at import."""

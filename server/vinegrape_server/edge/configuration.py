@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import secrets
@@ -13,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from vinegrape_handler.errors import SettingError
+from vinegrape_server.edge.openapi.document import make_document
+from vinegrape_server.edge.openapi.page import POLICY, make_page
 from vinegrape_server.host.http import Address, reachable
 from vinegrape_server.host.machine import count_cores
 from vinegrape_server.plan import Plan
@@ -21,6 +24,7 @@ from vinegrape_server.settings import ServeSettings
 ADMIN_SOCKET = "admin.sock"
 _INNER_SOCKET = "inner.sock"
 _KEYS, _PEM, _PROXIES, _ORIGINS, _PROBE = "keys.map", "edge.pem", "proxies.txt", "origins.txt", "probe.txt"
+_OPENAPI, _DOCS = "openapi.json", "docs.html"
 _CONFIG = files("vinegrape_server") / "serve_config" / "haproxy.cfg"
 
 # HAProxy holds complete bodies, up to 16 of the largest at the same time: 2 GB with this limit.
@@ -51,11 +55,14 @@ def prepare(plan: Plan, haproxy: Path, folder: Path) -> None:
             f"bytes; the edge holds complete requests of at most {_MAX_REQUEST_BYTES} bytes. Lower max_image_bytes, or "
             "serve without --edge."
         )
+    document = make_document(plan)
     texts = {
         _PROXIES: _proxies(settings),
         _ORIGINS: _origins(settings),
         _KEYS: _digests(settings.api_keys),
         _PEM: _pem(settings, folder),
+        _OPENAPI: json.dumps(document, separators=(",", ":")),
+        _DOCS: make_page(document),
     }
     for name, text in texts.items():
         _write(folder / name, text)
@@ -93,6 +100,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "BUFFER_BYTES": settings.max_request_bytes + _HEAD_BYTES,
         "CORS": "none" if not settings.cors_origins else "any" if settings.cors_origins.strip() == "*" else "list",
         "DEADLINE_MS": settings.deadline_ms,
+        "DOCS_POLICY": POLICY,
         "GATEWAY": f"{settings.host_of('grpc_port')}:{settings.grpc_port}",
         # After a reload the old process finishes its requests. This time includes their upload
         "HARD_STOP_S": max(settings.drain_timeout_s, settings.upload_timeout_s + settings.deadline_ms // 1000) + 5,

@@ -10,9 +10,11 @@ import sys
 
 from vinegrape_server.gateway.aio_server import make_server
 from vinegrape_server.gateway.calls import Calls, Memory
+from vinegrape_server.gateway.forwarding import Forwarding
 from vinegrape_server.gateway.health import HEALTH_SERVICE, REFLECTION_SERVICE, HealthService, ReflectionService
 from vinegrape_server.gateway.inference import SERVICE, InferenceService
 from vinegrape_server.gateway.metrics import Metrics
+from vinegrape_server.gateway.open_inference import OPEN_INFERENCE_SERVICE, OpenInferenceService
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.readiness import Readiness
 
@@ -59,10 +61,14 @@ async def serve(options: Options) -> None:
         for limit in (options.max_calls, _MAX_OTHER_CALLS, _MAX_OTHER_CALLS)
     )
     readiness = Readiness(options.operations)
+    metrics = Metrics()
+    forwarding = Forwarding(options, predictions, readiness, metrics)
+    inference = [SERVICE, OPEN_INFERENCE_SERVICE]
     services = {
-        SERVICE: InferenceService(options, predictions, others, readiness, Metrics()).handlers(),
-        HEALTH_SERVICE: HealthService([SERVICE], readiness, others, watches).handlers(),
-        REFLECTION_SERVICE: ReflectionService([SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE], others).handlers(),
+        SERVICE: InferenceService(options, forwarding, others, readiness, metrics).handlers(),
+        OPEN_INFERENCE_SERVICE: OpenInferenceService(options, forwarding, others, readiness).handlers(),
+        HEALTH_SERVICE: HealthService(inference, readiness, others, watches).handlers(),
+        REFLECTION_SERVICE: ReflectionService([*inference, HEALTH_SERVICE, REFLECTION_SERVICE], others).handlers(),
     }
     server = make_server(services, channel_options(options))
     _check_address(options.listen)

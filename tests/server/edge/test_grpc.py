@@ -19,6 +19,10 @@ OFFERED = [
     f"{SERVICE}/Predictions",
     f"{SERVICE}/StreamPredictions",
     f"{SERVICE}/StreamPredictions2",
+    *(
+        f"/inference.GRPCInferenceService/{method}"
+        for method in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+    ),
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -119,7 +123,7 @@ def test_messages_of_a_stream_are_exchanged_one_by_one(both, method):
         f"{SERVICE}/Other",
         f"{SERVICE}/predictions",
         "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
-        "/inference.GRPCInferenceService/ModelInfer",
+        "/inference.GRPCInferenceService/ModelStreamInfer",
         "/predictions/vinegrape",
     ],
 )

@@ -185,6 +185,17 @@ def test_only_known_headers_of_a_client_reach_torchserve(edge):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("accept", "received"),
+    [(None, "application/json"), ("*/*", "application/json"), ("text/html,*/*;q=0.8", "text/html,*/*;q=0.8")],
+)
+def test_a_get_that_accepts_anything_asks_for_the_description(edge, accept, received):
+    request = edge.client.build_request("GET", PATH, headers={"accept": accept or ""})
+    if accept is None:
+        del request.headers["accept"]
+    assert edge.client.send(request).json()["headers"]["accept"] == received
+
+
 def test_a_chunked_body_arrives_with_its_length(edge):
     body = edge.client.post(PATH, content=iter([b"a" * 1000, b"b" * 500])).json()
     assert body["bytes"] == 1500
