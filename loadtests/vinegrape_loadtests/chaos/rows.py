@@ -197,7 +197,8 @@ ROWS = (
         11,
         connections.http2_floods,
         "floods of HTTP/2 frames: rapid reset, ping, settings, empty data, continuation",
-        "The server closes the connection or slows it down; others get right answers.",
+        "The server closes the connection or slows it down; others get right answers, or 429 while the flood lasts.",
+        Limits(refused=None),
     ),
     Row(
         "silent-operations",

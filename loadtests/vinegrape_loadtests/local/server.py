@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from vinegrape_server.settings import LOOPBACK, ServeSettings
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 60
 _POLL_S = 0.05
+# Linux gives ports from 32768 on to outgoing connections: a free one of them may be taken a moment later
+_PORTS = range(16384, 32768)
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,12 @@ def free_port() -> int:
 
 
 def find_ports(count: int) -> list[int]:
-    """Return different free ports: each socket stays open until all are bound."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in sockets:
-            free.bind((LOOPBACK, 0))
-        return [free.getsockname()[1] for free in sockets]
+    """Return different free ports, chosen at random."""
+    ports: list[int] = []
+    for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if len(ports) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            ports.append(port)
+    return ports
