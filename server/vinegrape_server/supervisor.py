@@ -135,13 +135,15 @@ class Supervisor:
             False if a stop is requested first.
 
         Raises:
-            ServeError: a worker cannot start, or the start takes longer than `startup_timeout_s`.
+            ServeError: a worker or a further process cannot start, or the start takes longer than `startup_timeout_s`.
         """
         deadline = time.monotonic() + self._settings.startup_timeout_s
         # In a thread: a self-check can wait for a worker that loads its model, and a stop must not wait with it
         threading.Thread(target=self._check_workers, daemon=True).start()
         while not stop.requested.wait(_POLL_S):
             self._process.check()
+            for child in self._children:
+                child.keep_running()
             if self._check_error:
                 raise self._check_error
             if time.monotonic() > deadline:

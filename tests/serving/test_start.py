@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conftest import program
 from tests.support.first_process import handles, starting_first_process
 from tests.support.processes import STOP_S, assert_all_ended, command_line, descendants, temporary_folder, workers
 from tests.support.repack import read_self_check, with_entry, with_file
@@ -160,3 +165,23 @@ def test_a_signal_ends_process_1_before_it_has_started_anything(tiny_archive, tm
         first.send_signal(signal.SIGTERM)
         assert live.process.wait(STOP_S) == 0
         assert str(live.ports["rest_port"]) not in live.log.read_text()
+
+
+@pytest.mark.tools
+def test_an_edge_that_cannot_start_ends_the_start(tiny_archive, tmp_path):
+    """It needs more open files than are allowed. The limit for the start itself is two minutes."""
+    program("haproxy", "haproxy")
+    serve = Path(sys.executable).with_name("vinegrape")
+    settings = {"ARCHIVE": tiny_archive, "WORKERS": 1, "EDGE": 1, **free_ports()}
+    variables = {f"VINEGRAPE_{name.upper()}": str(value) for name, value in settings.items()}
+    result = subprocess.run(
+        ["prlimit", "--nofile=1024:1024", str(serve), "serve"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Cannot raise FD limit" in result.stderr
+    assert result.stderr.rstrip().endswith("in a row that failed.")
