@@ -35,10 +35,10 @@ help: ## List the targets
 serve: $(SERVE)/installed ## Serve model_store/vinegrape.mar in the foreground; ARGS='--rest-port 9080'
 	@exec $(SERVE)/bin/vinegrape serve $(ARGS)
 
-check: $(DEV)/installed $(LINT)/installed ## Format, lint, types, import rules and the quick tests: about 90 s
+check: $(DEV)/installed $(LINT)/installed ## Format, lint, types, import rules and the quick tests: about 3 minutes
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick types lint
 
-test: $(DEV)/installed ## Run all tests but the nightly ones: about 8 minutes
+test: $(DEV)/installed ## Run all tests but the nightly ones: about 15 minutes
 	$(DEV)/bin/pytest $(PARALLEL) -m 'not nightly' $(ARGS)
 
 test-all: $(DEV)/installed ## Run all tests and measure the coverage, which is written to htmlcov/
