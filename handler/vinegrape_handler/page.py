@@ -38,8 +38,13 @@ def read_page() -> Page:
     return Page(body, headers)
 
 
+def hash_source(content: bytes) -> str:
+    """Return the source expression of a content security policy that allows a script or style with this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"
+
+
 def _policy(body: bytes) -> str:
-    """Return the content security policy: of scripts and styles, the browser runs those of this file only."""
+    """Return the content security policy: the browser runs only the scripts and styles of this file."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -57,4 +62,4 @@ def _policy(body: bytes) -> str:
 def _hashes(body: bytes, element: bytes) -> str:
     """Return the hashes of the content of all elements with this name, as a policy names them."""
     contents = re.findall(b"<%b>(.*?)</%b>" % (element, element), body, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'" for content in contents)
+    return " ".join(map(hash_source, contents))

@@ -84,6 +84,34 @@ def test_changed_files_are_read_again_while_the_process_runs():
         assert (child.process.reloads, child.restarts) == (1, 0)
 
 
+class Closed(Sleeper):
+    """A process that starts closed."""
+
+    is_open = False
+
+    def open(self) -> None:
+        self.is_open = True
+
+
+def test_a_process_is_closed_until_it_is_opened_and_its_replacement_opens_at_once():
+    with Child("edge", Closed) as child:
+        first = child.process
+        assert not first.is_open
+        child.open()
+        assert first.is_open
+        first.kill()
+        wait_until(lambda: child.keep_running() or child.process is not first)
+        assert child.process.is_open
+
+
+def test_a_process_that_ends_before_it_is_opened_is_replaced_by_a_closed_one():
+    with Child("edge", Closed) as child:
+        first = child.process
+        first.kill()
+        wait_until(lambda: child.keep_running() or child.process is not first)
+        assert not child.process.is_open
+
+
 def test_a_process_that_always_ends_is_an_error(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.0)
     with Child("edge", lambda: Sleeper("false")) as child:

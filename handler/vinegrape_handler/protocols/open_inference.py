@@ -14,6 +14,7 @@ import numpy as np
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import InputImage
+from vinegrape_handler.contract import JSON_LENGTH_HEADER
 from vinegrape_handler.errors import BadRequest, NoImage, RequestError, TooLarge
 from vinegrape_handler.instances import decode_base64, max_values, parse_json
 from vinegrape_handler.metadata import Metadata
@@ -21,7 +22,6 @@ from vinegrape_handler.protocols import tensors
 from vinegrape_handler.protocols.route import Call, Model, Pending, Response, Result, Route, constant
 from vinegrape_handler.request import text_headers
 
-JSON_LENGTH_HEADER = "inference-header-content-length"
 IMAGE, PIXELS = "image", "pixels"
 
 _FORM = '{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["BASE64"]}]}'

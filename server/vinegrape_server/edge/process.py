@@ -77,10 +77,6 @@ class EdgeProcess:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             raise ServeError(f"HAProxy {how}.")
 
-    def restart(self) -> None:
-        """Start HAProxy again after it has ended, with an open port."""
-        self._process = self._start()
-
     def open(self) -> None:
         """Open the public port."""
         self._command("enable frontend public")

@@ -66,7 +66,7 @@ class Memory:
                 raise
 
     def leave(self) -> None:
-        """Note that a message has arrived and is small, has not arrived, or that its call has ended."""
+        """Free the place of a message: it is small and has arrived, it will not arrive, or its call has ended."""
         self._admitted -= 1
         self._admit_waiting()
 

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError, Message
 
-from vinegrape_handler.contract import ERROR_HEADER, PATH_HEADER
+from vinegrape_handler.contract import ERROR_HEADER, JSON_LENGTH_HEADER, PATH_HEADER
 from vinegrape_handler.errors import BadRequest, NotFound, RequestError, TooLarge
 from vinegrape_server.gateway import open_inference_pb2 as messages
 from vinegrape_server.gateway.calls import Calls
@@ -30,7 +30,6 @@ from vinegrape_server.gateway.wire import Shape, check_fields
 
 OPEN_INFERENCE_SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-_JSON_LENGTH_HEADER = "inference-header-content-length"  # the extension's name
 _LENGTH = struct.Struct("<I")
 _MAX_FIELDS = 4096
 # Numbers of fields in clients/open_inference.proto
@@ -109,7 +108,7 @@ class OpenInferenceService:
         request = _parse(messages.ModelInferRequest, message, _MODEL_INFER)
         self._check_model(request.model_name, request.model_version)
         head, binary = infer_request(request)
-        headers = ((PATH_HEADER, f"{self._model}/infer"), (_JSON_LENGTH_HEADER, str(len(head))))
+        headers = ((PATH_HEADER, f"{self._model}/infer"), (JSON_LENGTH_HEADER, str(len(head))))
         return Forwarded(head + binary, headers)
 
     async def _read_other(self, context: Any, kind: Any) -> Any:
@@ -175,7 +174,7 @@ def infer_request(request: Any) -> tuple[bytes, bytes]:
 
 def infer_response(response: Response) -> bytes:
     """Return the serialized ModelInferResponse that means the same as a REST response with binary outputs."""
-    length = int(response.headers[_JSON_LENGTH_HEADER])
+    length = int(response.headers[JSON_LENGTH_HEADER])
     body, position = json.loads(response.body[:length]), length
     result = messages.ModelInferResponse(
         model_name=body["model_name"], model_version=body["model_version"], id=body.get("id", "")

@@ -17,7 +17,9 @@ from tests.server.edge.test_requests import error
 from tests.support.edge import PATH, Edge, read_to_end, running_edge
 from tests.support.server import wait_until
 from vinegrape_handler.contract import SELF_CHECK_HEADER
+from vinegrape_loadtests.chaos import http2_frames as h2
 from vinegrape_loadtests.chaos.http2_client import Http2Client
+from vinegrape_loadtests.chaos.sockets import connected
 from vinegrape_server.edge import admin
 from vinegrape_server.host.http import get
 
@@ -308,3 +310,29 @@ def test_an_idle_connection_is_closed(tmp_path):
         idle.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
         exchange = read_to_end(idle)
         assert (exchange.status, exchange.end) == (200, "FIN")
+
+
+def test_the_requests_of_a_flood_are_dropped(edge):
+    """More than 5,000 requests per second of one client. A slow machine needs more than one try."""
+    headers = h2.post_headers(PATH, content_type="application/octet-stream")
+    reset = h2.CANCEL.to_bytes(4, "big")
+
+    def is_dropped() -> bool:
+        with connected(("127.0.0.1", edge.port), "127.0.0.9") as flood, contextlib.suppress(OSError):
+            flood.socket.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0))
+            for first in range(1, 40_000, 200):
+                streams = range(first, first + 200, 2)
+                begin_and_end = (
+                    h2.frame(h2.HEADERS, h2.END_HEADERS, stream, headers) + h2.frame(h2.RST_STREAM, 0, stream, reset)
+                    for stream in streams
+                )
+                flood.socket.sendall(b"".join(begin_and_end))
+                flood.drain()
+        with edge.connect("127.0.0.9") as connection:
+            connection.sendall(request(b"image"))
+            return read_to_end(connection).data == b""
+
+    wait_until(is_dropped)
+    with edge.connect() as connection:
+        connection.sendall(request(b"image"))
+        assert read_to_end(connection).status == 200

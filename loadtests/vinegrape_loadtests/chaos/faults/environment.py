@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,8 @@ from vinegrape_loadtests.chaos.trial import Skip, Trial
 _ONE_LINE_S = 15  # within which a start that cannot work must say why
 _FILL_MIB = 60
 _CLIENT_TIMEOUT_S = 10
+_FOLDER_PREFIX = "chaos-tmpfs-"
+_FOLDER = re.compile(rf"\S*/{_FOLDER_PREFIX}\w+")  # its random name has no place in a report
 
 
 def folder_too_small(trial: Trial) -> None:
@@ -95,7 +98,7 @@ def _require_one_line(trial: Trial, target: Target, what: str) -> None:
     trial.require(code == 1, f"{what}: exit code {code}, not 1")
     trial.require(last.startswith("vinegrape: "), f"{what}: the last line is {last!r}")
     trial.require("Traceback" not in text, f"{what}: a traceback")
-    trial.note(f"{what}: {last}")
+    trial.note(f"{what}: {_FOLDER.sub('TMPDIR', last)}")
 
 
 @contextlib.contextmanager
@@ -113,7 +116,7 @@ def _mounted(options: str) -> Iterator[Path]:
     Raises:
         Skip: this machine does not allow it.
     """
-    with tempfile.TemporaryDirectory(prefix="chaos-tmpfs-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as folder:
         mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:

@@ -31,8 +31,9 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff
 
 Operation = dict[str, Any]
 
-# No offered path and method gets these two. A request without a key can only fail where keys are required
+# A request to a path of this document, with a method of it, never gets these two
 _NEVER = {NotFound, MethodNotAllowed}
+# Only where keys are required
 _KEY_ERRORS = {Unauthorized, Forbidden}
 # What the edge refuses before it looks at the path
 _STATIC_ERRORS = (BadRequest, UploadTimeout, TooLarge, RateLimited, Overloaded)
@@ -210,7 +211,7 @@ def _static(summary: str, media_type: str, schema: Mapping[str, Any]) -> dict[st
 
 def _redirect() -> Operation:
     location = {"location": {"description": "Relative to this path.", "schema": {"type": "string"}}}
-    moved = {"description": "The page is where the model is.", "headers": {**_RESPONSE_HEADERS, **location}}
+    moved = {"description": "The web page has the path of the model.", "headers": {**_RESPONSE_HEADERS, **location}}
     return {"responses": {"302": moved, **_responses(_STATIC_ERRORS)}}
 
 

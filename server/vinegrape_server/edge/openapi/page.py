@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
+
+from vinegrape_handler.page import hash_source
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --back: #fff; --line: #ccc; --soft: #f4f4f2; --link: #00558c; }
@@ -32,7 +32,7 @@ ul { padding-left: 1.5rem; }
 _ICON = '<link rel="icon" href="data:,">'
 POLICY = (
     "default-src 'none'; img-src data:; "
-    f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
+    f"style-src {hash_source(_STYLE.encode())}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -104,8 +104,8 @@ def _prediction(metadata: Metadata) -> Schema:
     known: dict[str, Schema] = {}
     if metadata.ood_threshold is not None:
         known = {
-            "known": {"type": "boolean", "description": "Whether the image is like those that the model knows."},
-            "ood_score": {"type": "number", "description": "How unlike those it is."},
+            "known": {"type": "boolean", "description": "Whether the image is similar to the training images."},
+            "ood_score": {"type": "number", "description": "How much the image differs from the training images."},
         }
     return _object(
         "The prediction for one image.",
