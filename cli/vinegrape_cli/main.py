@@ -22,6 +22,9 @@ COMMANDS = {
     "compare": LazyCommand(f"{_TRAINING}.model:compare", "Compare the results of several evaluations.", "train"),
     "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
+    "explanations": LazyCommand(
+        f"{_TRAINING}.explanations:explanations", "Measure whether the heat maps look at the leaves.", "train"
+    ),
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
     "fuzz": LazyCommand(
