@@ -137,9 +137,7 @@ class Classifier:
                 image = image.data
             with self._time_decode():
                 decoded = decode(image, self._limits, side)
-                return FittedImage(
-                    resize(decoded, side, self.metadata.interpolation), *fitted_size(decoded.size, side)
-                )
+                return FittedImage(resize(decoded, side, self.metadata.interpolation), *fitted_size(decoded.size, side))
         except RequestError as error:
             return error
         except MemoryError:

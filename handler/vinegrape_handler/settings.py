@@ -63,8 +63,8 @@ class WorkerSettings:
         check_at_least(self, worker_memory_mb=0)
         if self.ood_threshold and not _is_number(self.ood_threshold):
             raise SettingError(
-                f"ood_threshold is {self.ood_threshold!r}; it must be a number, such as 1.5, or empty for the threshold "
-                "in the archive."
+                f"ood_threshold is {self.ood_threshold!r}; it must be a number, such as 1.5, or empty for the "
+                "threshold in the archive."
             )
         if self.max_image_pixels > PILLOW_MAX_PIXELS:
             raise SettingError(

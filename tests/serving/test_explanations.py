@@ -97,7 +97,9 @@ def test_the_description_says_that_there_are_explanations(base):
     assert (description["explanations"], description["ood_threshold"]) == (True, 0.25)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{edge_port}", "http://127.0.0.1:{rest_port}", "grpc://127.0.0.1:{edge_port}"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{edge_port}", "http://127.0.0.1:{rest_port}", "grpc://127.0.0.1:{edge_port}"]
+)
 def test_the_clients_explain(live, url):
     url = url.format(**live.ports)
 

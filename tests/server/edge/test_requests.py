@@ -127,7 +127,9 @@ def test_a_method_that_a_path_of_the_protocols_does_not_allow(edge):
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_the_path_of_explanations_is_stated_to_the_worker(edge, method):
     path = "/explanations/vinegrape?class=Ak"
-    sent = edge.client.request(method, path, content=b"image", headers={"accept": "image/png", "explain": "True"}).json()
+    sent = edge.client.request(
+        method, path, content=b"image", headers={"accept": "image/png", "explain": "True"}
+    ).json()
     assert (sent["method"], sent["path"]) == ("POST", PATH)
     assert (sent["headers"][PATH_HEADER], sent["headers"]["accept"]) == (path, "image/png")
     assert "explain" not in sent["headers"]

@@ -24,5 +24,7 @@ def explanations(model: Path, data: Path, images: int) -> None:
         vinegrape explanations model_store/vinegrape.mar data/grapevine_leaves
     """
     from vinegrape_training.evaluation.explanation import measure_heat
+    from vinegrape_training.export.archive import opened
 
-    click.echo(measure_heat(model, data, images))
+    with opened(model) as folder:
+        click.echo(measure_heat(folder, data, images))

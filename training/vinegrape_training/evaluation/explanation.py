@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +12,12 @@ from PIL import Image
 from vinegrape_handler.classifier import Classifier
 from vinegrape_handler.errors import ArchiveError, RequestError
 from vinegrape_handler.explanation import heat_map
+from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
-from vinegrape_handler.metadata import Metadata
 from vinegrape_training.data.dataset import LIMITS, scan
 from vinegrape_training.errors import DataError
-from vinegrape_training.export.archive import opened
 
 _OPAQUE = 128  # of 255; a pixel with at least this alpha is leaf
 
@@ -43,19 +41,19 @@ class HeatOnLeaves(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.images} images: {self.heat:.0%} of the heat is on the leaf, which has {self.leaf:.0%} of the image; "
-            f"ratio {self.ratio:.2f}, lowest {self.lowest_ratio:.2f}"
+            f"{self.images} images: {self.heat:.0%} of the heat is on the leaf, which has {self.leaf:.0%} of the "
+            f"image; ratio {self.ratio:.2f}, lowest {self.lowest_ratio:.2f}"
         )
 
 
-def measure_heat(model: Path, data_dir: Path, count: int) -> HeatOnLeaves:
+def measure_heat(folder: Path, data_dir: Path, count: int) -> HeatOnLeaves:
     """Measure which share of the heat of the predicted class is on the leaf.
 
     The network gets the images as the service reads them: on white, without the alpha channel. The alpha channel then
     says what is leaf. As in the service, the heat is the positive part of the class activation map.
 
     Args:
-        model: an archive, or the folder of an export.
+        folder: an export or an unpacked archive.
         data_dir: folder of images with a transparent background, one folder per class.
         count: number of images, spread evenly over the folder; all if there are fewer.
 
@@ -66,11 +64,10 @@ def measure_heat(model: Path, data_dir: Path, count: int) -> HeatOnLeaves:
     dataset = scan(data_dir)
     chosen = np.linspace(0, len(dataset.paths) - 1, min(count, len(dataset.paths))).astype(int)
     paths = [data_dir / dataset.paths[index] for index in chosen]
-    with opened(model) as folder:
-        backend = choose_backend("auto", available_backends(folder), on_gpu=False)
-        network = load_network(folder, backend, WorkerSettings(), "cpu")
-        classifier = Classifier(Metadata.read(folder), network, LIMITS)
-        shares = np.array([_shares(classifier, path) for path in paths])  # [N, 2]
+    backend = choose_backend("auto", available_backends(folder), on_gpu=False)
+    network = load_network(folder, backend, WorkerSettings(), "cpu")
+    classifier = Classifier(Metadata.read(folder), network, LIMITS)
+    shares = np.array([_shares(classifier, path) for path in paths])  # [N, 2]
     ratios = shares[:, 1] / shares[:, 0]
     leaf, heat = np.median(shares, axis=0).tolist()
     return HeatOnLeaves(len(paths), leaf, heat, float(np.median(ratios)), float(ratios.min()))

@@ -140,7 +140,7 @@ _EXPLAINED = (
 )
 _HEAT_MAP = (
     "An explanation is the class activation map of the network: how much each place of the image speaks for the class. "
-    "With `Accept: image/png` it is a picture of the image with its heat map; only one image can be in the request then. "
+    "With `Accept: image/png` it is a picture of the image with its heat map; the request can have only one image then. "
     "A model whose network computes no maps has no explanations."
 )
 _INFER_EXPLAINED = (
@@ -179,7 +179,9 @@ def _explain(errors: Iterable[type[RequestError]]) -> Operation:
         "parameters": [_reference("parameters", "class"), _reference("parameters", "top_k")],
         "requestBody": _IMAGES,
         "responses": {
-            "200": _success({JSON: {"anyOf": kinds}, PNG: None}, "One explained prediction; for JSON one per instance."),
+            "200": _success(
+                {JSON: {"anyOf": kinds}, PNG: None}, "One explained prediction; for JSON one per instance."
+            ),
             **_responses((*errors, NotFound)),
         },
     }
