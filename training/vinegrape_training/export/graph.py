@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def has_activation_maps(network: nn.Module) -> bool:
     Args:
         network: in evaluation mode. It is run once, unless it cannot have such maps.
     """
-    layer = network.get_classifier() if hasattr(network, "get_classifier") else None
+    layer: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
     fixed_size = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)
     if not isinstance(layer, nn.Linear) or fixed_size:  # networks for one size are transformers
         return False
