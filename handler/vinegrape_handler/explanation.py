@@ -56,8 +56,9 @@ def heat_map(
     box = (left * across, top * down, (left + image.width) * across, (top + image.height) * down)
     size = size or (math.ceil(image.width * across), math.ceil(image.height * down))
     resized = Image.fromarray(activation_map).resize(size, Image.Resampling.BICUBIC, box)
-    heat: NDArray[np.float32] = np.maximum(np.asarray(resized), 0)
-    return heat / max(heat.max(), np.finfo(np.float32).tiny)
+    positive = np.maximum(np.asarray(resized), 0)
+    heat: NDArray[np.float32] = positive / max(positive.max(), np.finfo(np.float32).tiny)
+    return heat
 
 
 def draw_overlay(activation_map: NDArray[np.float32], image: FittedImage) -> bytes:
