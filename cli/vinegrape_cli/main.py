@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
     "tune": LazyCommand(f"{_TRAINING}.model:tune", "Search for better training settings.", "train"),
     "compare": LazyCommand(f"{_TRAINING}.model:compare", "Compare the results of several evaluations.", "train"),
+    "robustness": LazyCommand(f"{_TRAINING}.model:robustness", "Measure a model on corrupted images.", "train"),
     "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
@@ -44,7 +45,7 @@ def vinegrape() -> None:
     Serve an archive:            vinegrape serve
     Classify files and folders:  vinegrape predict
     Download or draw images:     vinegrape data --help
-    From images to an archive:   vinegrape train, tune, evaluate, compare, export, archive
+    From images to an archive:   vinegrape train, tune, evaluate, compare, robustness, export, archive
     Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz
     """
 

@@ -112,7 +112,12 @@ def cross_validate(
 
 def first_weights(folder: Path, report: Report) -> Path:
     """Return the folder with the first fold's weights files, as they would be served."""
-    return _fold_folder(folder, report.seeds[0], 0) / WEIGHTS_FOLDER
+    return weights_of_fold(folder, report.seeds[0], 0)
+
+
+def weights_of_fold(folder: Path, seed: int, number: int) -> Path:
+    """Return the folder with a fold's weights files. Its int8 file has no temperature: the logits are divided by 1."""
+    return _fold_folder(folder, seed, number) / WEIGHTS_FOLDER
 
 
 def _print_heading(line: str) -> None:

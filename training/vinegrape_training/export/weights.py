@@ -23,7 +23,7 @@ from vinegrape_training.fit.run import Run
 
 _CALIBRATION_IMAGES = 200  # activation ranges hardly change beyond 100 images
 
-_INPUT, _OUTPUT = "images", "probabilities"
+_INPUT = "images"
 
 # The first quarter of the convolutions stays float. `vinegrape bench int8` measures speed and error of other shares.
 FLOAT_SHARE = 0.25
@@ -66,7 +66,8 @@ def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
         path: of the file to write.
     """
     with torch.no_grad(), _quiet():
-        traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
+        # strict=False: the result is a dictionary
+        traced = torch.jit.trace(graph, _example(side), strict=False)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         traced_path = Path(folder) / path.name
         traced.save(traced_path)
@@ -87,7 +88,7 @@ def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
             exported,
             dynamo=True,
             input_names=[_INPUT],
-            output_names=[_OUTPUT],
+            output_names=graph.outputs,
             dynamic_shapes=({0: batch},),
             external_data=False,
             verbose=False,
