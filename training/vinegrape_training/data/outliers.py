@@ -95,7 +95,9 @@ def scan_outliers(folder: Path) -> Outliers:
         DataError: `folder` is not a folder, or holds no folder with images.
     """
     if not folder.is_dir():
-        raise DataError(f"outliers.dir={folder} is not a folder. Give a folder that holds one folder per kind of image.")
+        raise DataError(
+            f"outliers.dir={folder} is not a folder. Give a folder that holds one folder per kind of image."
+        )
     rows = _manifest(folder / MANIFEST_FILE)
     found = sorted(
         path.relative_to(folder) for kind in folder.iterdir() if kind.is_dir() for path in kind.rglob("*")

@@ -174,7 +174,9 @@ def draw_robustness_map(rows: Sequence[Row], path: Path) -> Figure:
             for column, row in enumerate(levels):
                 values[line, column] = 100 * getattr(row, field)
                 text = f"{row.strength:g}: {values[line, column]:.1f}"
-                axes.text(column, line, text, ha="center", va="center", fontsize=7, weight="bold" if row.required else None)
+                axes.text(
+                    column, line, text, ha="center", va="center", fontsize=7, weight="bold" if row.required else None
+                )
         axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
         axes.set_xticks(range(columns), ["weakest", *[""] * (columns - 2), "strongest"] if columns > 1 else [""])
         axes.set_yticks(range(len(grouped)), list(grouped))

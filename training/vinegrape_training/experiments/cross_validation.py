@@ -25,6 +25,7 @@ from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.export import parity
+from vinegrape_training.export.graph import graph_of
 from vinegrape_training.export.weights import write_weights
 from vinegrape_training.files import atomic_write
 from vinegrape_training.fit.config import check_repeated, data_dir
@@ -169,7 +170,7 @@ def _test_int8(run: Run, dataset: Dataset, outliers: Outliers | None) -> None:
     If there are outliers, it classifies all of them; `_collect_outliers` uses those that the fold has not seen.
     """
     images = load_dataset(dataset, run.input_size, run.interpolation)
-    graph = run.serving_graph(temperature=1.0)
+    graph = graph_of(run, temperature=1.0)
     weights = run.folder / WEIGHTS_FOLDER
     weights.mkdir(exist_ok=True)
     write_weights(graph, run, dataset, images, weights)

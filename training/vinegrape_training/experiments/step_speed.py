@@ -145,7 +145,9 @@ def measure_step_speed(rounds: int = 8, overrides: Sequence[str] = ()) -> StepSp
     cfg = compose_config(overrides)
     check(cfg)
     files = tuple(draw_leaf_png(number) for number in range(cfg.data.batch_size))
-    setting = Setting(cfg.model.architecture, files, cfg.input_size, replace(Augmentation(**cfg.augmentation), disturbed=0.0))
+    setting = Setting(
+        cfg.model.architecture, files, cfg.input_size, replace(Augmentation(**cfg.augmentation), disturbed=0.0)
+    )
     steps = variants(cfg.model.frozen_stages)
     seconds = [step_seconds(before, after, setting, rounds) for before, after in pairwise(steps)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
@@ -235,7 +237,9 @@ class Stepper:
         self.augment: Augment = augment_one_by_one(setting.augmentation)
         if variant.batch_augmentation:
             opacity = torch.full((len(setting.files), 1, setting.side, setting.side), 255, dtype=torch.uint8)
-            self.augment = lambda images: augment(torch.cat([images, opacity.to(images.device)], 1), setting.augmentation)
+            self.augment = lambda images: augment(
+                torch.cat([images, opacity.to(images.device)], 1), setting.augmentation
+            )
         self.images = self.decode()
         self.labels = torch.arange(len(self.images)) % 5
         model = create_model(setting.architecture, 5, "none")

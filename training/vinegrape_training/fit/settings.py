@@ -1,4 +1,4 @@
-"""Settings of a training, checked at construction: the groups `optimizer`, `outliers` and `trainer` of the configuration."""
+"""Settings of a training, checked at construction: groups of the configuration."""
 
 from __future__ import annotations
 

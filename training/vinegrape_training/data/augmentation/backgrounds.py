@@ -64,9 +64,7 @@ def _colour() -> Tensor:
 def _texture(side: int) -> Tensor:
     """Draw spots of several sizes, or stripes: float32 [side, side], with a standard deviation of 1."""
     stretch = float(uniform(1, 2, 16)) if torch.rand(()) < _GRAINED else 1.0
-    layers = [
-        smooth_noise(side, cells, max(2, int(cells / stretch))) * uniform(1, 0.2, 1) for cells in _TEXTURE_CELLS
-    ]
+    layers = [smooth_noise(side, cells, max(2, int(cells / stretch))) * uniform(1, 0.2, 1) for cells in _TEXTURE_CELLS]
     texture = torch.stack(layers).sum(0)
     if torch.rand(()) < 0.5:
         texture = texture.T

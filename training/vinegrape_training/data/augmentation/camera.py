@@ -24,7 +24,6 @@ _NOISE = (2.0, 14.0)  # standard deviation, of 255
 _JPEG_QUALITY = (20, 80)
 
 
-
 def add_shadow(images: Tensor, probability: float) -> Tensor:
     """Darken a part of some images, with a soft edge. Images are float32 [N, 3, S, S], 0 to 255, and are changed."""
     for index in choose(len(images), probability):

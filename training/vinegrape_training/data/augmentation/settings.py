@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.checks import check_number
 
-_PROBABILITIES = ("flip", "background", "shadow", "light", "blur", "low_resolution", "noise", "jpeg", "erasing", "disturbed")
+_PROBABILITIES = (
+    "flip",
+    "background",
+    "shadow",
+    "light",
+    "blur",
+    "low_resolution",
+    "noise",
+    "jpeg",
+    "erasing",
+    "disturbed",
+)
 _SHARES = ("translation", "brightness", "saturation")
 
 
