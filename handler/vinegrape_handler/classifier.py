@@ -132,6 +132,8 @@ class Classifier:
             try:
                 with self._time_inference():
                     outputs = self._network(batch)
+                if self._metrics:
+                    self._metrics.count_properties(batch, outputs.ood_scores)
                 ood_scores = [None] * len(batch) if outputs.ood_scores is None else outputs.ood_scores.tolist()
                 results.extend(map(Scores, outputs.probabilities, ood_scores))
             except Exception:

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from vinegrape_server.drift.metrics import DriftMetrics
+from vinegrape_server.drift.window import Window
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics, sum_metrics
 from vinegrape_server.plan import Plan
@@ -47,11 +49,20 @@ def make_registry(plan: Plan, status: Status, edge_metrics: Collector | None = N
         edge_metrics: the metrics of the edge, if there is one.
     """
     registry = CollectorRegistry()
-    registry.register(Summed([status.worker_metrics, *([edge_metrics] if edge_metrics else [])]))
+    workers = _with_drift(plan, status.worker_metrics)
+    registry.register(Summed([workers, *([edge_metrics] if edge_metrics else [])]))
     registry.register(ModelInfo(plan))
     registry.register(ServerMetrics(status))
     registry.register(TorchServeMetrics(status.client.metrics_text, status.client.own_requests))
     return registry
+
+
+def _with_drift(plan: Plan, workers: Collector) -> Collector:
+    """Return the workers' metrics with their drift from the model's reference, if it has one."""
+    reference, settings = plan.archive.metadata.reference, plan.settings
+    if reference is None:
+        return workers
+    return DriftMetrics(workers, reference, Window(settings.drift_window, settings.drift_window_hours * 3600))
 
 
 class Summed(Collector):

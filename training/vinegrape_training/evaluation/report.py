@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vinegrape_handler.errors import SettingError
+from vinegrape_handler.errors import ArchiveError, SettingError
+from vinegrape_handler.reference import Reference
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
 from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
@@ -47,6 +48,7 @@ class Report:
         risk_coverage: what `calibration.risk_coverage` returns.
         int8: {"accuracy", "calibration_error", "more_wrong"} of the int8 files. more_wrong is seed to the number of
             additional wrong images. None if no int8 files were made.
+        reference: the distributions of predictions and images, for drift. None in a report that has no images.
     """
 
     recipe: dict[str, Any]
@@ -67,6 +69,7 @@ class Report:
     calibration_error: float
     risk_coverage: list[dict[str, float]]
     int8: dict[str, Any] | None
+    reference: Reference | None = None
 
     @classmethod
     def of(
@@ -122,8 +125,10 @@ class Report:
             values = json.loads(path.read_text(encoding="utf-8"))
             for name in ("classes", "seeds", "accuracy_95"):
                 values[name] = tuple(values[name])
+            if values.get("reference"):
+                values["reference"] = Reference.from_json(values["reference"])
             return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArchiveError) as error:
             raise SettingError(
                 f"{path} does not have the fields that this version of vinegrape reads ({error!r}). Evaluate again."
             ) from error

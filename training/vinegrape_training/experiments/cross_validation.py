@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,13 @@ from rich.console import Console
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.networks import load_network
+from vinegrape_handler.reference import Reference
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
 from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
 from vinegrape_training.evaluation.predictions import Evaluation
+from vinegrape_training.evaluation.reference import make_reference
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.export import parity
 from vinegrape_training.export.graph import ServingGraph
@@ -95,6 +98,7 @@ def cross_validate(
                 _test_int8(Run.read(fold), dataset)
     predictions = _collect(folder, dataset, splits)
     report = Report.of(predictions, dataset.classes, dataset.digest(), recipe(cfg))
+    report = dataclasses.replace(report, reference=_reference(folder, report, predictions, dataset))
     report.write(folder)
     predictions.write(folder / OUT_OF_FOLD_FILE)
     _draw(report, predictions, folder)
@@ -174,6 +178,14 @@ def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split
                 int8[row, tested] = Evaluation.read(fold / INT8_FILE).logits
     labels = torch.tensor(dataset.labels)
     return OutOfFold(tuple(splits), dataset.paths, labels, fold_numbers, logits, int8 if quantised else None)
+
+
+def _reference(folder: Path, report: Report, predictions: OutOfFold, dataset: Dataset) -> Reference:
+    """Return the reference distributions of the predictions and of the images."""
+    run = Run.read(_fold_folder(folder, report.seeds[0], 0))
+    images = load_dataset(dataset, run.input_size, run.interpolation)
+    probabilities = predictions.probabilities(predictions.logits)
+    return make_reference(report.classes, probabilities, None, images)
 
 
 def _draw(report: Report, predictions: OutOfFold, folder: Path) -> None:
