@@ -56,7 +56,9 @@ HISTOGRAMS = {
     OOD_SCORE: MetricName("vinegrape_ood_score", "Out-of-distribution score"),
     "brightness": MetricName("vinegrape_image_brightness", "Mean of an image's pixels, 0 (black) to 1"),
     "sharpness": MetricName("vinegrape_image_sharpness", "Root mean square of an image's Laplacian, 0 to 8"),
-    "background": MetricName("vinegrape_image_background", "Brightness of the median colour of an image's border, 0 to 1"),
+    "background": MetricName(
+        "vinegrape_image_background", "Brightness of the median colour of an image's border, 0 to 1"
+    ),
     "size": MetricName("vinegrape_image_size", "Share of an image's pixels that are not background, 0 to 1"),
     "warmth": MetricName("vinegrape_image_warmth", "How much redder than blue an image is, 0 (blue) to 1 (red)"),
 }

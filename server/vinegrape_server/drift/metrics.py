@@ -96,5 +96,9 @@ def _bins(histogram: Metric | None, edges: tuple[float, ...]) -> list[float]:
 
 def _labels(counter: Metric | None, labels: Mapping[str, float]) -> list[float]:
     """Return the number of predictions of each label. Images without a label are left out."""
-    by_label = {sample.labels["label"]: sample.value for sample in (counter.samples if counter else ()) if sample.name.endswith("_total")}
+    by_label = {
+        sample.labels["label"]: sample.value
+        for sample in (counter.samples if counter else ())
+        if sample.name.endswith("_total")
+    }
     return [by_label.get(label, 0) for label in labels]

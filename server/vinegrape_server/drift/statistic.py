@@ -105,4 +105,4 @@ def _smoothed(counts: Sequence[float]) -> list[float]:
 def _chi_square_quantile(degrees: int, probability: float) -> float:
     """Return a quantile of the chi-square distribution, by the approximation of Wilson and Hilferty (1931)."""
     spread = 2 / (9 * degrees)
-    return degrees * (1 - spread + NormalDist().inv_cdf(probability) * math.sqrt(spread)) ** 3  # type: ignore[no-any-return]
+    return degrees * (1 - spread + NormalDist().inv_cdf(probability) * math.sqrt(spread)) ** 3

@@ -1,4 +1,4 @@
-"""The reference distributions of an archive, from the predictions of cross-validation; see `handler/.../reference.py`."""
+"""The reference distributions of an archive, from the predictions of a cross-validation and from its images."""
 
 from __future__ import annotations
 
