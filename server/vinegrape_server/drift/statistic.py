@@ -13,8 +13,7 @@ from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 # The probability that a window of independent images like those of the reference has at least one score above its
 # threshold. Overlapping windows have similar scores, so looking often adds little.
 _FALSE_ALARM = 1e-4
-# A smaller score is no drift, however certain it is: 0.2 to 0.25 is where practitioners act. The images of a window are
-# never quite independent: users send several photos of the same vine.
+# A smaller score is no drift, however certain it is. Practitioners act from 0.2 or 0.25 on.
 _SMALLEST_SCORE = 0.25
 # Added to the count of each bin, so that an empty bin has a logarithm (Jeffreys' prior)
 _PRIOR = 0.5
@@ -81,9 +80,11 @@ def stability_index(first: Sequence[float], second: Sequence[float]) -> float:
 def threshold(bins: int, answers: float, images: int, properties: int) -> float:
     """Return the score above which a property has drifted.
 
-    Without drift, the index is about (1 / answers + 1 / images) times a chi-square variable with bins - 1 degrees of
-    freedom (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index", Journal of Risk
-    Model Validation 14/4). The probability of a false alarm is divided by the number of properties (Bonferroni).
+    Without drift, the index of two independent samples is about (1 / answers + 1 / images) times a chi-square variable
+    with bins - 1 degrees of freedom (Yurdakul and Naranjo 2020, "Statistical properties of the population stability
+    index", Journal of Risk Model Validation 14/4). But the answers are not independent: users send several photos of
+    the same plants. So they count as drawn from as many different leaves as the reference has, which adds another
+    1 / images. The probability of a false alarm is divided by the number of properties (Bonferroni).
 
     Args:
         bins: number of bins.
@@ -93,7 +94,7 @@ def threshold(bins: int, answers: float, images: int, properties: int) -> float:
     """
     if not answers:
         return math.inf
-    chance = _chi_square_quantile(bins - 1, 1 - _FALSE_ALARM / properties) * (1 / answers + 1 / images)
+    chance = _chi_square_quantile(bins - 1, 1 - _FALSE_ALARM / properties) * (1 / answers + 2 / images)
     return max(_SMALLEST_SCORE, chance)
 
 
@@ -103,6 +104,9 @@ def _smoothed(counts: Sequence[float]) -> list[float]:
 
 
 def _chi_square_quantile(degrees: int, probability: float) -> float:
-    """Return a quantile of the chi-square distribution, by the approximation of Wilson and Hilferty (1931)."""
+    """Return a quantile of the chi-square distribution, by the approximation of Wilson and Hilferty (1931).
+
+    Far in the tail it is up to 7 % too large.
+    """
     spread = 2 / (9 * degrees)
     return degrees * (1 - spread + NormalDist().inv_cdf(probability) * math.sqrt(spread)) ** 3
