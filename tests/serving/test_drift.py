@@ -1,11 +1,13 @@
 """Drift and feedback of a running server: the metrics of the operations port, and what a restart keeps."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.conftest import program
 from tests.support import tiny_archive
 from tests.support.images import solid
 from tests.support.payloads import instances
@@ -77,6 +79,15 @@ def test_the_window_forgets_old_answers(drift_server):
 def test_the_buckets_of_all_workers_are_summed(drift_server):
     metrics = drift_server.metrics()
     assert metrics["vinegrape_image_brightness_bucket", "+Inf"] == metrics[("vinegrape_confidence_count",)]
+
+
+@pytest.mark.tools
+def test_promtool_accepts_the_metrics(drift_server):
+    text = drift_server.operations("/metrics").text
+    assert "vinegrape_drift_score" in text
+    promtool = program("promtool", "prometheus")
+    result = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
 def test_feedback_becomes_accuracy_and_the_oldest_rows_are_removed(drift_server, folder):

@@ -153,6 +153,11 @@ class _Handler(BaseHTTPRequestHandler):
         except RequestError as error:
             response = error_response(error)
         self._send(*response, content_type="application/json")
+        # A client that still sends its body would lose the response if the connection were closed now. The server
+        # closes it in any case when the request has taken too long
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.rfile.read(65536):
+            pass
 
     def do_HEAD(self) -> None:
         self.do_GET()
