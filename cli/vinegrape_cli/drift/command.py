@@ -90,6 +90,7 @@ def _measure(info: ArchiveInfo, files: list[str], concurrency: int) -> tuple[dic
             f"{info.path} has no reference, so drift cannot be measured. A model has one if it was trained with "
             "evaluation=FOLDER."
         )
+    _check_number(len(files), 0)
     failed = 0
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vinegrape-")))
@@ -99,9 +100,18 @@ def _measure(info: ArchiveInfo, files: list[str], concurrency: int) -> tuple[dic
             failed += result.error is not None
             bar.update(1)
         counts = read_counts(reference, WorkerMetrics(folder).collect())
-    if len(files) - failed < MIN_DRIFT_ANSWERS:
-        raise VinegrapeError(
-            f"There are {len(files) - failed} images, and {failed} files that are none. Drift needs at least "
-            f"{MIN_DRIFT_ANSWERS} images."
-        )
+    _check_number(len(files), failed)
     return measure_drift(reference, counts), failed
+
+
+def _check_number(files: int, failed: int) -> None:
+    """Check that there are enough images for a score.
+
+    Raises:
+        VinegrapeError: there are too few.
+    """
+    if files - failed < MIN_DRIFT_ANSWERS:
+        without = f" and {failed} files that could not be classified" if failed else ""
+        raise VinegrapeError(
+            f"There are {files - failed} images{without}. Drift needs at least {MIN_DRIFT_ANSWERS} images."
+        )

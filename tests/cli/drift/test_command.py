@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.support import tiny_archive as tiny
-from tests.support.cli import error_line, run
+from tests.support.cli import error_text, run
 from vinegrape_cli.drift.command import DRIFTED
 
 
@@ -31,7 +31,7 @@ def photos(folder: Path, colour: tuple[int, int, int], number: int) -> Path:
 def test_images_like_those_of_the_reference_have_not_drifted(red_archive, tmp_path):
     folder = photos(tmp_path / "photos", tiny.RED, 100)
     (folder / "notes.txt").write_text("no image")
-    result = run("drift", folder, "--archive", red_archive)
+    result = run("drift", folder, "--archive", red_archive, "--concurrency", 1)
     assert result.returncode == 0, result.stderr
     header, *lines = result.stdout.splitlines()
     assert header.split() == ["property", "images", "score", "threshold"]
@@ -44,7 +44,7 @@ def test_images_like_those_of_the_reference_have_not_drifted(red_archive, tmp_pa
 
 def test_other_images_have_drifted_and_the_report_shows_how(red_archive, tmp_path):
     red, green = photos(tmp_path / "red", tiny.RED, 50), photos(tmp_path / "green", tiny.GREEN, 60)
-    result = run("drift", red, green, "--archive", red_archive, "--output", tmp_path / "report")
+    result = run("drift", red, green, "--archive", red_archive, "--output", tmp_path / "report", "--concurrency", 2)
     assert result.returncode == DRIFTED, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines() if line.endswith("drift")] == ["label"]
     report = json.loads((tmp_path / "report" / "drift.json").read_text())
@@ -60,6 +60,6 @@ def test_other_images_have_drifted_and_the_report_shows_how(red_archive, tmp_pat
 
 
 def test_an_archive_without_a_reference_and_too_few_images_are_errors(red_archive, tiny_archive, tmp_path):
-    folder = photos(tmp_path / "photos", (255, 0, 0), 99)
-    assert "has no reference" in error_line(run("drift", folder, "--archive", tiny_archive))
-    assert "There are 99 images" in error_line(run("drift", folder, "--archive", red_archive))
+    folder = photos(tmp_path / "photos", tiny.RED, 99)
+    assert "has no reference" in error_text("drift", folder, "--archive", tiny_archive)
+    assert "There are 99 images" in error_text("drift", folder, "--archive", red_archive)
