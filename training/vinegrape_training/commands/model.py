@@ -140,7 +140,9 @@ def robustness(
         vinegrape robustness data/grapevine_leaves --evaluation runs/evaluation
     """
     if evaluation and foreign:
-        raise click.UsageError("--foreign needs --archive, because the networks of an evaluation train on some of them.")
+        raise click.UsageError(
+            "--foreign cannot be combined with --evaluation, whose networks may be trained on such images."
+        )
     from vinegrape_training.evaluation.robustness import conditions
     from vinegrape_training.experiments.robustness import measure_archive, measure_evaluation, write
 

@@ -17,6 +17,7 @@ from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.data.transparency import is_transparent, on_white, read_rgba
+from vinegrape_training.evaluation import abstention
 from vinegrape_training.evaluation.abstention import ForeignFigures
 from vinegrape_training.evaluation.calibration import calibration_error
 from vinegrape_training.evaluation.corruptions import CORRUPTIONS, Corruption
@@ -60,6 +61,11 @@ class Condition:
     def name(self) -> str:
         """The corruption's name, or "clean"."""
         return self.corruption.name if self.corruption else CLEAN
+
+    @property
+    def label(self) -> str:
+        """Name and strength, such as "dark 0.6", or "clean"."""
+        return f"{self.corruption.name} {self.strength:g}" if self.corruption else CLEAN
 
     @property
     def required(self) -> bool:
@@ -248,18 +254,22 @@ class Robustness:
             ) from error
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures that a model card quotes, under their names in `run.json` and `metadata.json`."""
-        values: dict[str, float] = {}
+        """Return what a model card quotes, under the names in `run.json` and `metadata.json`.
+
+        That is, for each condition with a required accuracy, `robustness_<corruption>_<strength>_<figure>`, without the
+        strength for clean images, and what `abstention.as_metrics` returns. If the networks compute no OOD score, only
+        accuracies are returned, because the archive cannot abstain.
+        """
+        values: dict[str, float | None] = {}
         for row in self.rows:
             if row.required:
-                values |= {
-                    f"robustness_{row.corruption}_{name}": value
-                    for name, value in dataclasses.asdict(row).items()
-                    if isinstance(value, int | float) and name != "required"
-                }
-        for kind, figures in (self.foreign or {}).items():
-            values |= {f"foreign_{kind}_{name}": value for name, value in dataclasses.asdict(figures).items()}
-        return {name: float(value) for name, value in values.items()}
+                values[f"{_metric_prefix(row.corruption, row.strength)}accuracy"] = row.accuracy
+                if self.score == "ood_score":
+                    values[f"{_metric_prefix(row.corruption, row.strength)}known"] = row.known
+                    values[f"{_metric_prefix(row.corruption, row.strength)}accuracy_of_known"] = row.accuracy_of_known
+        if self.foreign and self.score == "ood_score":
+            values |= abstention.as_metrics(self.foreign)
+        return {name: value for name, value in values.items() if value is not None}
 
     def table(self) -> str:
         """Format the figures as aligned text."""
@@ -294,15 +304,48 @@ class Robustness:
         )
 
 
-def scores_of(measurement: Measurement, probabilities: NDArray[np.floating]) -> tuple[NDArray[np.floating], Score]:
-    """Return the score of each prediction, float [K, R, N], and which score it is.
+@dataclass(frozen=True)
+class QuotedRow:
+    """The figures of one condition that a model card quotes; see `Row`. None means that a figure was not measured."""
+
+    condition: Condition
+    accuracy: float
+    known: float | None
+    accuracy_of_known: float | None
+
+
+def from_metrics(metrics: Mapping[str, float]) -> list[QuotedRow]:
+    """Read the figures that `Robustness.metrics` returned from `metadata.json`; empty if none were measured."""
+    quoted = []
+    for condition in conditions(required_only=True):
+        prefix = _metric_prefix(condition.name, condition.strength)
+        if f"{prefix}accuracy" in metrics:
+            figures = (metrics.get(f"{prefix}{name}") for name in ("known", "accuracy_of_known"))
+            quoted.append(QuotedRow(condition, metrics[f"{prefix}accuracy"], *figures))
+    return quoted
+
+
+def metrics_in(folder: Path) -> dict[str, float]:
+    """Return `Robustness.metrics` of the `robustness.json` in a folder; empty if there is none."""
+    path = folder / ROBUSTNESS_FILE
+    return Robustness.read(path).metrics() if path.is_file() else {}
+
+
+def _metric_prefix(corruption: str, strength: float) -> str:
+    return f"robustness_{corruption}_" if corruption == CLEAN else f"robustness_{corruption}_{strength:g}_"
+
+
+def scores_of(
+    probabilities: NDArray[np.floating], own_scores: NDArray[np.floating] | None
+) -> tuple[NDArray[np.floating], Score]:
+    """Return the score of each prediction, float [...], and which score it is.
 
     Args:
-        measurement: has the networks' own scores, or none.
-        probabilities: calibrated, float [K, R, N, C].
+        probabilities: float [..., C].
+        own_scores: the networks' own scores, float [...]; None if they compute none.
     """
-    if measurement.scores is not None:
-        return measurement.scores, "ood_score"
+    if own_scores is not None:
+        return own_scores, "ood_score"
     return 1 - probabilities.max(axis=-1), "one minus the probability"
 
 

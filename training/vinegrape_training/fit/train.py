@@ -26,6 +26,7 @@ from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
+from vinegrape_training.evaluation.robustness import metrics_in
 from vinegrape_training.fit.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir, group_values, optimizer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
 from vinegrape_training.fit.process import prepare_process
@@ -98,6 +99,8 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     history = fit(cfg, folder, classifier, data)
 
     temperature, test, metrics = _measure(classifier, data, dataset, report)
+    if report:
+        metrics |= metrics_in(Path(cfg.evaluation))
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
     run = Run(
         folder=folder,
