@@ -135,6 +135,8 @@ def test_the_table_has_one_line_per_condition() -> None:
         ["dark", "0.8", "75.0%", "25.0%", "100.0%", "0.050"],
         ["*", "dark", "0.6", "75.0%", "0.0%", "0.050"],
         [],
+        ["*", "required:", "at", "least", "95", "%", "known", "and", "95", "%", "right,", "see", "docs/model.md"],
+        [],
         ["foreign", "images", "images", "passed", "AUROC"],
         ["things", "4", "25.0%", "0.875"],
     ]

@@ -42,7 +42,7 @@ class Corruption:
         name: such as "dark".
         parameter: what the strength is, with its unit.
         strengths: from the weakest to the strongest change.
-        required: the strength at which the project states a required accuracy; None if there is none.
+        required: the strength at which at least 95 % known and 95 % right are required; None if there is none.
         apply: takes an RGBA image and a strength, and returns an RGB image.
         needs_alpha: the background must be transparent, so an image without transparency is left out.
     """

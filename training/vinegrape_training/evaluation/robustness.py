@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -69,12 +69,12 @@ class Condition:
 
     @property
     def required(self) -> bool:
-        """Whether the project states a required accuracy for this condition."""
+        """Whether at least 95 % known and 95 % right are required under this condition: see docs/model.md."""
         return self.corruption is None or self.strength == self.corruption.required
 
 
 def conditions(*, required_only: bool = False) -> tuple[Condition, ...]:
-    """List the clean image and all corruptions at all strengths, or only at those with a required accuracy."""
+    """List the clean image and all corruptions at all strengths, or only at the required strengths."""
     every = [Condition(corruption, strength) for corruption in CORRUPTIONS for strength in corruption.strengths]
     return (Condition(None, 0), *(condition for condition in every if condition.required or not required_only))
 
@@ -143,7 +143,7 @@ class Row:
     Attributes:
         corruption: its name, or "clean".
         strength: of the corruption; 0 for clean images.
-        required: whether the project states a required accuracy for this condition.
+        required: see `Condition.required`.
         images: number of images.
         accuracy: share of correct predictions, whether known or not.
         known: share of predictions whose score is at most the threshold.
@@ -175,34 +175,35 @@ def rows(
         scores: float [K, R, N]; see `Score`.
         thresholds: float [R, N]: an image is known if its score is at most this number.
     """
-    return tuple(_rows(measurement, probabilities, scores, thresholds))
+    return tuple(
+        _row(condition, measurement, measurement.measured[index], probabilities[index], scores[index] <= thresholds)
+        for index, condition in enumerate(measurement.conditions)
+        if measurement.measured[index].any()
+    )
 
 
-def _rows(
+def _row(
+    condition: Condition,
     measurement: Measurement,
+    measured: NDArray[np.bool_],
     probabilities: NDArray[np.floating],
-    scores: NDArray[np.floating],
-    thresholds: NDArray[np.floating],
-) -> Iterator[Row]:
-    for index, condition in enumerate(measurement.conditions):
-        chosen = measurement.measured[index]
-        if not chosen.any():
-            continue
-        seeds, images = len(thresholds), int(chosen.sum())
-        values = probabilities[index][:, chosen].reshape(seeds * images, -1)
-        labels = np.tile(measurement.labels[chosen], seeds)
-        known = (scores[index] <= thresholds)[:, chosen].ravel()
-        correct = values.argmax(axis=1) == labels
-        yield Row(
-            corruption=condition.name,
-            strength=condition.strength,
-            required=condition.required,
-            images=images,
-            accuracy=float(correct.mean()),
-            known=float(known.mean()),
-            accuracy_of_known=float(correct[known].mean()) if known.any() else None,
-            calibration_error=calibration_error(values, labels),
-        )
+    known: NDArray[np.bool_],
+) -> Row:
+    """Compute the figures of one condition from probabilities [R, N, C] and what is known [R, N]."""
+    labels = np.tile(measurement.labels[measured], len(known))
+    values = probabilities[:, measured].reshape(len(labels), -1)
+    is_known = known[:, measured].ravel()
+    correct = values.argmax(axis=1) == labels
+    return Row(
+        corruption=condition.name,
+        strength=condition.strength,
+        required=condition.required,
+        images=int(measured.sum()),
+        accuracy=float(correct.mean()),
+        known=float(is_known.mean()),
+        accuracy_of_known=float(correct[is_known].mean()) if is_known.any() else None,
+        calibration_error=calibration_error(values, labels),
+    )
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Robustness:
     def metrics(self) -> dict[str, float]:
         """Return what a model card quotes, under the names in `run.json` and `metadata.json`.
 
-        That is, for each condition with a required accuracy, `robustness_<corruption>_<strength>_<figure>`, without the
+        That is, for each required condition, `robustness_<corruption>_<strength>_<figure>`, without the
         strength for clean images, and what `abstention.as_metrics` returns. If the networks compute no OOD score, only
         accuracies are returned, because the archive cannot abstain.
         """
@@ -281,6 +282,7 @@ class Robustness:
             lines.append(
                 f"{mark} {label:22}{row.accuracy:>9.1%}{row.known:>8.1%}{right:>15}{row.calibration_error:>7.3f}"
             )
+        lines += ["", "* required: at least 95 % known and 95 % right, see docs/model.md"]
         if self.foreign:
             lines += ["", f"{'foreign images':24}{'images':>9}{'passed':>8}{'AUROC':>15}"]
             lines += [
