@@ -55,10 +55,13 @@ from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 from vinegrape_server.torchserve.own_requests import OwnRequests
+from vinegrape_training.evaluation.corruptions import CORRUPTIONS
+from vinegrape_training.evaluation.robustness import Robustness
 
 ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
 EVALUATION = ROOT / "docs" / "model" / "evaluation.json"
+ROBUSTNESS = ROOT / "docs" / "model" / "robustness.json"
 COMPARISON = ROOT / "docs" / "model" / "comparison.json"
 WORST_IMAGES = ROOT / "docs" / "performance" / "worst_images.json"
 FAULTS = ROOT / "docs" / "reliability.json"
@@ -365,6 +368,39 @@ def wrong_images() -> str:
     return _table(["image", "predicted class, once per seed in which it was wrong"], rows)
 
 
+@cache
+def _robustness() -> Robustness:
+    return Robustness.read(ROBUSTNESS)
+
+
+def robustness() -> str:
+    """The figures of changed images, at the required strengths."""
+    parameters = {corruption.name: corruption.parameter for corruption in CORRUPTIONS}
+    rows = [
+        [
+            row.corruption.replace("_", " "),
+            f"{row.strength:g} ({parameters[row.corruption]})" if row.corruption in parameters else "",
+            f"{row.accuracy:.1%}",
+            f"{row.known:.1%}",
+            "" if row.accuracy_of_known is None else f"{row.accuracy_of_known:.1%}",
+            f"{row.calibration_error:.3f}",
+        ]
+        for row in _robustness().rows
+        if row.required
+    ]
+    header = ["change", "strength", "accuracy", "known", "accuracy of the known", "calibration error"]
+    return f"{_robustness().note()}\n\n{_table(header, rows)}"
+
+
+def foreign() -> str:
+    """The figures of images that show none of the varieties."""
+    rows = [
+        [kind.replace("_", " "), figures.images, f"{figures.passed:.1%}", f"{figures.auroc:.3f}"]
+        for kind, figures in (_robustness().foreign or {}).items()
+    ]
+    return _table(["kind", "images", "passed", "AUROC"], rows)
+
+
 def parity() -> str:
     """The differences between the exported files and the trained model."""
     figures = _metadata().metrics
@@ -504,6 +540,7 @@ PARTS = {
     "edge": Part(edge),
     "errors": Part(errors),
     "faults": Part(faults),
+    "foreign": Part(foreign),
     "invalid-image": Part(invalid_image),
     "limits": Part(limits),
     "machine": Part(machine),
@@ -513,6 +550,7 @@ PARTS = {
     "parity": Part(parity),
     "performance": Part(performance),
     "ratios": Part(ratios),
+    "robustness": Part(robustness),
     "settings": Part(settings),
     "structure-limits": Part(structure_limits),
     "summary": Part(summary),
