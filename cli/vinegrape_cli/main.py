@@ -24,6 +24,9 @@ COMMANDS = {
     "robustness": LazyCommand(f"{_TRAINING}.model:robustness", "Measure a model on corrupted images.", "train"),
     "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
+    "explanations": LazyCommand(
+        f"{_TRAINING}.explanations:explanations", "Measure whether the heat maps look at the leaves.", "train"
+    ),
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
     "fuzz": LazyCommand(

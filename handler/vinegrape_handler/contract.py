@@ -21,6 +21,8 @@ DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a requ
 # Path and query of the request. TorchServe routes one path only, so the edge rewrites all others to it. Without this
 # header, and by archives that do not know it, a request is read as one to `/predictions/NAME`
 PATH_HEADER = "x-vinegrape-path"
+# TorchServe adds this header, with the value True, to the requests to its own paths of explanations
+EXPLAIN_HEADER = "explain"
 # Of Triton's extension for binary tensors, in requests and responses: the size of the JSON before the tensors' bytes
 JSON_LENGTH_HEADER = "inference-header-content-length"
 

@@ -54,9 +54,10 @@ class ServingGraph(nn.Module):
         # (pixel / 255 - mean) / std as one multiplication and one addition
         self.register_buffer("scale", 1 / (255 * std_))
         self.register_buffer("offset", -mean_ / std_)
-        self.network = network.eval()
+        self.network = network
         self.temperature = temperature
         self.classes = classes
+        self.eval()
         self._computes_maps = has_activation_maps(network)
         self.outputs = [
             PROBABILITIES,
