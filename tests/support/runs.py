@@ -18,7 +18,6 @@ from vinegrape_training.experiments.cross_validation import INT8_FILE, OUTLIERS_
 from vinegrape_training.fit.config import data_dir
 from vinegrape_training.fit.run import TEST_FILE, Run
 
-
 LEAF_SCORE = -5.0
 OUTLIER_SCORES = {"far": 5.0, "near": -6.0}
 """The OOD scores by `FoldTraining`, of images of the classes and of outliers by kind."""

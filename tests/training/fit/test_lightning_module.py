@@ -105,7 +105,7 @@ def test_the_learning_rate_rises_then_falls() -> None:
 
 
 class KnowsDark(nn.Module):
-    """Outputs [0, 0, s]: two classes, and "something else" with the logit log(2) + 1 for white, log(2) - 1 for black."""
+    """Two classes with the logit 0, and "something else": log(2) + 1 for a white image, log(2) - 1 for a black one."""
 
     num_classes = 3
 

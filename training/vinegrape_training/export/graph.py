@@ -115,7 +115,7 @@ def has_activation_maps(network: nn.Module) -> bool:
     Args:
         network: in evaluation mode. It is run once, unless it cannot have such maps.
     """
-    layer = network.get_classifier() if hasattr(network, "get_classifier") else None
+    layer = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
     fixed_size = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)
     if not isinstance(layer, nn.Linear) or fixed_size:  # networks for one size are transformers
         return False
