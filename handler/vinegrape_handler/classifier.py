@@ -157,6 +157,8 @@ class Classifier:
                 nothing = [None] * len(batch)
                 ood_scores = nothing if outputs.ood_scores is None else outputs.ood_scores.tolist()
                 maps = nothing if outputs.activation_maps is None else outputs.activation_maps
+                if self._metrics:
+                    self._metrics.count_properties(batch, outputs.ood_scores)
                 results.extend(map(Scores, outputs.probabilities, ood_scores, maps, of_call))
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))

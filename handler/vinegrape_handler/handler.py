@@ -150,7 +150,7 @@ class Handler:
         # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
         self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
         abstains = self.metadata.ood_threshold is not None
-        self.metrics = Metrics(self.metadata.classes, abstains=abstains)
+        self.metrics = Metrics(self.metadata.classes, abstains=abstains, reference=self.metadata.reference)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
         side = self.metadata.input_size

@@ -24,6 +24,7 @@ from PIL import Image
 import vinegrape_handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.networks import ACTIVATION_MAPS, OOD_SCORE, PROBABILITIES
+from vinegrape_handler.reference import Distribution, Reference
 from vinegrape_handler.weights import WEIGHTS_FILES, Backend
 
 CLASSES = ("Ak", "Ala_Idris", "Buzgulu", "Dimnit", "Nazli")
@@ -33,6 +34,16 @@ PLACES = 4  # per side of the activation maps
 OOD_THRESHOLD = 0.5  # of the archive that does not know blue images
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+# Of a model whose images were all red: probability 3 / 4, and brightness 1 / 3
+RED_REFERENCE = Reference(
+    images=1000,
+    labels={"Ak": 1.0, "Ala_Idris": 0.0, "Buzgulu": 0.0, "Dimnit": 0.0, "Nazli": 0.0},
+    values={
+        "confidence": Distribution((0.7, 0.8), (0.0, 1.0, 0.0)),
+        "brightness": Distribution((0.3, 0.4), (0.0, 1.0, 0.0)),
+    },
+)
 
 _WEIGHTS = np.array([[3, 0, 0, 0, 0], [0, 3, 0, 0, 0], [0, 0, 3, 0, 0]], np.float32)
 _BIAS = np.array([0, 0, 0, 0.6, 0.4], np.float32)
@@ -48,6 +59,7 @@ def write_export(
     folder: Path,
     backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32"),
     ood_threshold: float | None = None,
+    reference: Reference | None = None,
     *,
     explains: bool = False,
 ) -> Metadata:
@@ -82,6 +94,7 @@ def write_export(
         libraries={},
         self_check=tuple(checks),
         ood_threshold=ood_threshold,
+        reference=reference,
     )
     (folder / METADATA_FILE).write_text(metadata.to_json())
     return metadata

@@ -107,6 +107,57 @@ def compare(folder: Path, evaluations: tuple[Path, ...]) -> None:
 
 
 @click.command()
+@click.argument("folder", type=_PATH)
+@click.option("--archive", type=_PATH, default="model_store/vinegrape.mar", show_default=True,
+              help="Model archive to measure. It may have been trained on the images in FOLDER.")  # fmt: skip
+@click.option("--evaluation", type=_PATH,
+              help="Measure the networks of this folder of `vinegrape evaluate` instead of an archive.")  # fmt: skip
+@click.option("--foreign", type=_PATH,
+              help="Also measure these images, which are none of the classes, in one folder per kind.")  # fmt: skip
+@click.option("--threshold", type=float, help="Highest OOD score of an image that is known.")
+@click.option("--required", is_flag=True, help="Only the strengths at which docs/model.md requires 95 %.")
+@click.option("--output", type=_PATH, help="Folder for robustness.json and the plots.  [default: --evaluation]")
+def robustness(
+    folder: Path,
+    archive: Path,
+    evaluation: Path | None,
+    foreign: Path | None,
+    threshold: float | None,
+    required: bool,
+    output: Path | None,
+) -> None:
+    """Measure accuracy, abstention and calibration on corrupted images of the leaves in FOLDER.
+
+    FOLDER holds one folder of images per class. The corruptions are light, blur, size, background and others, each
+    with several strengths. With --evaluation, each image is classified by networks that were not trained on it.
+
+    If the network computes no OOD score, 1 - its highest probability takes its place. Without a threshold in the
+    archive or the command, 98 % of the clean leaves are known.
+
+    \b
+    Examples:
+        vinegrape robustness data/grapevine_leaves --foreign data/foreign --output runs/robustness
+        vinegrape robustness data/grapevine_leaves --evaluation runs/evaluation
+    """
+    if evaluation and foreign:
+        raise click.UsageError(
+            "--foreign cannot be combined with --evaluation, whose networks may be trained on such images."
+        )
+    from vinegrape_training.evaluation.robustness import conditions
+    from vinegrape_training.experiments.robustness import measure_archive, measure_evaluation, write
+
+    tested = conditions(required_only=required)
+    if evaluation:
+        result = measure_evaluation(evaluation, folder, tested, threshold=threshold)
+    else:
+        result = measure_archive(archive, folder, tested, foreign_dir=foreign, threshold=threshold)
+    click.echo(result.table())
+    if target := output or evaluation:
+        write(result, target)
+        click.echo(f"Written to {target}: robustness.json, robustness_map.png, robustness_curves.png")
+
+
+@click.command()
 @click.argument("run", type=_PATH)
 @click.argument("folder", type=_PATH)
 @click.option("--data", "data_dir", type=_PATH, help="Folder of the run's images, if they have moved.")

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vinegrape_training.data.dataset import scan
+from vinegrape_training.data.transparency import OPAQUE
 from vinegrape_training.errors import DataError
 from vinegrape_training.progress import progress
-
-_OPAQUE = 128  # smallest alpha, 0 to 255, of a pixel that belongs to the leaf
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _describe_image(path: Path) -> _ImageDescription:
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read ({error}); repair or remove it.") from error
     alpha = pixels[..., 3]
-    leaf = alpha >= _OPAQUE
+    leaf = alpha >= OPAQUE
     edges = (leaf[0], leaf[-1], leaf[:, 0], leaf[:, -1])
     return _ImageDescription(
         size=(pixels.shape[1], pixels.shape[0]),

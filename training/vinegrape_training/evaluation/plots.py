@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vinegrape_training.evaluation.calibration import calibration_error, risk_coverage
+from vinegrape_training.evaluation.robustness import Row, strengths
 
 
 def draw_curves(history: Sequence[dict[str, float]], path: Path) -> Figure:
@@ -150,6 +151,63 @@ def draw_search(
         axes.set_xlabel(name)
         if name in logarithmic:  # setting a linear scale would remove the names of categories from the axis
             axes.set_xscale("log")
+    return _save(figure, path)
+
+
+def draw_robustness_map(rows: Sequence[Row], path: Path) -> Figure:
+    """Plot accuracy, share of known images and calibration error of each corruption and strength as a heat map.
+
+    Args:
+        rows: see `robustness.Row`; the first is that of the clean images.
+        path: of the PNG.
+    """
+    grouped = strengths(rows)
+    columns = max((len(levels) for levels in grouped.values()), default=1)
+    figure = Figure(figsize=(10, 1.6 + 0.34 * len(grouped)), layout="constrained")
+    panels = {"accuracy": ("accuracy, %", "RdYlGn", 50, 100), "known": ("known, %", "RdYlGn", 50, 100),
+              "calibration_error": ("calibration error, %", "RdYlGn_r", 0, 20)}  # fmt: skip
+    for axes, (field, (title, colours, low, high)) in zip(
+        figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
+    ):
+        values = np.full((len(grouped), columns), np.nan)
+        for line, levels in enumerate(grouped.values()):
+            for column, row in enumerate(levels):
+                values[line, column] = 100 * getattr(row, field)
+                text = f"{row.strength:g}: {values[line, column]:.1f}"
+                axes.text(
+                    column, line, text, ha="center", va="center", fontsize=7, weight="bold" if row.required else None
+                )
+        axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", alpha=0.6)
+        axes.set_xticks([])
+        axes.set_xlabel("strength, from weak to strong")
+        axes.set_yticks(range(len(grouped)), list(grouped))
+        axes.set_title(f"{title}; clean: {100 * getattr(rows[0], field):.1f}", fontsize=10)
+    return _save(figure, path)
+
+
+def draw_robustness_curves(rows: Sequence[Row], path: Path) -> Figure:
+    """Plot accuracy and share of known images over the strength, one panel per corruption.
+
+    Args:
+        rows: see `robustness.Row`; the first is that of the clean images, which each panel begins with.
+        path: of the PNG.
+    """
+    grouped = strengths(rows)
+    across = 4
+    down = max(1, -(-len(grouped) // across))
+    figure = Figure(figsize=(3 * across, 2.2 * down), layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(grouped) :]:
+        axes.remove()
+    for axes, (name, levels) in zip(panels, grouped.items(), strict=False):
+        points = [rows[0], *levels]
+        axes.plot([100 * row.accuracy for row in points], marker=".", label="right, %")
+        axes.plot([100 * row.known for row in points], marker=".", linestyle="--", label="known, %")
+        axes.set_xticks(range(len(points)), ["clean", *(f"{row.strength:g}" for row in levels)])
+        axes.set_title(name, fontsize=10)
+        axes.set_ylim(0, 103)
+        axes.grid(alpha=0.3)
+    panels[0].legend(fontsize=8)
     return _save(figure, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ class Evaluation:
     Attributes:
         logits: float32 [N, classes].
         labels: int64 [N].
+        ood_scores: float32 [N]; None if the network computes none.
     """
 
     logits: Tensor
     labels: Tensor
+    ood_scores: Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -34,15 +37,19 @@ class Evaluation:
         return float((self.logits.argmax(dim=1) == self.labels).double().mean())
 
     def write(self, path: Path) -> None:
-        """Write both arrays as an npz file."""
+        """Write the arrays as an npz file."""
+        arrays: dict[str, Any] = {"logits": self.logits.numpy(), "labels": self.labels.numpy()}
+        if self.ood_scores is not None:
+            arrays["ood_scores"] = self.ood_scores.numpy()
         with atomic_write(path) as partial:
-            np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy())
+            np.savez(partial, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
         """Read a file that `write` wrote."""
         with np.load(path) as arrays:
-            return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]))
+            scores = torch.from_numpy(arrays["ood_scores"]) if "ood_scores" in arrays else None
+            return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]), scores)
 
     def confusion(self) -> NDArray[np.int64]:
         """Count images: int64 [classes, classes], one row per true class, one column per predicted class."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vinegrape_handler.networks import ACTIVATION_MAPS, OOD_SCORE, PROBABILITIES
+from vinegrape_training.fit.run import Run
+from vinegrape_training.models.outputs import ood_score
 
 _EXAMPLE_SIDE = 64  # pixels; large enough for every network that is not built for one size
 
@@ -71,8 +72,7 @@ class ServingGraph(nn.Module):
         precision up to the logits.
 
         Returns:
-            float32 by name: `probabilities` [N, C]; with `classes`, `ood_score` [N], the logit of the last output minus
-            the logarithm of the sum of the exponentials of the others; for networks as described above,
+            float32 by name: `probabilities` [N, C]; with `classes`, `ood_score` [N]; for networks as described above,
             `activation_maps` [N, C, h, w], whose mean over all places plus the class's bias is the class's logit.
         """
         normalised = images.permute(0, 3, 1, 2).type_as(self.scale) * self.scale + self.offset  # [N, 3, S, S]
@@ -80,7 +80,7 @@ class ServingGraph(nn.Module):
         of_classes = logits[:, : self.classes]
         results = [torch.softmax(of_classes / self.temperature, dim=1)]
         if self.classes is not None:
-            results.append(logits[:, self.classes] - torch.logsumexp(of_classes, dim=1))
+            results.append(ood_score(logits, self.classes))
         if maps is not None:
             results.append(maps[:, : self.classes])
         return dict(zip(self.outputs, results, strict=True))
@@ -97,6 +97,17 @@ class ServingGraph(nn.Module):
         return places.mean(dim=(2, 3)), places - bias
 
 
+def graph_of(run: Run, temperature: float) -> ServingGraph:
+    """Load the network of a run into the graph, in evaluation mode.
+
+    Args:
+        run: a finished run.
+        temperature: what the logits are divided by, above 0.
+    """
+    classes = len(run.classes) if run.has_ood_score else None
+    return ServingGraph(run.load_model(), run.mean, run.std, temperature, classes).eval()
+
+
 @torch.no_grad()
 def has_activation_maps(network: nn.Module) -> bool:
     """Return whether a network's logits are the mean over all places of its last layer's outputs at each place.
@@ -104,7 +115,7 @@ def has_activation_maps(network: nn.Module) -> bool:
     Args:
         network: in evaluation mode. It is run once, unless it cannot have such maps.
     """
-    layer: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+    layer = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
     fixed_size = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)
     if not isinstance(layer, nn.Linear) or fixed_size:  # networks for one size are transformers
         return False

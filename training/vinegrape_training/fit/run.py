@@ -15,7 +15,9 @@ import safetensors.torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import InitialWeights, Interpolation
+from vinegrape_handler.reference import Reference
 from vinegrape_training.data.dataset import Split
 from vinegrape_training.errors import RunError
 from vinegrape_training.files import atomic_write
@@ -41,6 +43,8 @@ class Run:
         interpolation: method to resize images.
         mean, std: of each RGB channel, for pixels from 0 to 1.
         temperature: divisor of the logits, fitted on the validation images or by an evaluation; else 1.
+        has_ood_score: whether the network has an output "something else", after those of the classes.
+        ood_threshold: the model knows an image whose OOD score is at most this number; None without a score.
         data_dir: absolute path of the data set's folder.
         data_digest: `dataset.Dataset.digest` of the data set.
         split: training, validation and test images, as paths relative to `data_dir`.
@@ -49,6 +53,7 @@ class Run:
         git_commit: commit of the code, None if the code is not in a git checkout.
         git_dirty: whether that checkout had uncommitted changes.
         seed: of split, initialisation, shuffling and augmentation.
+        reference: for drift, as `Report.reference`. None without an evaluation.
     """
 
     folder: Path
@@ -59,6 +64,8 @@ class Run:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     temperature: float
+    has_ood_score: bool
+    ood_threshold: float | None
     data_dir: Path
     data_digest: str
     split: Split
@@ -67,6 +74,7 @@ class Run:
     git_commit: str | None
     git_dirty: bool
     seed: int
+    reference: Reference | None = None
 
     def write(self) -> None:
         """Write `run.json` into the run's folder."""
@@ -92,8 +100,10 @@ class Run:
                 values[name] = tuple(values[name])
             values["data_dir"] = Path(values["data_dir"])
             values["split"] = Split(**{part: tuple(paths) for part, paths in values["split"].items()})
+            if values.get("reference"):
+                values["reference"] = Reference.from_json(values["reference"])
             return cls(folder=folder, **values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ArchiveError) as error:
             raise RunError(
                 f"{path} is not a run that this version of vinegrape can read: {error!r}. Train again."
             ) from error
@@ -108,13 +118,15 @@ class Run:
         """Load the network with the run's weights, in eval mode, on the CPU.
 
         Returns:
-            Network: normalised float32 [N, 3, S, S] to logits [N, classes], not divided by the temperature.
+            Network: normalised float32 [N, 3, S, S] to logits [N, classes], not divided by the temperature. With
+            `has_ood_score`, the logits are [N, classes + 1].
 
         Raises:
             ModelError: the weights are missing or do not fit the architecture.
         """
         weights = str(self.folder / WEIGHTS_FILE)
-        return create_model(self.architecture, len(self.classes), weights, self.input_size).eval()
+        outputs = len(self.classes) + self.has_ood_score
+        return create_model(self.architecture, outputs, weights, self.input_size).eval()
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
