@@ -319,3 +319,16 @@ def test_a_network_with_outliers_is_trained_quantised_and_scored(
     scores = network(np.zeros((2, 32, 32, 3), np.uint8)).ood_scores
     assert scores is not None
     assert scores.shape == (2,)
+
+
+@pytest.mark.trains
+def test_the_folds_share_the_outputs_of_the_frozen_stages(cfg: DictConfig, tmp_path: Path) -> None:
+    short = cfg.copy()
+    short.model.frozen_stages, short.trainer.max_epochs = 1, 2
+    cross_validate(short, tmp_path, CrossValidationPlan((1,), 2), int8=False)
+    (file,) = (tmp_path / "stage_outputs").iterdir()
+    assert len(np.load(file)) == 2  # one version of each image per epoch
+    first, second = (Run.read(tmp_path / f"seed-1/fold-{number}").load_model().state_dict() for number in (0, 1))
+    stem = next(iter(first))
+    assert torch.equal(first[stem], second[stem])
+    assert any(not torch.equal(first[name], second[name]) for name in first)

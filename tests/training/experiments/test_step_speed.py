@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_training.data.augmentation import Augmentation
+from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.experiments import step_speed
 from vinegrape_training.experiments.step_speed import Setting, StepSpeed, Variant, measure_step_speed, speed_rows
 from vinegrape_training.fit.config import compose_config

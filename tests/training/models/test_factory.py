@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from vinegrape_training.errors import ModelError
-from vinegrape_training.models.factory import classifier_parameters, create_model, freeze_stages, preprocessing
+from vinegrape_training.models.factory import classifier_parameters, create_model, preprocessing
+from vinegrape_training.models.stages import freeze_stages
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ TrainFold = Callable[[DictConfig, Split, OutlierSplit | None], object]
 RECIPE_FILE = "recipe.json"
 INT8_FILE = "test_int8.npz"
 OUTLIERS_FILE = "outliers_int8.npz"
+STAGE_OUTPUTS_FOLDER = "stage_outputs"
 WEIGHTS_FOLDER = "weights"  # in the folder of a fold: the files that would be served
 
 
@@ -162,6 +163,8 @@ def _has_files(folder: Path, *files: str) -> bool:
 def _fold_config(cfg: DictConfig, folder: Path, seed: int, number: int) -> DictConfig:
     fold_cfg = cfg.copy()
     fold_cfg.seed, fold_cfg.run_dir = seed, str(folder)
+    if not cfg.stage_outputs:
+        fold_cfg.stage_outputs = str(folder.parents[1] / STAGE_OUTPUTS_FOLDER)
     if cfg.teacher:
         fold_cfg.teacher = str(_fold_folder(Path(cfg.teacher), seed, number))
     return fold_cfg

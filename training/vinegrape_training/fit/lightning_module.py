@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning import LightningModule
@@ -17,9 +18,10 @@ from torchvision.transforms.v2 import MixUp  # type: ignore[import-untyped]
 
 from vinegrape_training.data.datamodule import OTHER
 from vinegrape_training.fit.settings import OptimizerSettings
-from vinegrape_training.models.factory import Preprocessing, classifier_parameters, freeze_stages
+from vinegrape_training.models.factory import Preprocessing, classifier_parameters
 from vinegrape_training.models.normalised import Normalised
 from vinegrape_training.models.outputs import ood_score
+from vinegrape_training.models.stages import RemovedStages, freeze_stages
 
 Teacher = Callable[[Tensor], Tensor]  # images [N, 3, S, S], 0 to 255, to probabilities [N, classes]
 
@@ -60,6 +62,7 @@ class ClassifierModule(LightningModule):
         # convolutions in bfloat16 and on GPUs are fast in channels_last; only the memory layout changes
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze_stages(model, frozen_stages)
+        self._frozen_stages, self.stages_removed = frozen_stages, False
         self.normalised = Normalised(model, preprocessing.mean, preprocessing.std)
         self.settings = settings
         self.teacher = teacher
@@ -72,9 +75,21 @@ class ClassifierModule(LightningModule):
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the network's outputs for images [N, 3, S, S], 0 to 255."""
-        outputs: Tensor = self.normalised(images.contiguous(memory_format=torch.channels_last))
+        """Compute the network's outputs for images [N, 3, S, S], 0 to 255, or for outputs of its removed stages."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        outputs: Tensor = self.normalised.network(images) if self.stages_removed else self.normalised(images)
         return outputs
+
+    @contextmanager
+    def without_frozen_stages(self) -> Iterator[None]:
+        """Take the frozen stages out of the network for a time: batches are then their outputs, [N, D, h, w]."""
+        removed = RemovedStages(self.normalised.network, self._frozen_stages)
+        self.stages_removed = True
+        try:
+            yield
+        finally:
+            removed.restore()
+            self.stages_removed = False
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Compute the loss of images [N, 3, S, S] and labels, int64 [N], which are `OTHER` for outliers at the end."""

@@ -14,7 +14,7 @@ from vinegrape_training.evaluation.report import Report
 from vinegrape_training.fit.config import check_one_process
 
 # Keys that do not change the trained network: locations, and settings that only change the speed
-_NOT_OF_THE_RECIPE = ("seed", "run_dir", "evaluation", "logger", "debug", "hydra")
+_NOT_OF_THE_RECIPE = ("seed", "run_dir", "stage_outputs", "evaluation", "logger", "debug", "hydra")
 _HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "log_every_n_steps")
 
 

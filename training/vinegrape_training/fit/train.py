@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import numpy as np
 import torch
 from lightning import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
@@ -37,6 +38,7 @@ from vinegrape_training.fit.config import (
     group_values,
     optimizer_settings,
     outlier_settings,
+    trainer_settings,
 )
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
 from vinegrape_training.fit.process import prepare_process
@@ -51,10 +53,12 @@ from vinegrape_training.fit.run import (
     write_weights,
 )
 from vinegrape_training.fit.settings import OutlierSettings
+from vinegrape_training.fit.stage_outputs import StageOutputsModule, compute
 from vinegrape_training.fit.trainer import evaluate, fit
 from vinegrape_training.models.factory import create_model, preprocessing
 from vinegrape_training.models.normalised import Normalised
 from vinegrape_training.models.outputs import EVEN_ODDS
+from vinegrape_training.models.stages import are_removable, weights_digest
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,12 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
         teacher=teacher,
         outlier_weight=cfg.outliers.weight if outliers else None,
     )
-    history = fit(cfg, folder, classifier, data)
+    shared = _stage_outputs(cfg, classifier, augmentation, dataset, outliers, parts, outlier_parts)
+    if shared is None:
+        history = fit(cfg, folder, classifier, data)
+    else:
+        with classifier.without_frozen_stages():
+            history = fit(cfg, folder, classifier, shared)
 
     temperature, threshold, test, metrics = _measure(classifier, data, dataset, report)
     if report:
@@ -167,6 +176,52 @@ def _sampler(
         indices = [index for index, path in enumerate(outliers.paths) if path in chosen]
         images, kinds = images[indices], tuple(kinds[index] for index in indices)
     return OutlierSampler(images, kinds, settings.per_batch)
+
+
+def _stage_outputs(
+    cfg: DictConfig,
+    classifier: ClassifierModule,
+    augmentation: Augmentation,
+    dataset: Dataset,
+    outliers: Outliers | None,
+    parts: Split,
+    outlier_parts: OutlierSplit | None,
+) -> StageOutputsModule | None:
+    """Return training batches from the outputs of the frozen stages; None if they are not shared or cannot be."""
+    stages, side = cfg.model.frozen_stages, cfg.input_size
+    network = classifier.normalised
+    needs_images = cfg.teacher or cfg.optimizer.mixup or parts.validation
+    if not cfg.stage_outputs or not stages or needs_images or not are_removable(network.network, stages, side):
+        return None
+    interpolation = preprocessing(network.network, cfg.model.interpolation).interpolation
+    pixels = np.concatenate(
+        [load_dataset(dataset, side, interpolation), load_opacity(dataset, side, interpolation)[..., np.newaxis]],
+        axis=3,
+    )
+    versions = trainer_settings(cfg).max_epochs
+    key = {
+        "architecture": cfg.model.architecture,
+        "weights": weights_digest(network.network, stages),
+        "input_size": side,
+        "interpolation": interpolation,
+        "augmentation": dataclasses.asdict(augmentation),
+        "versions": versions,
+        "images": dataset.digest(),
+        "outliers": outliers.digest() if outliers else None,
+    }
+    others = load_outliers(outliers, side, interpolation) if outliers else None
+    outputs = compute(Path(cfg.stage_outputs), key, network, stages, pixels, others, augmentation, versions)
+    chosen = set(outlier_parts.train) if outlier_parts else None
+    used = [i for i, path in enumerate(outliers.paths) if chosen is None or path in chosen] if outliers else []
+    return StageOutputsModule(
+        outputs,
+        dataset.indices_of(parts.train),
+        dataset.labels_of(parts.train).tolist(),
+        cfg.data.batch_size,
+        used,
+        [outliers.kinds[index] for index in used] if outliers else [],
+        cfg.outliers.per_batch,
+    )
 
 
 def _measure(

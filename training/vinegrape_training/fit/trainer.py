@@ -17,6 +17,7 @@ from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.fit.stage_outputs import StageOutputsModule
 from vinegrape_training.models.outputs import ood_score
 
 _BATCH_SIZE = 32
@@ -37,7 +38,9 @@ class History(Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def fit(cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: LeavesDataModule) -> list[dict[str, float]]:
+def fit(
+    cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: LeavesDataModule | StageOutputsModule
+) -> list[dict[str, float]]:
     """Train a network, then load the weights of the best checkpoint into it.
 
     Without validation images, it keeps the weights of the last epoch.
@@ -46,7 +49,7 @@ def fit(cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: Leave
         cfg: `conf/train.yaml`, composed; its groups `trainer` and `logger` are used.
         folder: the run's folder; the checkpoint is written to its subfolder `checkpoints`.
         classifier: the network, which is changed in place.
-        data: training and validation images.
+        data: training and validation images, or the outputs of the frozen stages.
 
     Returns:
         The metrics of each epoch by name.

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import timm
 from timm.data.config import resolve_model_data_config
-from timm.models import PretrainedCfg, group_modules
+from timm.models import PretrainedCfg
 from torch import nn
 
 import vinegrape_training.models.small_cnn  # noqa: F401 - registers the network with timm
@@ -85,31 +85,6 @@ def classifier_parameters(model: nn.Module) -> list[nn.Parameter]:
     classifier: Any = model.get_classifier()  # type: ignore[operator]
     layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     return [parameter for layer in layers for parameter in layer.parameters()]
-
-
-def freeze_stages(model: nn.Module, count: int) -> None:
-    """Freeze the first stages: no gradients, and batch norm keeps its pretrained statistics.
-
-    Args:
-        model: network in training mode.
-        count: number of stages as timm's `group_matcher` counts them, starting with the stem. MobileNetV2 has the
-            stem, seven stages, and the last convolution.
-
-    Raises:
-        ModelError: the network has too few stages, or does not define any.
-    """
-    if not count:
-        return
-    if not hasattr(model, "group_matcher"):
-        raise ModelError(f"model.frozen_stages is {count}; the network defines no stages. Set model.frozen_stages=0.")
-    stages = group_modules(model, model.group_matcher(coarse=True))  # type: ignore[operator]
-    if count >= len(stages):
-        raise ModelError(
-            f"model.frozen_stages is {count}; it must be below {len(stages)}, the network's number of stages."
-        )
-    for stage in range(count):
-        for name in stages[stage]:
-            model.get_submodule(name).requires_grad_(False).eval()
 
 
 def _config(architecture: str) -> PretrainedCfg:

@@ -33,5 +33,9 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits [N, classes] of images [N, 3, S, S], 0 to 255."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        logits: Tensor = self.network(self.normalise(images))
         return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Normalise images [N, 3, S, S], 0 to 255."""
+        return (images - self.mean) / self.std
