@@ -19,7 +19,7 @@ FILE = "feedback.sqlite3"
 _FORMAT = 1  # of the database, in its `user_version`
 _BUSY_S = 2  # how long to wait for another server that writes to the same file
 _CALIBRATION_BINS = 15  # as in the model's evaluation
-_DAY_S = 86_400
+_HOUR_S, _DAY_S = 3600, 86_400
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class FeedbackStore:
         self._max_age_s = max_days * _DAY_S
         self._clock = clock
         self._lock = threading.Lock()
+        self._summaries: dict[str, Summary] = {}
+        self._summarised: tuple[float | None, ...] | None = None  # the state of the table that they belong to
         path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,9 +99,20 @@ class FeedbackStore:
     def summaries(self) -> dict[str, Summary]:
         """Summarise the feedback to each version of the model.
 
+        All rows are read only if the feedback has changed, or after an hour, so feedback that has become too old can
+        count for an hour more.
+
         Raises:
             sqlite3.Error: the file cannot be read.
         """
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT min(id), max(id) FROM feedback").fetchone()
+        state = (*rows, self._clock() // _HOUR_S)
+        if state != self._summarised:
+            self._summaries, self._summarised = self._summarise(), state
+        return dict(self._summaries)
+
+    def _summarise(self) -> dict[str, Summary]:
         query = """
             SELECT version, known, CASE WHEN known THEN label = truth ELSE truth = ? END,
                    min(CAST(probability * ? AS INTEGER), ?), count(*), sum(probability)
