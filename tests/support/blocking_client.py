@@ -31,6 +31,9 @@ class Blocking:
     def predict(self, image: Any, **options: Any) -> Prediction:
         return self._runner.run(self._client.predict(image, **options))
 
+    def explain(self, image: Any, **options: Any) -> Explanation:
+        return self._runner.run(self._client.explain(image, **options))
+
     def predict_many(self, images: Any, **options: Any) -> Iterator[Result]:
         results = self._client.predict_many(images, **options)
         try:
