@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from vinegrape_client import AsyncClient, Client, Description, Prediction, Result
+from vinegrape_client import AsyncClient, Client, Description, Explanation, Prediction, Result
 
 
 class Blocking:
