@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from vinegrape_client import AsyncClient, Client, Description, Prediction, Result
+from vinegrape_client import AsyncClient, Client, Description, Explanation, Prediction, Result
 
 
 class Blocking:
@@ -30,6 +30,9 @@ class Blocking:
 
     def predict(self, image: Any, **options: Any) -> Prediction:
         return self._runner.run(self._client.predict(image, **options))
+
+    def explain(self, image: Any, **options: Any) -> Explanation:
+        return self._runner.run(self._client.explain(image, **options))
 
     def predict_many(self, images: Any, **options: Any) -> Iterator[Result]:
         results = self._client.predict_many(images, **options)
