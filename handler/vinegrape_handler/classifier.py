@@ -29,10 +29,12 @@ class Scores(NamedTuple):
     Attributes:
         probabilities: float32 [C], summing to 1, in the order of `Metadata.classes`.
         ood_score: see `Outputs.ood_scores`; None if the network computes none.
+        activation_maps: float32 [C, h, w], see `Outputs.activation_maps`; None if the network computes none.
     """
 
     probabilities: NDArray[np.float32]
     ood_score: float | None = None
+    activation_maps: NDArray[np.float32] | None = None
 
 
 class TimedImage(NamedTuple):
@@ -132,8 +134,10 @@ class Classifier:
             try:
                 with self._time_inference():
                     outputs = self._network(batch)
-                ood_scores = [None] * len(batch) if outputs.ood_scores is None else outputs.ood_scores.tolist()
-                results.extend(map(Scores, outputs.probabilities, ood_scores))
+                nothing = [None] * len(batch)
+                ood_scores = nothing if outputs.ood_scores is None else outputs.ood_scores.tolist()
+                maps = nothing if outputs.activation_maps is None else outputs.activation_maps
+                results.extend(map(Scores, outputs.probabilities, ood_scores, maps))
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))

@@ -5,6 +5,7 @@ Each class imports its runtime in `__init__`, because a worker that runs ONNX on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 
-OOD_OUTPUT = "ood_score"
-"""The name of the output of an ONNX file that holds the out-of-distribution scores, if it has one."""
+PROBABILITIES, OOD_SCORE, ACTIVATION_MAPS = "probabilities", "ood_score", "activation_maps"
+"""The names of a network's outputs in its weights files. Only the first one must exist."""
 
 
 class Outputs(NamedTuple):
@@ -30,10 +31,18 @@ class Outputs(NamedTuple):
         probabilities: float32 [N, C]; each row sums to 1.
         ood_scores: float32 [N], the higher the less an image is like the training images. None if the network computes
             none.
+        activation_maps: float32 [N, C, h, w]: how much each place of the image adds to the logit of each class, before
+            the temperature. None if the network computes none.
     """
 
     probabilities: NDArray[np.float32]
     ood_scores: NDArray[np.float32] | None = None
+    activation_maps: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Outputs:
+        """Take the outputs from arrays by name; others are ignored."""
+        return cls(arrays[PROBABILITIES], arrays.get(OOD_SCORE), arrays.get(ACTIVATION_MAPS))
 
 
 class Network(Protocol):
@@ -66,7 +75,7 @@ def load_network(folder: Path, backend: Backend, settings: WorkerSettings, devic
 
 
 class OnnxNetwork:
-    """An ONNX model in ONNX Runtime. Its first output is the probabilities; it may have a second, `OOD_OUTPUT`."""
+    """An ONNX model in ONNX Runtime."""
 
     def __init__(self, path: Path, device: str, threads: int) -> None:
         import onnxruntime
@@ -87,16 +96,16 @@ class OnnxNetwork:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.partition(":")[2] or "0"}))
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         self._input = self._session.get_inputs()[0].name
-        first, *others = (output.name for output in self._session.get_outputs())
-        self._outputs = [first, OOD_OUTPUT] if OOD_OUTPUT in others else [first]
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         """See `Network`."""
-        return Outputs(*self._session.run(self._outputs, {self._input: batch}))
+        arrays = self._session.run(self._outputs, {self._input: batch})
+        return Outputs.of(dict(zip(self._outputs, arrays, strict=True)))
 
 
 class TorchScriptNetwork:
-    """A TorchScript module, on CPU or GPU. It returns probabilities, or the tuple of probabilities and OOD scores."""
+    """A TorchScript module, on CPU or GPU. It returns a dictionary of its outputs, or the probabilities alone."""
 
     def __init__(self, path: Path, device: str, threads: int, *, half: bool) -> None:
         try:
@@ -125,5 +134,5 @@ class TorchScriptNetwork:
         with torch.inference_mode():
             images = torch.from_numpy(batch).to(self._device, non_blocking=True)
             result = self._module(images)
-            tensors = result if isinstance(result, tuple) else (result,)
-            return Outputs(*(tensor.float().cpu().numpy() for tensor in tensors))
+            tensors = result if isinstance(result, dict) else {PROBABILITIES: result}
+            return Outputs.of({name: tensor.float().cpu().numpy() for name, tensor in tensors.items()})

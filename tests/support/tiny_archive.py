@@ -21,7 +21,7 @@ from PIL import Image
 
 import vinegrape_handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata, SelfCheck
-from vinegrape_handler.networks import OOD_OUTPUT
+from vinegrape_handler.networks import OOD_SCORE, PROBABILITIES
 from vinegrape_handler.weights import WEIGHTS_FILES, Backend
 
 CLASSES = ("Ak", "Ala_Idris", "Buzgulu", "Dimnit", "Nazli")
@@ -119,9 +119,9 @@ def _onnx_model(*, has_ood_score: bool) -> onnx.ModelProto:
         constants |= {"blue": np.array(2), "top": np.array(255, np.float32)}
         nodes += [
             helper.make_node("Gather", ["means", "blue"], ["mean_blue"], axis=1),
-            helper.make_node("Div", ["mean_blue", "top"], [OOD_OUTPUT]),
+            helper.make_node("Div", ["mean_blue", "top"], [OOD_SCORE]),
         ]
-        outputs.append(helper.make_tensor_value_info(OOD_OUTPUT, TensorProto.FLOAT, ["N"]))
+        outputs.append(helper.make_tensor_value_info(OOD_SCORE, TensorProto.FLOAT, ["N"]))
     graph = helper.make_graph(
         nodes,
         "mean_colour",
@@ -148,7 +148,7 @@ def _write_torchscript(path: Path, *, has_ood_score: bool) -> None:
             means = images.type_as(self.weights).mean(dim=(1, 2))
             scores = means @ self.weights + self.bias
             result = scores / scores.sum(dim=1, keepdim=True)
-            return (result, means[:, 2] / 255) if has_ood_score else result
+            return {PROBABILITIES: result} | ({OOD_SCORE: means[:, 2] / 255} if has_ood_score else {})
 
     example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
-    torch.jit.trace(MeanColour().eval(), example).save(path)
+    torch.jit.trace(MeanColour().eval(), example, strict=False).save(path)

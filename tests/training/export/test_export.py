@@ -72,6 +72,16 @@ def test_int8_agrees_on_most_images_and_does_not_depend_on_the_batch(export, ima
     np.testing.assert_allclose(batched.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_activation_maps_of_every_file_explain_its_probabilities(export, run, images, backend):
+    trained = Run.read(run)
+    bias = trained.load_model().get_classifier().bias.detach().numpy()
+    outputs = load_network(export, backend, WorkerSettings(), "cpu")(images)
+    assert outputs.activation_maps.shape == (50, 5, 2, 2)
+    logits = torch.from_numpy((outputs.activation_maps.mean(axis=(2, 3)) + bias) / trained.temperature)
+    np.testing.assert_allclose(torch.softmax(logits, dim=1).numpy(), outputs.probabilities, atol=1e-4)
+
+
 def test_the_int8_file_holds_int8_weights_with_one_scale_per_channel(export):
     graph = onnx.load(export / WEIGHTS_FILES["onnx_int8"]).graph
     int8_weights = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]

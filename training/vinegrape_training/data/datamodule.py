@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from lightning import LightningDataModule
@@ -9,40 +11,79 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from vinegrape_training.data.augmentation import Augmentation, augment
+from vinegrape_training.data.augmentation.augment import augment
+from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.dataset import Dataset, Split
+from vinegrape_training.data.outliers import sampling_weights
+
+OTHER = -1
+"""The label of an outlier in a training batch."""
+
+
+class OutlierSampler:
+    """Draws the outliers of training batches.
+
+    Args:
+        images: uint8 [M, S, S, 4], RGB and opacity.
+        kinds: the kind of each image, see `outliers.sampling_weights`.
+        per_batch: number of outliers per batch.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], kinds: Sequence[str], per_batch: int) -> None:
+        self._images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        self._weights = torch.tensor(sampling_weights(kinds))
+        self._per_batch = per_batch
+
+    def draw(self) -> Tensor:
+        """Draw the outliers of one batch, with replacement: uint8 [per_batch, 4, S, S]."""
+        return self._images[torch.multinomial(self._weights, self._per_batch, replacement=True)]
 
 
 class LeavesDataModule(LightningDataModule):
     """Batches of images [N, 3, S, S], 0 to 255, and labels, int64 [N].
 
     Attributes:
-        train, validation, test: uint8 images and labels in the order of the split; validation and test may be empty.
+        train: uint8 [N, 4, S, S], RGB and opacity, and labels, in the order of the split.
+        validation, test: uint8 [N, 3, S, S] and labels in the order of the split; may be empty.
     """
 
     def __init__(
-        self, dataset: Dataset, images: NDArray[np.uint8], split: Split, augmentation: Augmentation, batch_size: int
+        self,
+        dataset: Dataset,
+        images: NDArray[np.uint8],
+        opacity: NDArray[np.uint8],
+        split: Split,
+        augmentation: Augmentation,
+        batch_size: int,
+        outliers: OutlierSampler | None = None,
     ) -> None:
         """Divide decoded images into training, validation and test images.
 
         Args:
             dataset: gives the labels and the order of `images`.
             images: uint8 [len(dataset.paths), S, S, 3].
+            opacity: uint8 [len(dataset.paths), S, S], see `opacity.read_opacity`.
             split: paths of the training, validation and test images.
             augmentation: of the training images.
-            batch_size: images per step. A last, smaller training batch is dropped, because batch norm needs
+            batch_size: images of the data set per step. A last, smaller training batch is dropped, because batch norm needs
                 statistics of enough images.
+            outliers: are added to each training batch, with the label `OTHER`. None: no outliers.
         """
         super().__init__()
         self.augmentation = augmentation
         self.batch_size = batch_size
+        self._outliers = outliers
 
-        def part(paths: tuple[str, ...]) -> TensorDataset:
+        def part(paths: tuple[str, ...], *, with_opacity: bool = False) -> TensorDataset:
             indices = dataset.indices_of(paths)
-            pixels = torch.from_numpy(np.ascontiguousarray(images[indices].transpose(0, 3, 1, 2)))
-            return TensorDataset(pixels, torch.tensor(dataset.labels)[indices])
+            pixels = images[indices]
+            if with_opacity:
+                pixels = np.concatenate([pixels, opacity[indices][..., np.newaxis]], axis=3)
+            channels_first = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+            return TensorDataset(channels_first, torch.tensor(dataset.labels)[indices])
 
-        self.train, self.validation, self.test = (part(paths) for paths in (split.train, split.validation, split.test))
+        self.train = part(split.train, with_opacity=True)
+        self.validation, self.test = part(split.validation), part(split.test)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return training batches, shuffled by torch's global generator."""
@@ -53,8 +94,12 @@ class LeavesDataModule(LightningDataModule):
         return DataLoader(self.validation, self.batch_size)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a training batch on its device, so that with a GPU the CPU does not augment."""
+        """Add outliers to a training batch and augment it on its device, so that with a GPU the CPU does not augment."""
         images, labels = batch
-        if self.trainer is not None and self.trainer.training:
-            images = augment(images, self.augmentation)
-        return images, labels
+        if self.trainer is None or not self.trainer.training:
+            return images, labels
+        if self._outliers is not None:
+            outliers = self._outliers.draw().to(images.device)
+            images = torch.cat([images, outliers])
+            labels = torch.cat([labels, labels.new_full((len(outliers),), OTHER)])
+        return augment(images, self.augmentation), labels

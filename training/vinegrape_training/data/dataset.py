@@ -18,6 +18,7 @@ from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 from vinegrape_training.data.image_folder import IMAGE_SUFFIXES, list_images
+from vinegrape_training.data.opacity import read_opacity
 from vinegrape_training.errors import DataError
 from vinegrape_training.progress import progress
 
@@ -212,3 +213,22 @@ def load_images(
         for index, image in enumerate(progress(pool.map(load, paths), description, len(paths))):
             images[index] = image
     return images
+
+
+@lru_cache(maxsize=1)
+def load_opacity(dataset: Dataset, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """Read the opacity of all images of a data set: uint8 [len(dataset.paths), side, side], see `read_opacity`."""
+    images = load_dataset(dataset, side, interpolation)
+    return stack_opacity(dataset.folder, dataset.paths, images, interpolation)
+
+
+def stack_opacity(
+    folder: Path, paths: Sequence[str], images: NDArray[np.uint8], interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    """Read the opacity of images that `load_images` has read: uint8 [N, S, S]."""
+
+    def read(path: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return read_opacity(folder / path, pixels, interpolation)
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(read, paths, images)))

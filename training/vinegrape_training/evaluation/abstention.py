@@ -15,6 +15,9 @@ Scores = NDArray[np.floating]
 CLEAN_SHARE = 0.98
 """The share of unseen leaves that a threshold lets pass, where none is given."""
 
+FOREIGN_SHARE = 0.01
+"""The share of foreign images that a threshold lets pass, if no more than 2 % of the leaves are then refused."""
+
 
 @dataclass(frozen=True)
 class ForeignFigures:
@@ -39,6 +42,19 @@ def threshold_for(scores: Scores, share: float = CLEAN_SHARE) -> float:
         share: above 0, up to 1.
     """
     return float(np.quantile(scores, share, method="inverted_cdf"))
+
+
+def choose_threshold(leaf_scores: Scores, foreign_scores: Scores) -> float:
+    """Choose the threshold of a network that was trained with outliers.
+
+    At most 1 % of the foreign images pass it, unless that would refuse more than 2 % of the clean leaves. It is higher
+    than clean leaves need, because leaves in other light or on another background have higher scores.
+
+    Args:
+        leaf_scores: of clean leaves that the network was not trained on.
+        foreign_scores: of foreign images whose source and species the network was not trained on.
+    """
+    return max(threshold_for(leaf_scores), float(np.quantile(foreign_scores, FOREIGN_SHARE, method="inverted_cdf")))
 
 
 def out_of_fold_thresholds(scores: Scores, folds: NDArray[np.int64], share: float = CLEAN_SHARE) -> NDArray[np.float64]:

@@ -12,9 +12,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinegrape_training.evaluation.abstention import choose_threshold
 from vinegrape_training.evaluation.calibration import fit_temperature
 
 OUT_OF_FOLD_FILE = "out_of_fold.npz"
+
+_TENSORS = ("labels", "folds", "logits", "int8", "ood_scores")
+
+
+@dataclass(frozen=True)
+class OutlierScores:
+    """The OOD scores of outliers, from networks that have not seen them.
+
+    Attributes:
+        paths: of the M outliers.
+        kinds: kind of each outlier.
+        folds: int64 [seeds, M], the fold of each score in `new_source`.
+        new_source: float32 [seeds, M], from the fold that has seen neither the outlier's source nor its species.
+        new_species: float32 [seeds, M], from a fold that has not seen its species, but may have seen its source.
+    """
+
+    paths: tuple[str, ...]
+    kinds: tuple[str, ...]
+    folds: NDArray[np.int64]
+    new_source: NDArray[np.float32]
+    new_species: NDArray[np.float32]
+
+    def of_kind(self, kind: str) -> NDArray[np.bool_]:
+        """Return which outliers are of a kind: bool [M]."""
+        return np.array(self.kinds) == kind
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,8 @@ class OutOfFold:
         folds: int64 [seeds, N], the fold that tested each image.
         logits: float32 [seeds, N, classes].
         int8: float32 [seeds, N, classes], log probabilities of the int8 files; None if a fold has no int8 file.
+        ood_scores: float32 [seeds, N], OOD scores of the int8 files; None if the networks compute none.
+        outliers: OOD scores of outliers; None without outliers.
     """
 
     seeds: tuple[int, ...]
@@ -36,21 +64,29 @@ class OutOfFold:
     folds: Tensor
     logits: Tensor
     int8: Tensor | None
+    ood_scores: Tensor | None = None
+    outliers: OutlierScores | None = None
 
     def write(self, path: Path) -> None:
         """Write an npz file."""
-        arrays: dict[str, Any] = {name: getattr(self, name).numpy() for name in ("labels", "folds", "logits")}
-        if self.int8 is not None:
-            arrays["int8"] = self.int8.numpy()
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+        if self.outliers is not None:
+            arrays |= {f"outliers_{name}": np.array(value) for name, value in vars(self.outliers).items()}
         np.savez_compressed(path, seeds=np.array(self.seeds), paths=np.array(self.paths), **arrays)
 
     @classmethod
     def read(cls, path: Path) -> OutOfFold:
         """Read a file that `write` wrote."""
-        with np.load(path) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name]) for name in ("labels", "folds", "logits")}
-            int8 = torch.from_numpy(arrays["int8"]) if "int8" in arrays else None
-            return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), int8=int8, **tensors)
+        with np.load(path) as file:
+            arrays = dict(file)
+        tensors = {name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TENSORS}
+        outliers = None
+        if "outliers_paths" in arrays:
+            names = tuple(tuple(arrays[f"outliers_{name}"].tolist()) for name in ("paths", "kinds"))
+            scores = (arrays[f"outliers_{name}"] for name in ("folds", "new_source", "new_species"))
+            outliers = OutlierScores(*names, *scores)
+        return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), **tensors, outliers=outliers)
 
     def misclassified(self, classes: Sequence[str]) -> dict[str, list[str]]:
         """List the misclassified images.
@@ -82,3 +118,29 @@ class OutOfFold:
                 temperature = fit_temperature(self.logits[row, ~inside], self.labels[~inside])
                 result[row, inside] = (logits[row, inside].double() / temperature).softmax(dim=1)
         return result.numpy()
+
+    def thresholds(self) -> NDArray[np.float64]:
+        """Choose the OOD threshold of each image on the images and outliers of the other folds: float64 [seeds, N].
+
+        So no image has a part in its own threshold. See `abstention.choose_threshold`.
+        """
+        return self._thresholds(self.folds.numpy())
+
+    def outlier_thresholds(self) -> NDArray[np.float64]:
+        """Choose the threshold of each outlier in the same way: float64 [seeds, M]."""
+        if self.outliers is None:
+            raise ValueError("There are no outliers.")
+        return self._thresholds(self.outliers.folds)
+
+    def _thresholds(self, folds: NDArray[np.int64]) -> NDArray[np.float64]:
+        if self.ood_scores is None or self.outliers is None:
+            raise ValueError("The networks compute no OOD score, or there are no outliers.")
+        result = np.empty(folds.shape)
+        for row in range(len(self.seeds)):
+            for fold in range(int(self.folds.max()) + 1):
+                threshold = choose_threshold(
+                    self.ood_scores[row].numpy()[self.folds[row].numpy() != fold],
+                    self.outliers.new_source[row][self.outliers.folds[row] != fold],
+                )
+                result[row, folds[row] == fold] = threshold
+        return result

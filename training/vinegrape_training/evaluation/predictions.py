@@ -23,10 +23,12 @@ class Evaluation:
     Attributes:
         logits: float32 [N, classes].
         labels: int64 [N].
+        ood_scores: float32 [N]; None if the network computes none.
     """
 
     logits: Tensor
     labels: Tensor
+    ood_scores: Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -34,15 +36,17 @@ class Evaluation:
         return float((self.logits.argmax(dim=1) == self.labels).double().mean())
 
     def write(self, path: Path) -> None:
-        """Write both arrays as an npz file."""
+        """Write the arrays as an npz file."""
+        scores = {} if self.ood_scores is None else {"ood_scores": self.ood_scores.numpy()}
         with atomic_write(path) as partial:
-            np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy())
+            np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy(), **scores)
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
         """Read a file that `write` wrote."""
         with np.load(path) as arrays:
-            return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]))
+            scores = torch.from_numpy(arrays["ood_scores"]) if "ood_scores" in arrays else None
+            return cls(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"]), scores)
 
     def confusion(self) -> NDArray[np.int64]:
         """Count images: int64 [classes, classes], one row per true class, one column per predicted class."""

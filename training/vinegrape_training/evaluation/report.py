@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from vinegrape_handler.errors import SettingError
+from vinegrape_training.evaluation.abstention import auroc, choose_threshold
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
 from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
@@ -47,6 +48,10 @@ class Report:
         risk_coverage: what `calibration.risk_coverage` returns.
         int8: {"accuracy", "calibration_error", "more_wrong"} of the int8 files. more_wrong is seed to the number of
             additional wrong images. None if no int8 files were made.
+        abstention: what the int8 files know, None without outliers: "threshold" of the OOD score for the network that
+            ships, chosen on all scores; with thresholds chosen on the other folds "known", the share of the images
+            that are known, "accuracy", the share of correct predictions among them, and "kinds": kind of outlier to
+            {"images", "new_source", "new_species"}, the last two with {"passed", "auroc"} as in `abstention`.
     """
 
     recipe: dict[str, Any]
@@ -67,6 +72,7 @@ class Report:
     calibration_error: float
     risk_coverage: list[dict[str, float]]
     int8: dict[str, Any] | None
+    abstention: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -100,7 +106,13 @@ class Report:
             calibration_error=calibration_error(probabilities, labels),
             risk_coverage=risk_coverage(probabilities, labels, _COVERAGES),
             int8=_int8_figures(predictions, correct),
+            abstention=_abstention_figures(predictions),
         )
+
+    @property
+    def ood_threshold(self) -> float | None:
+        """The threshold of the OOD score for the network that ships; None without outliers."""
+        return self.abstention["threshold"] if self.abstention else None
 
     def write(self, folder: Path) -> None:
         """Write `evaluation.json` to a folder."""
@@ -166,6 +178,16 @@ class Report:
         if self.int8:
             more = ", ".join(f"{count:+d} (seed {seed})" for seed, count in self.int8["more_wrong"].items())
             rows.append(("int8 accuracy", f"{self.int8['accuracy']:.2%}; wrong images compared with float32: {more}"))
+        if self.abstention:
+            rows.append(
+                ("known", f"{self.abstention['known']:.2%}, of which {self.abstention['accuracy']:.2%} correct")
+            )
+            for kind, figures in self.abstention["kinds"].items():
+                texts = [
+                    f"{figures[seen]['passed']:.1%} pass, AUROC {figures[seen]['auroc']:.4f} ({name})"
+                    for seen, name in (("new_source", "new source"), ("new_species", "new species"))
+                ]
+                rows.append((f"{kind}, {figures['images']}", "; ".join(texts)))
         for path, predicted in list(self.wrong.items())[:_LISTED_IMAGES]:
             rows.append(("misclassified", f"{path}, predicted as {', '.join(predicted)}"))
         if len(self.wrong) > _LISTED_IMAGES:
@@ -186,4 +208,30 @@ def _int8_figures(predictions: OutOfFold, correct: Tensor) -> dict[str, Any] | N
             probabilities, predictions.labels.repeat(len(predictions.seeds)).numpy()
         ),
         "more_wrong": {str(seed): count for seed, count in zip(predictions.seeds, more_wrong, strict=True)},
+    }
+
+
+def _abstention_figures(predictions: OutOfFold) -> dict[str, Any] | None:
+    """Compute `Report.abstention`."""
+    if predictions.ood_scores is None or predictions.outliers is None or predictions.int8 is None:
+        return None
+    scores, outliers = predictions.ood_scores.numpy(), predictions.outliers
+    known = scores <= predictions.thresholds()
+    correct = (predictions.int8.argmax(dim=2) == predictions.labels).numpy()
+    thresholds = predictions.outlier_thresholds()
+    kinds = {}
+    for kind in sorted(set(outliers.kinds)):
+        of_kind = outliers.of_kind(kind)
+        kinds[kind] = {"images": int(of_kind.sum())} | {
+            name: {
+                "passed": float((foreign[:, of_kind] <= thresholds[:, of_kind]).mean()),
+                "auroc": float(np.mean([auroc(*pair) for pair in zip(scores, foreign[:, of_kind], strict=True)])),
+            }
+            for name, foreign in (("new_source", outliers.new_source), ("new_species", outliers.new_species))
+        }
+    return {
+        "threshold": choose_threshold(scores.ravel(), outliers.new_source.ravel()),
+        "known": float(known.mean()),
+        "accuracy": float(correct[known].mean()),
+        "kinds": kinds,
     }

@@ -5,35 +5,40 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.networks import load_network
+from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
-from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
+from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, outlier_folds, scan_outliers
+from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutlierScores, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.export import parity
-from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.graph import graph_of
 from vinegrape_training.export.weights import write_weights
+from vinegrape_training.files import atomic_write
 from vinegrape_training.fit.config import check_repeated, data_dir
 from vinegrape_training.fit.recipe import differences, recipe
 from vinegrape_training.fit.run import RUN_FILE, TEST_FILE, Run
 from vinegrape_training.fit.train import train
 
-TrainFold = Callable[[DictConfig, Split], object]  # trains, tests, and writes the folder that `run_dir` names
+# trains, tests, and writes the folder that `run_dir` names
+TrainFold = Callable[[DictConfig, Split, OutlierSplit | None], object]
 
 RECIPE_FILE = "recipe.json"
 INT8_FILE = "test_int8.npz"
+OUTLIERS_FILE = "outliers_int8.npz"
 WEIGHTS_FOLDER = "weights"  # in the folder of a fold: the files that would be served
 
 
@@ -80,7 +85,9 @@ def cross_validate(
     check_repeated(cfg)
     dataset = scan(data_dir(cfg))
     splits = {seed: folds(dataset, seed, plan.folds) for seed in plan.seeds}
-    _begin(folder, cfg, dataset, splits)
+    outliers = scan_outliers(Path(cfg.outliers.dir)) if cfg.outliers.dir else None
+    held_out = {seed: outlier_folds(outliers, seed, plan.folds) for seed in plan.seeds} if outliers else None
+    _begin(folder, cfg, dataset, outliers, splits)
     files = (RUN_FILE, INT8_FILE) if int8 else (RUN_FILE,)
     for seed, folds_of_seed in splits.items():
         for number, parts in enumerate(folds_of_seed):
@@ -88,12 +95,15 @@ def cross_validate(
             if _has_files(fold, *files):
                 continue
             _print_heading(f"Seed {seed}, fold {number + 1} of {plan.folds}")
+            outlier_parts = held_out[seed][number] if held_out else None
             if not _has_files(fold, RUN_FILE):
                 shutil.rmtree(fold, ignore_errors=True)
-                train_fold(_fold_config(cfg, fold, seed, number), parts)
+                train_fold(_fold_config(cfg, fold, seed, number), parts, outlier_parts)
             if int8 and not _has_files(fold, INT8_FILE):
-                _test_int8(Run.read(fold), dataset)
+                _test_int8(Run.read(fold), dataset, outliers)
     predictions = _collect(folder, dataset, splits)
+    if outliers and held_out and predictions.int8 is not None:
+        predictions = replace(predictions, outliers=_collect_outliers(folder, outliers, held_out))
     report = Report.of(predictions, dataset.classes, dataset.digest(), recipe(cfg))
     report.write(folder)
     predictions.write(folder / OUT_OF_FOLD_FILE)
@@ -119,9 +129,13 @@ def _fold_folder(folder: Path, seed: int, number: int) -> Path:
     return folder / f"seed-{seed}" / f"fold-{number}"
 
 
-def _begin(folder: Path, cfg: DictConfig, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> None:
+def _begin(
+    folder: Path, cfg: DictConfig, dataset: Dataset, outliers: Outliers | None, splits: Mapping[int, Sequence[Split]]
+) -> None:
     """Write the recipe to the folder, or check that the finished folds have the same recipe and splits."""
     evaluated: dict[str, Any] = {"data_digest": dataset.digest(), **recipe(cfg), "teacher": cfg.teacher}
+    if outliers:
+        evaluated["outliers_digest"] = outliers.digest()
     path = folder / RECIPE_FILE
     if path.is_file() and any(folder.glob(f"seed-*/fold-*/{RUN_FILE}")):
         if differing := differences(json.loads(path.read_text(encoding="utf-8")), evaluated):
@@ -150,17 +164,37 @@ def _fold_config(cfg: DictConfig, folder: Path, seed: int, number: int) -> DictC
     return fold_cfg
 
 
-def _test_int8(run: Run, dataset: Dataset) -> None:
-    """Quantise a fold's network as an export does, and classify the fold's test images with the int8 file."""
+def _test_int8(run: Run, dataset: Dataset, outliers: Outliers | None) -> None:
+    """Quantise a fold's network as an export does, and classify the fold's test images with the int8 file.
+
+    If there are outliers, it classifies all of them; `_collect_outliers` uses those that the fold has not seen.
+    """
     images = load_dataset(dataset, run.input_size, run.interpolation)
-    graph = ServingGraph(run.load_model(), run.mean, run.std, temperature=1.0).eval()
+    graph = graph_of(run, temperature=1.0)
     weights = run.folder / WEIGHTS_FOLDER
     weights.mkdir(exist_ok=True)
     write_weights(graph, run, dataset, images, weights)
     network = load_network(weights, "onnx_int8", WorkerSettings(), "cpu")
-    probabilities = parity.run(network, images[dataset.indices_of(run.split.test)], 1)
+    if outliers:
+        pixels = load_outliers(outliers, run.input_size, run.interpolation)[..., :3]
+        with atomic_write(run.folder / OUTLIERS_FILE) as path:
+            np.savez(path, ood_scores=_ood_scores(network, pixels))
+    test = images[dataset.indices_of(run.split.test)]
+    probabilities = parity.run(network, test, 1)
     log_probabilities = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
-    Evaluation(log_probabilities, torch.from_numpy(dataset.labels_of(run.split.test))).write(run.folder / INT8_FILE)
+    scores = torch.from_numpy(_ood_scores(network, test)) if outliers else None
+    labels = torch.from_numpy(dataset.labels_of(run.split.test))
+    Evaluation(log_probabilities, labels, scores).write(run.folder / INT8_FILE)
+
+
+def _ood_scores(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the OOD scores [N] of images [N, S, S, 3], one by one, as they are served."""
+    scores = np.empty(len(images), np.float32)
+    for index in range(len(images)):
+        outputs = network(np.ascontiguousarray(images[index : index + 1]))
+        assert outputs.ood_scores is not None  # noqa: S101 - the graph of a network with outliers computes them
+        scores[index] = outputs.ood_scores[0]
+    return scores
 
 
 def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> OutOfFold:
@@ -168,6 +202,7 @@ def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split
     shape = (len(splits), len(dataset.paths))
     fold_numbers = torch.empty(shape, dtype=torch.int64)
     logits, int8 = (torch.empty(*shape, len(dataset.classes)) for _ in range(2))
+    scores = torch.full(shape, torch.nan)
     quantised = True
     for row, (seed, folds_of_seed) in enumerate(splits.items()):
         for number, parts in enumerate(folds_of_seed):
@@ -176,9 +211,37 @@ def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split
             logits[row, tested] = Evaluation.read(fold / TEST_FILE).logits
             quantised = quantised and _has_files(fold, INT8_FILE)
             if quantised:
-                int8[row, tested] = Evaluation.read(fold / INT8_FILE).logits
-    labels = torch.tensor(dataset.labels)
-    return OutOfFold(tuple(splits), dataset.paths, labels, fold_numbers, logits, int8 if quantised else None)
+                evaluation = Evaluation.read(fold / INT8_FILE)
+                int8[row, tested] = evaluation.logits
+                if evaluation.ood_scores is not None:
+                    scores[row, tested] = evaluation.ood_scores
+    return OutOfFold(
+        tuple(splits),
+        dataset.paths,
+        torch.tensor(dataset.labels),
+        fold_numbers,
+        logits,
+        int8 if quantised else None,
+        scores if quantised and not scores.isnan().any() else None,
+    )
+
+
+def _collect_outliers(
+    folder: Path, outliers: Outliers, held_out: Mapping[int, Sequence[OutlierSplit]]
+) -> OutlierScores:
+    """Collect the OOD scores of outliers from the folds that have not seen their source, or their species."""
+    shape = (len(held_out), len(outliers.images))
+    fold_numbers = np.empty(shape, np.int64)
+    new_source, new_species = (np.empty(shape, np.float32) for _ in range(2))
+    index = {path: number for number, path in enumerate(outliers.paths)}
+    for row, (seed, splits) in enumerate(held_out.items()):
+        for number, split in enumerate(splits):
+            with np.load(_fold_folder(folder, seed, number) / OUTLIERS_FILE) as arrays:
+                scores = arrays["ood_scores"]
+            of_source, of_species = ([index[path] for path in part] for part in (split.new_source, split.new_species))
+            fold_numbers[row, of_source] = number
+            new_source[row, of_source], new_species[row, of_species] = scores[of_source], scores[of_species]
+    return OutlierScores(outliers.paths, outliers.kinds, fold_numbers, new_source, new_species)
 
 
 def _draw(report: Report, predictions: OutOfFold, folder: Path) -> None:

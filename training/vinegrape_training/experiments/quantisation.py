@@ -17,7 +17,7 @@ from vinegrape_training.data.dataset import load_dataset, scan
 from vinegrape_training.errors import RunError
 from vinegrape_training.experiments.timing import time_in_turns
 from vinegrape_training.export import parity, weights
-from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.graph import graph_of
 from vinegrape_training.fit.run import Run
 from vinegrape_training.progress import progress
 
@@ -98,7 +98,7 @@ def measure_int8(run_folder: Path, shares: Sequence[float] = SHARES) -> Int8Comp
     images = load_dataset(dataset, run.input_size, run.interpolation)
     calibration = images[weights.calibration_images(run, dataset)]
     test, labels = images[dataset.indices_of(run.split.test)], dataset.labels_of(run.split.test)
-    graph = ServingGraph(run.load_model(), run.mean, run.std, run.temperature).eval()
+    graph = graph_of(run, run.temperature)
     settings = WorkerSettings(threads=1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -14,7 +14,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +28,8 @@ from vinegrape_handler.images.decode import decode
 from vinegrape_handler.images.resize import resize
 from vinegrape_handler.memory import retain_freed_memory
 from vinegrape_training.data import drawn_leaves
-from vinegrape_training.data.augmentation import BLUR_SIGMA, Augmentation, augment
+from vinegrape_training.data.augmentation.augment import augment
+from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.dataset import LIMITS
 from vinegrape_training.fit.config import check, compose_config
 from vinegrape_training.fit.lightning_module import ClassifierModule
@@ -73,7 +74,7 @@ class Setting:
         architecture: timm's name.
         files: encoded images, one batch.
         side: width and height of the network's input in pixels.
-        augmentation: strength of the augmentation.
+        augmentation: strength of the augmentation, which disturbs no images: torchvision cannot do the same.
     """
 
     architecture: str
@@ -144,7 +145,9 @@ def measure_step_speed(rounds: int = 8, overrides: Sequence[str] = ()) -> StepSp
     cfg = compose_config(overrides)
     check(cfg)
     files = tuple(draw_leaf_png(number) for number in range(cfg.data.batch_size))
-    setting = Setting(cfg.model.architecture, files, cfg.input_size, Augmentation(**cfg.augmentation))
+    setting = Setting(
+        cfg.model.architecture, files, cfg.input_size, replace(Augmentation(**cfg.augmentation), disturbed=0.0)
+    )
     steps = variants(cfg.model.frozen_stages)
     seconds = [step_seconds(before, after, setting, rounds) for before, after in pairwise(steps)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
@@ -215,7 +218,6 @@ def augment_one_by_one(augmentation: Augmentation) -> Augment:
                 shear=augmentation.shear_degrees,
                 interpolation=v2.InterpolationMode.BILINEAR,
             ),
-            v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=BLUR_SIGMA)], augmentation.blur),
         ]
     )
     return lambda images: torch.stack([changes(image) for image in images])
@@ -234,7 +236,10 @@ class Stepper:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.augment: Augment = augment_one_by_one(setting.augmentation)
         if variant.batch_augmentation:
-            self.augment = lambda images: augment(images, setting.augmentation)
+            opacity = torch.full((len(setting.files), 1, setting.side, setting.side), 255, dtype=torch.uint8)
+            self.augment = lambda images: augment(
+                torch.cat([images, opacity.to(images.device)], 1), setting.augmentation
+            )
         self.images = self.decode()
         self.labels = torch.arange(len(self.images)) % 5
         model = create_model(setting.architecture, 5, "none")

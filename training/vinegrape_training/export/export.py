@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
 from vinegrape_handler.networks import Network, Outputs, load_network
@@ -23,7 +22,7 @@ from vinegrape_training.data.manifest import compare, load_manifest
 from vinegrape_training.errors import DataError, ExportError
 from vinegrape_training.evaluation.figures import TestFigures
 from vinegrape_training.export import parity, self_check
-from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.graph import graph_of
 from vinegrape_training.export.parity import Parity, ParityLimits
 from vinegrape_training.export.weights import write_weights
 from vinegrape_training.fit.run import Run
@@ -67,14 +66,13 @@ def export_run(
     run = Run.read(run_folder)
     dataset = _dataset(run, data_dir or run.data_dir)
     images = load_images(dataset.folder, dataset.paths, run.input_size, run.interpolation)
-    network = run.load_model()
-    graph = ServingGraph(network, run.mean, run.std, run.temperature).eval()
+    graph = graph_of(run, run.temperature)
     with tempfile.TemporaryDirectory(prefix="vinegrape-export-") as temporary:
         new = Path(temporary) / "export"  # copytree copies permissions, and only the owner may read `temporary`
         new.mkdir()
         write_weights(graph, run, dataset, images, new)
         networks = {backend: load_network(new, backend, WorkerSettings(), "cpu") for backend in BACKENDS}
-        reference = parity.run(_Eager(run, network), images, 8)
+        reference = parity.run(_Eager(run), images, 8)
         parities = {backend: parity.measure(network, images, reference) for backend, network in networks.items()}
         parity.check(parities, limits or ParityLimits())
         metrics = {
@@ -127,14 +125,14 @@ def _int8_metrics(run: Run, dataset: Dataset, images: NDArray[np.uint8], network
 class _Eager:
     """The trained model as a `Network`. It has its own preprocessing code, because it checks that of the graph."""
 
-    def __init__(self, run: Run, network: nn.Module) -> None:
-        self._network, self._temperature = network, run.temperature
+    def __init__(self, run: Run) -> None:
+        self._network, self._temperature, self._classes = run.load_model(), run.temperature, len(run.classes)
         self._mean, self._std = torch.tensor(run.mean).view(3, 1, 1), torch.tensor(run.std).view(3, 1, 1)
 
     def __call__(self, batch: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
             pixels = torch.from_numpy(batch).permute(0, 3, 1, 2) / 255
-            logits = self._network((pixels - self._mean) / self._std)
+            logits = self._network((pixels - self._mean) / self._std)[:, : self._classes]
             return Outputs(torch.softmax(logits / self._temperature, dim=1).numpy())
 
 
@@ -152,6 +150,7 @@ def _metadata(run: Run, metrics: dict[str, float]) -> Metadata:
         input_size=run.input_size,
         interpolation=run.interpolation,
         temperature=run.temperature,
+        ood_threshold=run.ood_threshold,
         initial_weights=run.initial_weights,
         data_digest=run.data_digest,
         metrics=metrics,

@@ -13,24 +13,16 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.export.graph import ServingGraph
+from vinegrape_training.export.int8 import write_int8
 from vinegrape_training.fit.run import Run
 
 _CALIBRATION_IMAGES = 200  # activation ranges hardly change beyond 100 images
 
-_INPUT, _OUTPUT = "images", "probabilities"
-
-# The first quarter of the convolutions stays float. `vinegrape bench int8` measures speed and error of other shares.
-FLOAT_SHARE = 0.25
-
-# Normalisation, temperature and softmax stay float: they take almost no time and determine the probabilities
-_QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Clip", "Relu", "GlobalAveragePool", "MaxPool"]
-_ACTIVATIONS = ("Clip", "Relu")
+_INPUT = "images"
 
 
 def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArray[np.uint8], folder: Path) -> None:
@@ -66,7 +58,8 @@ def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
         path: of the file to write.
     """
     with torch.no_grad(), _quiet():
-        traced = torch.jit.trace(graph, _example(side))  # type: ignore[no-untyped-call]
+        # strict=False: the result is a dictionary
+        traced = torch.jit.trace(graph, _example(side), strict=False)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         traced_path = Path(folder) / path.name
         traced.save(traced_path)
@@ -87,7 +80,7 @@ def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
             exported,
             dynamo=True,
             input_names=[_INPUT],
-            output_names=[_OUTPUT],
+            output_names=graph.outputs,
             dynamic_shapes=({0: batch},),
             external_data=False,
             verbose=False,
@@ -96,64 +89,6 @@ def write_onnx(graph: ServingGraph, side: int, path: Path) -> None:
     _remove_origin(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
-
-
-def write_int8(onnx_path: Path, calibration: NDArray[np.uint8], path: Path, float_share: float = FLOAT_SHARE) -> None:
-    """Quantise an ONNX file statically: int8 weights per channel, uint8 activations.
-
-    Weights use 7 of their 8 bits. Processors without VNNI add pairs of products in 16 bits, which overflows with 8-bit
-    weights, and the file must give the same result on every processor.
-
-    Args:
-        onnx_path: a file that `write_onnx` wrote.
-        calibration: uint8 [N, S, S, 3], training images; their activations set the ranges.
-        path: of the file to write.
-        float_share: share of the convolutions, counted from the input, that stays float: 0 for none, otherwise at
-            least two convolutions.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(onnx_path, prepared)
-        quantize_static(
-            prepared,
-            path,
-            _Calibration(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_QUANTISED_OPERATORS,
-            nodes_to_exclude=_first_blocks(onnx.load(prepared), float_share),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-
-
-def _first_blocks(model: onnx.ModelProto, share: float) -> list[str]:
-    """Return the names of the nodes that stay float.
-
-    Among the first `share` of the convolutions, the last one without an activation is the end: all nodes up to it stay
-    float. Such a convolution ends a block, and has few channels to convert between float and int8.
-
-    The images have a white background. Over white, the sums of the first filters must cancel exactly, and the
-    depthwise convolutions after them amplify any rounding error. Most of MobileNetV2's int8 error arises here
-    (docs/model.md).
-    """
-    nodes = list(model.graph.node)
-    activated = {node.input[0] for node in nodes if node.op_type in _ACTIVATIONS}
-    convolutions = [index for index, node in enumerate(nodes) if node.op_type == "Conv"]
-    # at least two: the first filters, and the convolution that amplifies their error
-    first = convolutions[: max(2, int(share * len(convolutions)))] if share else []
-    ends = [index for index in first if nodes[index].output[0] not in activated] or first
-    return [node.name for node in nodes[: ends[-1] + 1]] if ends else []
-
-
-class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._images: Iterator[NDArray[np.uint8]] = iter(images)
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        image = next(self._images, None)
-        return None if image is None else {_INPUT: image[np.newaxis]}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.checks import check_number, read_group
 from vinegrape_training.errors import DataError
-from vinegrape_training.fit.settings import OptimizerSettings, TrainerSettings
+from vinegrape_training.fit.settings import OptimizerSettings, OutlierSettings, TrainerSettings
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "conf"
 CONFIG_NAME = "train"
@@ -39,6 +39,7 @@ def check(cfg: DictConfig) -> None:
     for name, (kind, least, most) in _RANGES.items():
         check_number(name, OmegaConf.select(cfg, name), kind, least, most)
     optimizer_settings(cfg)
+    outlier_settings(cfg)
     trainer_settings(cfg)
 
 
@@ -49,6 +50,15 @@ def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
         SettingError: an unknown setting, or a number outside its range.
     """
     return read_group(OptimizerSettings, "optimizer", group_values(cfg, "optimizer"))
+
+
+def outlier_settings(cfg: DictConfig) -> OutlierSettings:
+    """Read the group `outliers`.
+
+    Raises:
+        SettingError: an unknown setting, or a number outside its range.
+    """
+    return read_group(OutlierSettings, "outliers", group_values(cfg, "outliers"))
 
 
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:

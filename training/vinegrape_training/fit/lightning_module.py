@@ -9,21 +9,27 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms.v2 import MixUp  # type: ignore[import-untyped]
 
+from vinegrape_training.data.datamodule import OTHER
 from vinegrape_training.fit.settings import OptimizerSettings
 from vinegrape_training.models.factory import Preprocessing, classifier_parameters, freeze_stages
 from vinegrape_training.models.normalised import Normalised
+from vinegrape_training.models.outputs import ood_score
 
 Teacher = Callable[[Tensor], Tensor]  # images [N, 3, S, S], 0 to 255, to probabilities [N, classes]
 
 
 class ClassifierModule(LightningModule):
     """A network in training: images from 0 to 255 in, logits out.
+
+    A network with outliers has one output more than there are classes, the last. It is the logit of "something else":
+    minus the log-sum-exp of the classes' logits (their energy, Liu et al. 2020, "Energy-based Out-of-distribution
+    Detection"), it is the OOD score, which is trained as the log-odds that an image is an outlier.
 
     Attributes:
         normalised: the network with its normalisation; the network itself is `normalised.network`.
@@ -36,16 +42,19 @@ class ClassifierModule(LightningModule):
         settings: OptimizerSettings,
         frozen_stages: int = 0,
         teacher: Teacher | None = None,
+        outlier_weight: float | None = None,
     ) -> None:
         """Prepare a network for training. It is changed in place.
 
         Args:
-            model: timm model, normalised float32 [N, 3, S, S] to logits [N, classes].
+            model: timm model, normalised float32 [N, 3, S, S] to logits [N, classes], or [N, classes + 1] if it is
+                trained with outliers.
             preprocessing: gives the mean and standard deviation.
             settings: learning rates, schedule and loss.
             frozen_stages: number of the network's first stages, starting with the stem, that keep their weights and
                 batch norm statistics.
             teacher: gives probabilities for training batches. Half of the loss is then the cross entropy with them.
+            outlier_weight: of the loss of the OOD score; None if the network is trained without outliers.
         """
         super().__init__()
         # convolutions in bfloat16 and on GPUs are fast in channels_last; only the memory layout changes
@@ -54,24 +63,34 @@ class ClassifierModule(LightningModule):
         self.normalised = Normalised(model, preprocessing.mean, preprocessing.std)
         self.settings = settings
         self.teacher = teacher
-        classes: int = model.num_classes  # type: ignore[assignment]
+        outputs: int = model.num_classes  # type: ignore[assignment]
+        classes = outputs if outlier_weight is None else outputs - 1
+        self.classes = classes
+        self.outlier_weight = outlier_weight
         self.mix = MixUp(alpha=settings.mixup, num_classes=classes) if settings.mixup else None
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits [N, classes] of images [N, 3, S, S], 0 to 255."""
-        logits: Tensor = self.normalised(images.contiguous(memory_format=torch.channels_last))
-        return logits
+        """Compute the network's outputs for images [N, 3, S, S], 0 to 255."""
+        outputs: Tensor = self.normalised(images.contiguous(memory_format=torch.channels_last))
+        return outputs
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Compute the loss of images [N, 3, S, S] and labels, int64 [N]."""
+        """Compute the loss of images [N, 3, S, S] and labels, int64 [N], which are `OTHER` for outliers at the end."""
         images, labels = batch
-        mixed, targets = self.mix(images, labels) if self.mix else (images, labels)
-        logits = self(mixed).float()
+        inside = labels != OTHER
+        count = int(inside.sum())
+        labels = labels[inside]
+        mixed, targets = self.mix(images[:count], labels) if self.mix else (images[:count], labels)
+        outputs = self(torch.cat([mixed, images[count:]])).float()
+        logits = outputs[:count, : self.classes]
         loss = cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
         if self.teacher is not None:
             loss = (loss + cross_entropy(logits, self.teacher(mixed))) / 2
+        if self.outlier_weight is not None:
+            scores = ood_score(outputs, self.classes)
+            loss = loss + self.outlier_weight * binary_cross_entropy_with_logits(scores, (~inside).float())
         self.train_accuracy(logits, labels)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -80,7 +99,7 @@ class ClassifierModule(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Log loss and accuracy of images [N, 3, S, S] and labels, int64 [N]."""
         images, labels = batch
-        logits = self(images).float()
+        logits = self(images).float()[:, : self.classes]
         self.validation_accuracy(logits, labels)
         loss = cross_entropy(logits, labels)
         self.log("validation/loss", loss, prog_bar=True, batch_size=len(labels), sync_dist=True)

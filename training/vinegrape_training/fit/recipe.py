@@ -28,6 +28,8 @@ def recipe(cfg: DictConfig) -> dict[str, Any]:
     values["data"] = {"batch_size": values["data"]["batch_size"]}
     values["weights"] = Path(str(values["weights"])).name
     values["teacher"] = bool(values["teacher"])
+    if not values["outliers"].pop("dir"):
+        values["outliers"] = None
     return values
 
 

@@ -41,6 +41,8 @@ class Run:
         interpolation: method to resize images.
         mean, std: of each RGB channel, for pixels from 0 to 1.
         temperature: divisor of the logits, fitted on the validation images or by an evaluation; else 1.
+        has_ood_score: whether the network has an output "something else", after those of the classes.
+        ood_threshold: the model knows an image whose OOD score is at most this number; None without a score.
         data_dir: absolute path of the data set's folder.
         data_digest: `dataset.Dataset.digest` of the data set.
         split: training, validation and test images, as paths relative to `data_dir`.
@@ -59,6 +61,8 @@ class Run:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     temperature: float
+    has_ood_score: bool
+    ood_threshold: float | None
     data_dir: Path
     data_digest: str
     split: Split
@@ -108,13 +112,15 @@ class Run:
         """Load the network with the run's weights, in eval mode, on the CPU.
 
         Returns:
-            Network: normalised float32 [N, 3, S, S] to logits [N, classes], not divided by the temperature.
+            Network: normalised float32 [N, 3, S, S] to logits [N, classes], not divided by the temperature. With
+            `has_ood_score`, the logits are [N, classes + 1].
 
         Raises:
             ModelError: the weights are missing or do not fit the architecture.
         """
         weights = str(self.folder / WEIGHTS_FILE)
-        return create_model(self.architecture, len(self.classes), weights, self.input_size).eval()
+        outputs = len(self.classes) + self.has_ood_score
+        return create_model(self.architecture, outputs, weights, self.input_size).eval()
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:

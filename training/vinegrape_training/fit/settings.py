@@ -1,4 +1,4 @@
-"""Settings of a training, checked at construction: the groups `optimizer` and `trainer` of the configuration."""
+"""Settings of a training, checked at construction: groups of the configuration."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ class OptimizerSettings:
             check_number(f"optimizer.{name}", getattr(self, name), float, 0, 1)
         check_number("optimizer.warmup_epochs", self.warmup_epochs, float, 0, 1000)
         check_number("optimizer.mixup", self.mixup, float, 0, 100)
+
+
+@dataclass(frozen=True)
+class OutlierSettings:
+    """Images that show none of the classes: the network learns a score that tells them from the classes.
+
+    Attributes:
+        dir: folder of outliers, see `data.outliers.scan_outliers`. None: the network gets no such score.
+        per_batch: number of outliers in each training batch.
+        weight: of their loss, which is added to the loss of the classes.
+    """
+
+    dir: str | None
+    per_batch: int
+    weight: float
+
+    def __post_init__(self) -> None:
+        check_number("outliers.per_batch", self.per_batch, int, 1, 65536)
+        check_number("outliers.weight", self.weight, float, 0, 1000)
 
 
 @dataclass(frozen=True)

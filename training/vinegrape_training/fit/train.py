@@ -18,16 +18,26 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vinegrape_handler.errors import SettingError, VinegrapeError
+from vinegrape_handler.metadata import Interpolation
 from vinegrape_training.checks import read_group
-from vinegrape_training.data.augmentation import Augmentation
-from vinegrape_training.data.datamodule import LeavesDataModule
-from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
+from vinegrape_training.data.augmentation.settings import Augmentation
+from vinegrape_training.data.datamodule import LeavesDataModule, OutlierSampler
+from vinegrape_training.data.dataset import Dataset, Split, load_dataset, load_opacity, scan, split
+from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, scan_outliers
 from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.evaluation.robustness import metrics_in
-from vinegrape_training.fit.config import CONFIG_FOLDER, CONFIG_NAME, check, data_dir, group_values, optimizer_settings
+from vinegrape_training.fit.config import (
+    CONFIG_FOLDER,
+    CONFIG_NAME,
+    check,
+    data_dir,
+    group_values,
+    optimizer_settings,
+    outlier_settings,
+)
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
 from vinegrape_training.fit.process import prepare_process
 from vinegrape_training.fit.recipe import check_evaluated
@@ -40,9 +50,11 @@ from vinegrape_training.fit.run import (
     library_versions,
     write_weights,
 )
+from vinegrape_training.fit.settings import OutlierSettings
 from vinegrape_training.fit.trainer import evaluate, fit
 from vinegrape_training.models.factory import create_model, preprocessing
 from vinegrape_training.models.normalised import Normalised
+from vinegrape_training.models.outputs import EVEN_ODDS
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class TrainResult:
     test: Evaluation | None
 
 
-def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
+def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSplit | None = None) -> TrainResult:
     """Train a network, choose the best checkpoint, fit the temperature, test once, and write the run's folder.
 
     Without validation images, the last epoch's weights are kept, and the temperature is the evaluation's, or 1. If
@@ -71,6 +83,7 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     Args:
         cfg: `conf/train.yaml`, composed.
         parts: training, validation and test images; default: a split by the configured fractions.
+        outlier_parts: the outliers to train with; default: all in `outliers.dir`.
 
     Raises:
         VinegrapeError: a folder, image, weights file or setting is invalid; the message names it.
@@ -88,17 +101,33 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
-    model = create_model(cfg.model.architecture, len(dataset.classes), str(cfg.weights), cfg.input_size)
+    outliers = scan_outliers(Path(cfg.outliers.dir)) if cfg.outliers.dir else None
+    outputs = len(dataset.classes) + bool(outliers)
+    model = create_model(cfg.model.architecture, outputs, str(cfg.weights), cfg.input_size)
     model_preprocessing = preprocessing(model, cfg.model.interpolation)
-    images = load_dataset(dataset, cfg.input_size, model_preprocessing.interpolation)
-    data = LeavesDataModule(dataset, images, parts, augmentation, cfg.data.batch_size)
+    side, interpolation = cfg.input_size, model_preprocessing.interpolation
+    images = load_dataset(dataset, side, interpolation)
+    data = LeavesDataModule(
+        dataset,
+        images,
+        load_opacity(dataset, side, interpolation),
+        parts,
+        augmentation,
+        cfg.data.batch_size,
+        _sampler(outliers, outlier_parts, side, interpolation, outlier_settings(cfg)) if outliers else None,
+    )
     teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
     classifier = ClassifierModule(
-        model, model_preprocessing, optimizer_settings(cfg), frozen_stages=cfg.model.frozen_stages, teacher=teacher
+        model,
+        model_preprocessing,
+        optimizer_settings(cfg),
+        frozen_stages=cfg.model.frozen_stages,
+        teacher=teacher,
+        outlier_weight=cfg.outliers.weight if outliers else None,
     )
     history = fit(cfg, folder, classifier, data)
 
-    temperature, test, metrics = _measure(classifier, data, dataset, report)
+    temperature, threshold, test, metrics = _measure(classifier, data, dataset, report)
     if report:
         metrics |= metrics_in(Path(cfg.evaluation))
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
@@ -111,6 +140,8 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
         mean=model_preprocessing.mean,
         std=model_preprocessing.std,
         temperature=temperature,
+        has_ood_score=outliers is not None,
+        ood_threshold=threshold,
         data_dir=dataset.folder,
         data_digest=dataset.digest(),
         split=parts,
@@ -125,11 +156,24 @@ def train(cfg: DictConfig, parts: Split | None = None) -> TrainResult:
     return result
 
 
+def _sampler(
+    outliers: Outliers, parts: OutlierSplit | None, side: int, interpolation: Interpolation, settings: OutlierSettings
+) -> OutlierSampler:
+    """Prepare the outliers that the network is trained with."""
+    images, kinds = load_outliers(outliers, side, interpolation), outliers.kinds
+    if parts:
+        chosen = set(parts.train)
+        indices = [index for index, path in enumerate(outliers.paths) if path in chosen]
+        images, kinds = images[indices], tuple(kinds[index] for index in indices)
+    return OutlierSampler(images, kinds, settings.per_batch)
+
+
 def _measure(
     classifier: ClassifierModule, data: LeavesDataModule, dataset: Dataset, report: Report | None
-) -> tuple[float, Evaluation | None, dict[str, float]]:
-    """Return the temperature, the predictions on the test images, and the metrics of this training or of the report."""
+) -> tuple[float, float | None, Evaluation | None, dict[str, float]]:
+    """Return temperature, OOD threshold, predictions on the test images, and metrics of this training or the report."""
     temperature, test, metrics = 1.0, None, {}
+    threshold = None if classifier.outlier_weight is None else EVEN_ODDS
     if len(data.validation):
         validation = evaluate(classifier, data.validation)
         temperature = fit_temperature(validation.logits, validation.labels)
@@ -138,9 +182,9 @@ def _measure(
         test = evaluate(classifier, data.test)  # the only use of the test images
         metrics |= test.metrics(dataset.classes, temperature)
     if report:
-        temperature = report.temperature
+        temperature, threshold = report.temperature, report.ood_threshold
         metrics |= report.metrics()
-    return temperature, test, metrics
+    return temperature, threshold, test, metrics
 
 
 def _parts(cfg: DictConfig, dataset: Dataset, report: Report | None) -> Split:

@@ -17,6 +17,7 @@ from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.models.outputs import ood_score
 
 _BATCH_SIZE = 32
 
@@ -108,4 +109,6 @@ def evaluate(classifier: ClassifierModule, images: TensorDataset) -> Evaluation:
     classifier.eval()
     with torch.inference_mode():
         batches = [classifier(batch.to(classifier.device)).float().cpu() for batch in torch.split(pixels, _BATCH_SIZE)]
-    return Evaluation(torch.cat(batches).clone(), labels)
+    outputs = torch.cat(batches).clone()
+    scores = None if classifier.outlier_weight is None else ood_score(outputs, classifier.classes)
+    return Evaluation(outputs[:, : classifier.classes].clone(), labels, scores)
