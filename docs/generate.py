@@ -25,13 +25,14 @@ import click
 import yaml
 from prometheus_client import Metric
 
-from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, HISTOGRAMS
 from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
 from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.images.structure import limits as structure
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.metrics import Metrics
+from vinegrape_handler.reference import Distribution, Reference
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS
 from vinegrape_loadtests.bench.report import edge_table
@@ -42,11 +43,17 @@ from vinegrape_loadtests.chaos.row import Report
 from vinegrape_loadtests.worst_images.results import WorstImageResults
 from vinegrape_loadtests.worst_images.results import markdown as worst_image_table
 from vinegrape_server import settings as server_settings
+from vinegrape_server.drift.metrics import DriftMetrics
+from vinegrape_server.drift.window import Window
 from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.feedback.metrics import FeedbackMetrics
+from vinegrape_server.feedback.request import Feedback
+from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.gateway.outcome import GRPC_CODES
 from vinegrape_server.operations.metrics import ModelInfo, ServerMetrics
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 from vinegrape_server.torchserve.own_requests import OwnRequests
 from vinegrape_training.evaluation.corruptions import CORRUPTIONS
 from vinegrape_training.evaluation.robustness import Robustness
@@ -259,7 +266,13 @@ def _metric_row(metric: Metric) -> list[str]:
 
 def _metrics() -> Iterator[Metric]:
     """The metrics of the workers, of the supervisor, and of TorchServe, in this order; their values are not real."""
-    workers = {metric.name: metric for metric in Metrics(_metadata().classes).registry.collect()}
+    classes, one_bin = _metadata().classes, Distribution((1.0,), (1.0, 0.0))
+    reference = Reference(1, dict.fromkeys(classes, 1 / len(classes)), dict.fromkeys(HISTOGRAMS, one_bin))
+    worker = Metrics(classes, reference=reference)
+    drift = DriftMetrics(worker.registry, reference, Window(MIN_DRIFT_ANSWERS, 1))
+    for _ in range(MIN_DRIFT_ANSWERS):  # with fewer there are no scores
+        worker.count_prediction(classes[0], 1)
+    workers = {metric.name: metric for metric in worker.registry.collect()}
     plan: Any = SimpleNamespace(
         archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
     )
@@ -269,8 +282,13 @@ def _metrics() -> Iterator[Metric]:
         )
         edge = AccessLog(None)
         edge.add([json.dumps(_EDGE_LINE).encode()])
-        collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status), edge]
-        server = [metric for collector in collectors for metric in collector.collect()]
+        with FeedbackStore(Path(folder), 1, 1) as store:
+            store.add([Feedback("", classes[0], 1, True, classes[0])])
+            collectors = [
+                drift, FeedbackMetrics(store, ""), WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status),
+                edge,
+            ]  # fmt: skip
+            server = [metric for collector in collectors for metric in collector.collect()]
     # Only the supervisor reads these
     yield from (metric for name, metric in workers.items() if name not in (BATCH_STARTED.name, BATCH_FINISHED.name))
     yield from (metric for metric in server if metric.name not in workers)
@@ -380,11 +398,7 @@ def foreign() -> str:
         [kind.replace("_", " "), figures.images, f"{figures.passed:.1%}", f"{figures.auroc:.3f}"]
         for kind, figures in (_robustness().foreign or {}).items()
     ]
-    note = {
-        "archive": "Some of these images may have been used to train the network.",
-        "evaluation": "The networks had seen neither the source nor the species of the images that they classified.",
-    }
-    return f"{note[_robustness().source]}\n\n{_table(['kind', 'images', 'passed', 'AUROC'], rows)}"
+    return _table(["kind", "images", "passed", "AUROC"], rows)
 
 
 def parity() -> str:
