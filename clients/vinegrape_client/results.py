@@ -75,6 +75,37 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """How much each place of an image speaks for a class.
+
+    Attributes:
+        class_: the class.
+        values: rows from the top, each from the left. The highest value is 1, and 0 means that the place does not speak
+            for the class; all are 0 if none does.
+        prediction: the prediction for the image.
+    """
+
+    class_: str
+    values: tuple[tuple[float, ...], ...]
+    prediction: Prediction
+
+    @classmethod
+    def from_json(cls, body: Any) -> Explanation:
+        """Read the parsed JSON of a response.
+
+        Raises:
+            UnexpectedResponse: it is not an explained prediction.
+        """
+        prediction = Prediction.from_json(body)
+        try:
+            explanation = body["explanation"]
+            values = tuple(tuple(map(float, row)) for row in explanation["values"])
+            return cls(str(explanation["class"]), values, prediction)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnexpectedResponse(f"The response has no explanation: {str(body)[:200]}") from error
+
+
+@dataclass(frozen=True)
 class Result:
     """The result for one of many images: a prediction or an error.
 

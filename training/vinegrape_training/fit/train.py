@@ -150,6 +150,7 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
         git_commit=commit,
         git_dirty=dirty,
         seed=cfg.seed,
+        reference=report.reference if report else None,
     )
     result = TrainResult(run, model.eval(), history, test)
     _write(result)
