@@ -23,7 +23,8 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        label: the most probable class; None if the model does not know what the image shows.
+        label: the most probable class; None if the model does not know what the image shows, unless the server is told
+            to return it all the same.
         probability: the highest probability, 0 to 1.
         probabilities: the probability of each class; they sum to 1, except for rounding.
         model: the model.

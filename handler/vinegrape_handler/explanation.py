@@ -55,9 +55,10 @@ def heat_map(
     across, down = columns / side, rows / side  # places per pixel
     box = (left * across, top * down, (left + image.width) * across, (top + image.height) * down)
     size = size or (math.ceil(image.width * across), math.ceil(image.height * down))
-    heat = np.maximum(np.asarray(Image.fromarray(activation_map).resize(size, Image.Resampling.BICUBIC, box)), 0)
-    highest = heat.max()
-    return heat / highest if highest > 0 else heat
+    resized = Image.fromarray(activation_map).resize(size, Image.Resampling.BICUBIC, box)
+    positive = np.maximum(np.asarray(resized), 0)
+    heat: NDArray[np.float32] = positive / max(positive.max(), np.finfo(np.float32).tiny)
+    return heat
 
 
 def draw_overlay(activation_map: NDArray[np.float32], image: FittedImage) -> bytes:

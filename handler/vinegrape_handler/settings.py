@@ -45,16 +45,16 @@ class WorkerSettings:
         50_000_000, "maximum pixels (width times height) of one image, and of all images in one JSON request together"
     )
     max_instances: int = setting(32, "maximum images in one JSON request")
+    worker_memory_mb: int = setting(
+        0,
+        "maximum memory of one worker in MB; a request that needs more gets status 413 (0: enough for the largest "
+        "request that the other limits allow, and no limit with torchscript or on a GPU)",
+    )
     ood_threshold: str = setting(
         "", "an image with a higher OOD score is not known (empty: the threshold in the archive)"
     )
     abstain: Literal["label", "known"] = setting(
         "label", "what an unknown image lacks (label: its label is null; known: only `known` is false)"
-    )
-    worker_memory_mb: int = setting(
-        0,
-        "maximum memory of one worker in MB; a request that needs more gets status 413 (0: enough for the largest "
-        "request that the other limits allow, and no limit with torchscript or on a GPU)",
     )
 
     def __post_init__(self) -> None:

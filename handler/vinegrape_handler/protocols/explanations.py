@@ -88,7 +88,7 @@ def _read(model: Model, call: Call) -> Pending:
     classes = model.metadata.classes
     if form.huggingface:
         raise BadRequest("The parameter format is for predictions without explanations. Leave it out.")
-    if class_ not in (None, *classes):
+    if class_ is not None and class_ not in classes:
         raise BadRequest(f"The parameter class is {class_[:40]!r}; it must be one of {', '.join(classes)}.")
     explained = _Explained(form, classes, class_)
     draws = preferred(text_headers(call.headers).get("accept", ""), (CONTENT_TYPE, _PNG)) == _PNG

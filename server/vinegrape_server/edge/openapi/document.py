@@ -140,7 +140,7 @@ _EXPLAINED = (
 )
 _HEAT_MAP = (
     "An explanation is the class activation map of the network: how much each place of the image speaks for the class. "
-    "With `Accept: image/png` it is a picture of the image with its heat map; the request can have only one image then. "
+    "With `Accept: image/png` it is a picture of the image with its heat map; for one image only. "
     "A model whose network computes no maps has no explanations."
 )
 _INFER_EXPLAINED = (
