@@ -398,7 +398,11 @@ def foreign() -> str:
         [kind.replace("_", " "), figures.images, f"{figures.passed:.1%}", f"{figures.auroc:.3f}"]
         for kind, figures in (_robustness().foreign or {}).items()
     ]
-    return _table(["kind", "images", "passed", "AUROC"], rows)
+    note = {
+        "archive": "Some of these images may have been used to train the network.",
+        "evaluation": "The networks had seen neither the source nor the species of the images that they classified.",
+    }
+    return f"{note[_robustness().source]}\n\n{_table(['kind', 'images', 'passed', 'AUROC'], rows)}"
 
 
 def parity() -> str:

@@ -22,12 +22,14 @@ from vinegrape_training.data.dataset import load_images, scan
 from vinegrape_training.errors import ModelError
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
 from vinegrape_training.evaluation.report import Report
+from vinegrape_training.evaluation.robustness import conditions
 from vinegrape_training.experiments.cross_validation import (
     INT8_FILE,
     CrossValidationPlan,
     cross_validate,
     first_weights,
 )
+from vinegrape_training.experiments.robustness import measure_evaluation
 from vinegrape_training.experiments.tune import search
 from vinegrape_training.fit.run import Run
 from vinegrape_training.fit.train import train
@@ -260,12 +262,14 @@ def test_int8_predictions_are_those_of_the_files_that_would_be_served(trained: P
 def test_a_network_that_ships_is_trained_on_all_images_and_quotes_the_evaluation(
     trained: Path, drawn: Path, tmp_path: Path
 ) -> None:
+    measure_evaluation(trained, drawn, conditions(required_only=True)[:2]).write(trained)
     result = train(trained_recipe(drawn, f"evaluation={trained}", f"run_dir={tmp_path / 'run'}"))
     report = Report.read(trained)
     assert result.run.split.train == scan(drawn).paths
     assert len(result.history) == 6
     assert result.run.temperature == report.temperature
     assert report.metrics().items() <= result.run.metrics.items()
+    assert result.run.metrics.keys() >= {"robustness_clean_accuracy", "robustness_dark_0.6_accuracy"}
 
 
 @pytest.fixture(scope="module")

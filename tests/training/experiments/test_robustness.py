@@ -22,7 +22,7 @@ from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import Dataset, folds, scan
-from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold
+from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutlierScores, OutOfFold
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.evaluation.robustness import Robustness, conditions
 from vinegrape_training.experiments.robustness import measure_archive, measure_evaluation
@@ -67,6 +67,23 @@ def evaluation(colours: Path, tiny_export: Path, tmp_path: Path) -> Path:
     predictions.write(folder / OUT_OF_FOLD_FILE)
     Report.of(predictions, dataset.classes, dataset.digest(), {}).write(folder)
     return folder
+
+
+@pytest.fixture
+def outlier_evaluation(evaluation: Path, colours: Path, abstaining_archive: Path) -> Path:
+    """The same with OOD scores and two outliers. The scores of leaves are 0.1, so the threshold is that of outliers."""
+    dataset = scan(colours)
+    for number in (0, 1):
+        weights = evaluation / "seed-1" / f"fold-{number}" / "weights"
+        shutil.copy(abstaining_archive.parent / "export" / WEIGHTS_FILES["onnx_int8"], weights)
+    scores = np.array([[0.7, 0.3]], np.float32)
+    outliers = OutlierScores(("a", "b"), ("things", "vines"), np.array([[0, 1]]), scores, scores)
+    predictions = dataclasses.replace(
+        _predictions(dataset), ood_scores=torch.full((1, len(dataset.paths)), 0.1), outliers=outliers
+    )
+    predictions.write(evaluation / OUT_OF_FOLD_FILE)
+    Report.of(predictions, dataset.classes, dataset.digest(), {}).write(evaluation)
+    return evaluation
 
 
 def _always_nazli(path: Path) -> None:
@@ -139,6 +156,19 @@ def test_the_threshold_of_a_fold_comes_from_the_other_fold(evaluation: Path, col
     # lets all of its images pass, and the first threshold lets none of the first network's pass.
     assert result.rows[0].known == 0.5
     assert measure_evaluation(evaluation, colours, [CLEAN], threshold=1.0).rows[0].known == 1.0
+
+
+def test_an_evaluation_with_outliers_has_its_own_thresholds_and_foreign_figures(
+    outlier_evaluation: Path, colours: Path
+) -> None:
+    result = measure_evaluation(outlier_evaluation, colours, [CLEAN])
+    assert result.score == "ood_score"
+    # the first fold has the threshold 0.3 of the second fold's outlier, and the second fold 0.7 of the first one's
+    assert result.threshold == pytest.approx(0.5)
+    assert result.rows[0].known == 0.8  # blue has the score 1, all others 0
+    assert result.foreign is not None
+    assert (result.foreign["things"].passed, result.foreign["vines"].passed) == (0.0, 1.0)
+    assert result.foreign["things"].auroc == 1.0
 
 
 def test_an_evaluation_of_other_images_is_refused(evaluation: Path, colours: Path) -> None:

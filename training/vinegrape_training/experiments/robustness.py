@@ -102,8 +102,9 @@ def measure_evaluation(
 ) -> Robustness:
     """Measure the int8 networks of an evaluation. Each image is classified by networks that were not trained on it.
 
-    The temperature of a fold is fitted on the clean predictions of the other folds. So is the threshold: 98 % of the
-    clean leaves of the other folds pass it.
+    The temperature of a fold is fitted on the clean predictions of the other folds, and its threshold is chosen on
+    their scores: as `OutOfFold.thresholds` does if there are outliers, else so that 98 % of the clean leaves pass. The
+    figures of foreign images are those of the evaluation: of outliers whose source and species no network has seen.
 
     Args:
         folder: an evaluation with int8 files.
@@ -129,10 +130,18 @@ def measure_evaluation(
     measurement = measure(dataset, run.input_size, run.interpolation, classify, conditions)
     probabilities = np.stack([_calibrated(predictions, values) for values in measurement.probabilities])
     scores, score = scores_of(probabilities, measurement.scores)
-    if threshold is None:
-        thresholds = np.stack([out_of_fold_thresholds(*pair) for pair in zip(scores[0], folds, strict=True)])
-    else:
+    if threshold is not None:
         thresholds = np.full(folds.shape, threshold)
+    elif predictions.outliers is not None:
+        thresholds = predictions.thresholds()
+    else:
+        thresholds = np.stack([out_of_fold_thresholds(*pair) for pair in zip(scores[0], folds, strict=True)])
+    foreign = None
+    if report.abstention:
+        foreign = {
+            kind: ForeignFigures(figures["images"], **figures["new_source"])
+            for kind, figures in report.abstention["kinds"].items()
+        }
     return Robustness(
         source="evaluation",
         model="",
@@ -141,6 +150,7 @@ def measure_evaluation(
         score=score,
         threshold=float(thresholds.mean()),
         rows=rows(measurement, probabilities, scores, thresholds),
+        foreign=foreign,
     )
 
 
