@@ -83,6 +83,7 @@ evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=fi
 	$(DEV)/bin/vinegrape evaluate '$(EVALUATION)' $(recipe) $(ARGS)
 
 model: evaluate ## Then train on all images, export and archive: some minutes more
+	$(DEV)/bin/vinegrape robustness '$(DATA)' --evaluation '$(EVALUATION)'
 	run=runs/$$(date +%Y-%m-%d_%H-%M-%S) && \
 	$(DEV)/bin/vinegrape train 'evaluation="$(EVALUATION)"' run_dir=$$run $(recipe) && \
 	$(DEV)/bin/vinegrape export $$run $$run/export && \

@@ -25,13 +25,14 @@ import click
 import yaml
 from prometheus_client import Metric
 
-from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED
+from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, HISTOGRAMS
 from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
 from vinegrape_handler.fields import ENVIRONMENT_PREFIX, choices
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.images.structure import limits as structure
 from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.metrics import Metrics
+from vinegrape_handler.reference import Distribution, Reference
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import BACKENDS
 from vinegrape_loadtests.bench.report import edge_table
@@ -42,16 +43,25 @@ from vinegrape_loadtests.chaos.row import Report
 from vinegrape_loadtests.worst_images.results import WorstImageResults
 from vinegrape_loadtests.worst_images.results import markdown as worst_image_table
 from vinegrape_server import settings as server_settings
+from vinegrape_server.drift.metrics import DriftMetrics
+from vinegrape_server.drift.window import Window
 from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.feedback.metrics import FeedbackMetrics
+from vinegrape_server.feedback.request import Feedback
+from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.gateway.outcome import GRPC_CODES
 from vinegrape_server.operations.metrics import ModelInfo, ServerMetrics
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 from vinegrape_server.torchserve.own_requests import OwnRequests
+from vinegrape_training.evaluation.corruptions import CORRUPTIONS
+from vinegrape_training.evaluation.robustness import Robustness
 
 ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "model_store" / "vinegrape.mar"
 EVALUATION = ROOT / "docs" / "model" / "evaluation.json"
+ROBUSTNESS = ROOT / "docs" / "model" / "robustness.json"
 COMPARISON = ROOT / "docs" / "model" / "comparison.json"
 WORST_IMAGES = ROOT / "docs" / "performance" / "worst_images.json"
 FAULTS = ROOT / "docs" / "reliability.json"
@@ -256,7 +266,13 @@ def _metric_row(metric: Metric) -> list[str]:
 
 def _metrics() -> Iterator[Metric]:
     """The metrics of the workers, of the supervisor, and of TorchServe, in this order; their values are not real."""
-    workers = {metric.name: metric for metric in Metrics(_metadata().classes).registry.collect()}
+    classes, one_bin = _metadata().classes, Distribution((1.0,), (1.0, 0.0))
+    reference = Reference(1, dict.fromkeys(classes, 1 / len(classes)), dict.fromkeys(HISTOGRAMS, one_bin))
+    worker = Metrics(classes, reference=reference)
+    drift = DriftMetrics(worker.registry, reference, Window(MIN_DRIFT_ANSWERS, 1))
+    for _ in range(MIN_DRIFT_ANSWERS):  # with fewer there are no scores
+        worker.count_prediction(classes[0], 1)
+    workers = {metric.name: metric for metric in worker.registry.collect()}
     plan: Any = SimpleNamespace(
         archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
     )
@@ -266,8 +282,13 @@ def _metrics() -> Iterator[Metric]:
         )
         edge = AccessLog(None)
         edge.add([json.dumps(_EDGE_LINE).encode()])
-        collectors = [WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status), edge]
-        server = [metric for collector in collectors for metric in collector.collect()]
+        with FeedbackStore(Path(folder), 1, 1) as store:
+            store.add([Feedback("", classes[0], 1, True, classes[0])])
+            collectors = [
+                drift, FeedbackMetrics(store, ""), WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status),
+                edge,
+            ]  # fmt: skip
+            server = [metric for collector in collectors for metric in collector.collect()]
     # Only the supervisor reads these
     yield from (metric for name, metric in workers.items() if name not in (BATCH_STARTED.name, BATCH_FINISHED.name))
     yield from (metric for metric in server if metric.name not in workers)
@@ -345,6 +366,39 @@ def wrong_images() -> str:
     """The images that were classified wrong."""
     rows = [[f"`{path}`", ", ".join(classes)] for path, classes in _evaluation()["wrong"].items()]
     return _table(["image", "predicted class, once per seed in which it was wrong"], rows)
+
+
+@cache
+def _robustness() -> Robustness:
+    return Robustness.read(ROBUSTNESS)
+
+
+def robustness() -> str:
+    """The figures of changed images, at the required strengths."""
+    parameters = {corruption.name: corruption.parameter for corruption in CORRUPTIONS}
+    rows = [
+        [
+            row.corruption.replace("_", " "),
+            f"{row.strength:g} ({parameters[row.corruption]})" if row.corruption in parameters else "",
+            f"{row.accuracy:.1%}",
+            f"{row.known:.1%}",
+            "" if row.accuracy_of_known is None else f"{row.accuracy_of_known:.1%}",
+            f"{row.calibration_error:.3f}",
+        ]
+        for row in _robustness().rows
+        if row.required
+    ]
+    header = ["change", "strength", "accuracy", "known", "accuracy of the known", "calibration error"]
+    return f"{_robustness().note()}\n\n{_table(header, rows)}"
+
+
+def foreign() -> str:
+    """The figures of images that show none of the varieties."""
+    rows = [
+        [kind.replace("_", " "), figures.images, f"{figures.passed:.1%}", f"{figures.auroc:.3f}"]
+        for kind, figures in (_robustness().foreign or {}).items()
+    ]
+    return _table(["kind", "images", "passed", "AUROC"], rows)
 
 
 def parity() -> str:
@@ -486,6 +540,7 @@ PARTS = {
     "edge": Part(edge),
     "errors": Part(errors),
     "faults": Part(faults),
+    "foreign": Part(foreign),
     "invalid-image": Part(invalid_image),
     "limits": Part(limits),
     "machine": Part(machine),
@@ -495,6 +550,7 @@ PARTS = {
     "parity": Part(parity),
     "performance": Part(performance),
     "ratios": Part(ratios),
+    "robustness": Part(robustness),
     "settings": Part(settings),
     "structure-limits": Part(structure_limits),
     "summary": Part(summary),

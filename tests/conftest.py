@@ -214,11 +214,11 @@ def tiny_archive(tiny_export, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def abstaining_archive(tmp_path_factory) -> Path:
-    """The archive of the tiny model that computes OOD scores: it does not know blue images."""
+    """The archive of the tiny model that computes OOD scores, so it does not know blue images, and explanations."""
     from tests.support import tiny_archive as tiny_archive_files
 
     folder = tmp_path_factory.mktemp("abstaining")
-    tiny_archive_files.write_export(folder / "export", ood_threshold=tiny_archive_files.OOD_THRESHOLD)
+    tiny_archive_files.write_export(folder / "export", ood_threshold=tiny_archive_files.OOD_THRESHOLD, explains=True)
     return tiny_archive_files.write_archive(folder / "vinegrape.mar", folder / "export")
 
 

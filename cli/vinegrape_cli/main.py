@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": LazyCommand("vinegrape_cli.serve:serve", "Serve a model archive over REST and gRPC."),
     "ready": LazyCommand("vinegrape_cli.serve:ready", "Check that the server on this machine accepts requests."),
     "predict": LazyCommand("vinegrape_cli.predict.command:predict", "Classify files and folders."),
+    "drift": LazyCommand("vinegrape_cli.drift.command:drift", "Compare images with a model's reference.", "train"),
     "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
     "train": LazyCommand(f"{_TRAINING}.model:train", "Train a model on a folder of images.", "train"),
     "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
@@ -23,6 +24,9 @@ COMMANDS = {
     "robustness": LazyCommand(f"{_TRAINING}.model:robustness", "Measure a model on corrupted images.", "train"),
     "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
+    "explanations": LazyCommand(
+        f"{_TRAINING}.explanations:explanations", "Measure whether the heat maps look at the leaves.", "train"
+    ),
     "loadtest": LazyCommand("vinegrape_loadtests.local_run:loadtest", "Run a short load test.", "loadtest"),
     "chaos": LazyCommand("vinegrape_loadtests.chaos.command:chaos", "Try faults on a server, and check every answer."),
     "fuzz": LazyCommand(
@@ -44,6 +48,7 @@ def vinegrape() -> None:
     \b
     Serve an archive:            vinegrape serve
     Classify files and folders:  vinegrape predict
+    Compare images:              vinegrape drift
     Download or draw images:     vinegrape data --help
     From images to an archive:   vinegrape train, tune, evaluate, compare, robustness, export, archive
     Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz

@@ -10,7 +10,7 @@ from vinegrape_client.async_client import AsyncClient
 from vinegrape_client.client import Client
 from vinegrape_client.errors import VinegrapeError
 from vinegrape_client.images import Image
-from vinegrape_client.results import Description, Model, Prediction, Result
+from vinegrape_client.results import Description, Explanation, Model, Prediction, Result
 from vinegrape_client.retries import Retries
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "AsyncClient",
     "Prediction",
     "Model",
+    "Explanation",
     "Result",
     "Description",
     "Image",

@@ -20,7 +20,7 @@ from vinegrape_client.errors import VinegrapeError
 from vinegrape_client.images import Image, read_image
 from vinegrape_client.options import Options
 from vinegrape_client.rest import AsyncRest
-from vinegrape_client.results import Description, Prediction, Result
+from vinegrape_client.results import Description, Explanation, Prediction, Result
 from vinegrape_client.retries import Attempts, Retries
 
 Returned = TypeVar("Returned")
@@ -53,8 +53,14 @@ class AsyncClient:
 
     async def predict(self, image: Image, *, timeout_s: float | None = None) -> Prediction:
         """Classify one image; see `Client.predict`."""
-        data = image if isinstance(image, bytes) else await asyncio.to_thread(read_image, image, self._max_image_bytes)
+        data = await self._read(image)
         return Prediction.from_json(await self._call(lambda left_s: self._transport.predict(data, left_s), timeout_s))
+
+    async def explain(self, image: Image, *, class_: str | None = None, timeout_s: float | None = None) -> Explanation:
+        """Classify one image, and explain the prediction; see `Client.explain`."""
+        data = await self._read(image)
+        body = await self._call(lambda left_s: self._transport.explain(data, class_, left_s), timeout_s)
+        return Explanation.from_json(body)
 
     def predict_many(
         self, images: Iterable[Image], *, concurrency: int = 8, timeout_s: float | None = None
@@ -111,6 +117,10 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _read(self, image: Image) -> bytes:
+        """Read an image, a file in a thread."""
+        return image if isinstance(image, bytes) else await asyncio.to_thread(read_image, image, self._max_image_bytes)
+
     async def _call(self, send: Callable[[float], Awaitable[Returned]], timeout_s: float | None) -> Returned:
         """Send a request, and send it again where that may help; `send` gets the seconds that are left."""
         check_timeout(timeout_s)
@@ -127,6 +137,7 @@ class _Transport(Protocol):
     """What REST and gRPC have in common. The methods raise a VinegrapeError."""
 
     async def predict(self, image: bytes, timeout_s: float) -> object: ...
+    async def explain(self, image: bytes, class_: str | None, timeout_s: float) -> object: ...
     async def describe(self, timeout_s: float) -> object: ...
     async def ready(self, timeout_s: float) -> bool: ...
     async def close(self) -> None: ...

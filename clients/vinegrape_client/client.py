@@ -14,7 +14,7 @@ from vinegrape_client.images import Image, read_image
 from vinegrape_client.options import Options
 from vinegrape_client.ordered import map_in_order
 from vinegrape_client.rest import Rest
-from vinegrape_client.results import Description, Prediction, Result
+from vinegrape_client.results import Description, Explanation, Prediction, Result
 from vinegrape_client.retries import Attempts, Retries
 
 # More than any server accepts by default (20 MB)
@@ -75,6 +75,22 @@ class Client:
         """
         data = read_image(image, self._max_image_bytes)
         return Prediction.from_json(self._call(lambda left_s: self._transport.predict(data, left_s), timeout_s))
+
+    def explain(self, image: Image, *, class_: str | None = None, timeout_s: float | None = None) -> Explanation:
+        """Classify one image, and explain the prediction.
+
+        Args:
+            image: as in `predict`.
+            class_: the class to explain; the most probable one if None.
+            timeout_s: seconds for this call; the client's if None.
+
+        Raises:
+            VinegrapeError: there is no explanation; see `vinegrape_client.errors`. NotFound: the model gives none.
+            OSError: the file cannot be read.
+        """
+        data = read_image(image, self._max_image_bytes)
+        body = self._call(lambda left_s: self._transport.explain(data, class_, left_s), timeout_s)
+        return Explanation.from_json(body)
 
     def predict_many(
         self, images: Iterable[Image], *, concurrency: int = 8, timeout_s: float | None = None
@@ -150,6 +166,7 @@ class _Transport(Protocol):
     """What REST and gRPC have in common. The methods raise a VinegrapeError."""
 
     def predict(self, image: bytes, timeout_s: float) -> object: ...
+    def explain(self, image: bytes, class_: str | None, timeout_s: float) -> object: ...
     def describe(self, timeout_s: float) -> object: ...
     def ready(self, timeout_s: float) -> bool: ...
     def close(self) -> None: ...

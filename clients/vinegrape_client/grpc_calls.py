@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,11 @@ class Grpc:
 
     def predict(self, image: bytes, timeout_s: float) -> Any:
         """Send an image; return the parsed JSON of the response."""
-        try:
-            response = self._stub.Predictions(
-                _request(self._options, image), timeout=timeout_s, metadata=_metadata(self._options)
-            )
-        except grpc.RpcError as error:
-            raise _failure(error, timeout_s) from error
-        return read_body(200, {}, response.prediction)
+        return self._call({"data": image}, timeout_s)
+
+    def explain(self, image: bytes, class_: str | None, timeout_s: float) -> Any:
+        """Send an image to be explained; return the parsed JSON of the response."""
+        return self._call({"data": image, **_explain(class_)}, timeout_s)
 
     def describe(self, timeout_s: float) -> Any:
         """Raise NotSupported."""
@@ -73,6 +72,14 @@ class Grpc:
         """Close the connection."""
         self._channel.close()
 
+    def _call(self, inputs: Mapping[str, bytes], timeout_s: float) -> Any:
+        request = PredictionsRequest(model_name=self._options.model, input=inputs)
+        try:
+            response = self._stub.Predictions(request, timeout=timeout_s, metadata=_metadata(self._options))
+        except grpc.RpcError as error:
+            raise _failure(error, timeout_s) from error
+        return read_body(200, {}, response.prediction)
+
 
 class AsyncGrpc:
     """The same for asyncio. It must be created in a coroutine: gRPC binds a channel to the event loop that runs."""
@@ -89,13 +96,11 @@ class AsyncGrpc:
 
     async def predict(self, image: bytes, timeout_s: float) -> Any:
         """Send an image; return the parsed JSON of the response."""
-        try:
-            response = await self._stub.Predictions(
-                _request(self._options, image), timeout=timeout_s, metadata=_metadata(self._options)
-            )
-        except grpc.RpcError as error:
-            raise _failure(error, timeout_s) from error
-        return read_body(200, {}, response.prediction)
+        return await self._call({"data": image}, timeout_s)
+
+    async def explain(self, image: bytes, class_: str | None, timeout_s: float) -> Any:
+        """Send an image to be explained; return the parsed JSON of the response."""
+        return await self._call({"data": image, **_explain(class_)}, timeout_s)
 
     async def describe(self, timeout_s: float) -> Any:
         """Raise NotSupported."""
@@ -113,6 +118,14 @@ class AsyncGrpc:
         """Close the connection."""
         await self._channel.close()
 
+    async def _call(self, inputs: Mapping[str, bytes], timeout_s: float) -> Any:
+        request = PredictionsRequest(model_name=self._options.model, input=inputs)
+        try:
+            response = await self._stub.Predictions(request, timeout=timeout_s, metadata=_metadata(self._options))
+        except grpc.RpcError as error:
+            raise _failure(error, timeout_s) from error
+        return read_body(200, {}, response.prediction)
+
 
 def _credentials(options: Options) -> Any:
     """Return the credentials of a connection with TLS; None if it uses none."""
@@ -121,8 +134,9 @@ def _credentials(options: Options) -> Any:
     return grpc.ssl_channel_credentials(Path(options.ca_file).read_bytes() if options.ca_file else None)
 
 
-def _request(options: Options, image: bytes) -> PredictionsRequest:
-    return PredictionsRequest(model_name=options.model, input={"data": image})
+def _explain(class_: str | None) -> dict[str, bytes]:
+    """Return the inputs that ask for an explanation."""
+    return {"explain": b"1"} | ({} if class_ is None else {"class": class_.encode()})
 
 
 def _metadata(options: Options) -> tuple[tuple[str, str], ...]:

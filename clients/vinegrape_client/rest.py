@@ -17,6 +17,7 @@ from vinegrape_client.options import USER_AGENT, Options
 from vinegrape_client.responses import read_body
 
 _PIECE_BYTES = 1 << 16
+_BINARY = "application/octet-stream"
 
 
 class Rest:
@@ -24,11 +25,17 @@ class Rest:
 
     def __init__(self, options: Options) -> None:
         self._path = f"/predictions/{options.model}"
+        self._explained = f"/explanations/{options.model}"
         self._client = httpx.Client(**_client_options(options))
 
     def predict(self, image: bytes, timeout_s: float) -> Any:
         """Send an image; return the parsed JSON of the response."""
         return read_body(*self._send("POST", self._path, timeout_s, image))
+
+    def explain(self, image: bytes, class_: str | None, timeout_s: float) -> Any:
+        """Send an image to be explained; return the parsed JSON of the response."""
+        body, content_type = _explanation_body(image, class_)
+        return read_body(*self._send("POST", self._explained, timeout_s, body, content_type))
 
     def describe(self, timeout_s: float) -> Any:
         """Return the parsed JSON that describes the model."""
@@ -42,9 +49,11 @@ class Rest:
         """Close the connections."""
         self._client.close()
 
-    def _send(self, method: str, path: str, timeout_s: float, body: bytes = b"") -> tuple[int, httpx.Headers, bytes]:
+    def _send(
+        self, method: str, path: str, timeout_s: float, body: bytes = b"", content_type: str = _BINARY
+    ) -> tuple[int, httpx.Headers, bytes]:
         ends_at = time.monotonic() + timeout_s
-        headers = _headers(method, timeout_s, body)
+        headers = _headers(method, timeout_s, body, content_type)
         # httpx limits the time of each single operation. The body goes piece by piece, so that the time is checked
         # between the pieces.
         pieces = _until(ends_at, timeout_s, _pieces(body)) if body else None
@@ -61,11 +70,17 @@ class AsyncRest:
 
     def __init__(self, options: Options) -> None:
         self._path = f"/predictions/{options.model}"
+        self._explained = f"/explanations/{options.model}"
         self._client = httpx.AsyncClient(**_client_options(options))
 
     async def predict(self, image: bytes, timeout_s: float) -> Any:
         """Send an image; return the parsed JSON of the response."""
         return read_body(*await self._send("POST", self._path, timeout_s, image))
+
+    async def explain(self, image: bytes, class_: str | None, timeout_s: float) -> Any:
+        """Send an image to be explained; return the parsed JSON of the response."""
+        body, content_type = _explanation_body(image, class_)
+        return read_body(*await self._send("POST", self._explained, timeout_s, body, content_type))
 
     async def describe(self, timeout_s: float) -> Any:
         """Return the parsed JSON that describes the model."""
@@ -80,9 +95,9 @@ class AsyncRest:
         await self._client.aclose()
 
     async def _send(
-        self, method: str, path: str, timeout_s: float, body: bytes = b""
+        self, method: str, path: str, timeout_s: float, body: bytes = b"", content_type: str = _BINARY
     ) -> tuple[int, httpx.Headers, bytes]:
-        headers = _headers(method, timeout_s, body)
+        headers = _headers(method, timeout_s, body, content_type)
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._client.request(method, path, headers=headers, content=body or None, timeout=None)
@@ -103,11 +118,22 @@ def _client_options(options: Options) -> dict[str, Any]:
     }
 
 
-def _headers(method: str, timeout_s: float, body: bytes) -> dict[str, str]:
+def _headers(method: str, timeout_s: float, body: bytes, content_type: str) -> dict[str, str]:
     headers = {"accept": "application/json", "x-request-timeout-ms": str(math.ceil(1000 * timeout_s))}
     if method == "POST":
-        headers |= {"content-type": "application/octet-stream", "content-length": str(len(body))}
+        headers |= {"content-type": content_type, "content-length": str(len(body))}
     return headers
+
+
+def _explanation_body(image: bytes, class_: str | None) -> tuple[bytes, str]:
+    """Return a body and its content type: the image, or a form with the image and the class to explain.
+
+    A class in the query would be ignored by a server without the edge: TorchServe drops the query.
+    """
+    if class_ is None:
+        return image, _BINARY
+    form = httpx.Request("POST", "http://form", files={"image": image}, data={"class": class_})
+    return form.read(), form.headers["content-type"]
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

@@ -23,7 +23,8 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        label: the most probable class; None if the model does not know what the image shows.
+        label: the most probable class; None if the model does not know what the image shows, unless the server is told
+            to return it all the same.
         probability: the highest probability, 0 to 1.
         probabilities: the probability of each class; they sum to 1, except for rounding.
         model: the model.
@@ -72,6 +73,37 @@ class Prediction:
         if self.ood_score is not None:
             body["ood_score"] = self.ood_score
         return {**body, "model": {"name": self.model.name, "version": self.model.version}}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How much each place of an image speaks for a class.
+
+    Attributes:
+        class_: the class.
+        values: rows from the top, each from the left. The highest value is 1, and 0 means that the place does not speak
+            for the class; all are 0 if none does.
+        prediction: the prediction for the image.
+    """
+
+    class_: str
+    values: tuple[tuple[float, ...], ...]
+    prediction: Prediction
+
+    @classmethod
+    def from_json(cls, body: Any) -> Explanation:
+        """Read the parsed JSON of a response.
+
+        Raises:
+            UnexpectedResponse: it is not an explained prediction.
+        """
+        prediction = Prediction.from_json(body)
+        try:
+            explanation = body["explanation"]
+            values = tuple(tuple(map(float, row)) for row in explanation["values"])
+            return cls(str(explanation["class"]), values, prediction)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnexpectedResponse(f"The response has no explanation: {str(body)[:200]}") from error
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from vinegrape_handler.classifier import Scores
 from vinegrape_handler.errors import RequestError
@@ -17,12 +17,13 @@ CONTENT_TYPE = "application/json"
 _DECIMALS = 6
 
 
-def prediction(scores: Scores, metadata: Metadata) -> dict[str, Any]:
-    """Build the prediction for one image. The label of an image that is not known is None.
+def prediction(scores: Scores, metadata: Metadata, abstain: Literal["label", "known"]) -> dict[str, Any]:
+    """Build the prediction for one image.
 
     Args:
         scores: of the image.
         metadata: of the model that computed them.
+        abstain: see `WorkerSettings.abstain`.
     """
     by_class = {
         name: round(value, _DECIMALS)
@@ -34,7 +35,7 @@ def prediction(scores: Scores, metadata: Metadata) -> dict[str, Any]:
         known = scores.ood_score <= metadata.ood_threshold
         abstention = {"known": known, "ood_score": round(scores.ood_score, _DECIMALS)}
     return {
-        "label": label if abstention.get("known", True) else None,
+        "label": label if abstain == "known" or abstention.get("known", True) else None,
         "probability": by_class[label],
         "probabilities": by_class,
         **abstention,
@@ -47,8 +48,15 @@ def error_body(error: RequestError) -> dict[str, Any]:
     return {"error": {"code": error.status, "type": error.type, "message": str(error)}}
 
 
-def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> dict[str, Any]:
-    """Build the description of the model and of the images that it accepts."""
+def description(metadata: Metadata, settings: WorkerSettings, backend: str, explains: bool) -> dict[str, Any]:
+    """Build the description of the model and of the images that it accepts.
+
+    Args:
+        metadata: of the model.
+        settings: of its workers.
+        backend: the weights that run.
+        explains: whether there are explanations.
+    """
     return {
         "name": metadata.name,
         "version": metadata.version,
@@ -63,6 +71,7 @@ def description(metadata: Metadata, settings: WorkerSettings, backend: str) -> d
             "instances": settings.max_instances,
         },
         **({} if metadata.ood_threshold is None else {"ood_threshold": metadata.ood_threshold}),
+        "explanations": explains,
         "metrics": metadata.metrics,
         "data_digest": metadata.data_digest,
         "libraries": metadata.libraries,

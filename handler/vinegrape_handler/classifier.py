@@ -14,13 +14,30 @@ from numpy.typing import NDArray
 from vinegrape_handler.deadline import check_deadline
 from vinegrape_handler.errors import NEEDS_MEMORY, InferenceFailed, RequestError, TooLarge
 from vinegrape_handler.images.decode import Limits, decode, decoding_work
-from vinegrape_handler.images.resize import resize
+from vinegrape_handler.images.resize import fitted_size, resize
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import Network
 from vinegrape_handler.settings import MAX_BATCH_SIZE
 
 _logger = logging.getLogger(__name__)
+
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""An image in the size of the network's input: uint8 [S, S, 3], RGB, 0 to 255."""
+
+
+class FittedImage(NamedTuple):
+    """An image as the network sees it, see `resize`.
+
+    Attributes:
+        pixels: the square.
+        width, height: of the image in the centre of the square, in pixels.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
 
 
 class Scores(NamedTuple):
@@ -30,11 +47,13 @@ class Scores(NamedTuple):
         probabilities: float32 [C], summing to 1, in the order of `Metadata.classes`.
         ood_score: see `Outputs.ood_scores`; None if the network computes none.
         activation_maps: float32 [C, h, w], see `Outputs.activation_maps`; None if the network computes none.
+        image: the image itself; None if the scores were not computed from one.
     """
 
     probabilities: NDArray[np.float32]
     ood_score: float | None = None
     activation_maps: NDArray[np.float32] | None = None
+    image: FittedImage | None = None
 
 
 class TimedImage(NamedTuple):
@@ -48,9 +67,6 @@ class TimedImage(NamedTuple):
     data: bytes
     deadline: float
 
-
-Pixels: TypeAlias = NDArray[np.uint8]
-"""An image in the size of the network's input: uint8 [S, S, 3], RGB, 0 to 255."""
 
 InputImage: TypeAlias = bytes | TimedImage | Pixels | RequestError
 """An encoded image, or its pixels. An error takes the place of an image that could not be read."""
@@ -84,7 +100,7 @@ class Classifier:
         self._metrics = metrics
         self._time_decode = metrics.decode_seconds.time if metrics else nullcontext
         self._time_inference = metrics.inference_seconds.time if metrics else nullcontext
-        self._map: Callable[..., Iterable[Pixels | RequestError]] = map
+        self._map: Callable[..., Iterable[FittedImage | RequestError]] = map
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
 
@@ -108,27 +124,31 @@ class Classifier:
         except RequestError:
             return 0
 
-    def _prepare(self, image: InputImage) -> Pixels | RequestError:
+    def _prepare(self, image: InputImage) -> FittedImage | RequestError:
         """Decode and resize one image, unless it is prepared, or return its error."""
-        if isinstance(image, RequestError | np.ndarray):
+        if isinstance(image, RequestError):
             return image
+        side = self.metadata.input_size
+        if isinstance(image, np.ndarray):
+            return FittedImage(image, side, side)
         try:
             if isinstance(image, TimedImage):
                 check_deadline(image.deadline)
                 image = image.data
-            side = self.metadata.input_size
             with self._time_decode():
-                return resize(decode(image, self._limits, side), side, self.metadata.interpolation)
+                decoded = decode(image, self._limits, side)
+                return FittedImage(resize(decoded, side, self.metadata.interpolation), *fitted_size(decoded.size, side))
         except RequestError as error:
             return error
         except MemoryError:
             return TooLarge(NEEDS_MEMORY)
 
-    def _infer(self, images: list[Pixels]) -> list[Scores | RequestError]:
+    def _infer(self, images: list[FittedImage]) -> list[Scores | RequestError]:
         """Run the network on images, up to `call_size` at a time."""
         results: list[Scores | RequestError] = []
         for start in range(0, len(images), self._call_size):
-            batch = np.stack(images[start : start + self._call_size])  # uint8 [N, S, S, 3]
+            of_call = images[start : start + self._call_size]
+            batch = np.stack([image.pixels for image in of_call])  # uint8 [N, S, S, 3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:
@@ -137,7 +157,9 @@ class Classifier:
                 nothing = [None] * len(batch)
                 ood_scores = nothing if outputs.ood_scores is None else outputs.ood_scores.tolist()
                 maps = nothing if outputs.activation_maps is None else outputs.activation_maps
-                results.extend(map(Scores, outputs.probabilities, ood_scores, maps))
+                if self._metrics:
+                    self._metrics.count_properties(batch, outputs.ood_scores)
+                results.extend(map(Scores, outputs.probabilities, ood_scores, maps, of_call))
             except Exception:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))

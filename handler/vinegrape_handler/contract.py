@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from vinegrape_handler.reference import CONFIDENCE, OOD_SCORE
+
 # A GET request to the prediction path with this header runs a self-check, if the header's value is the token that the
 # supervisor passes to its workers in this environment variable. Self-checks are not counted in the metrics.
 SELF_CHECK_HEADER = "x-vinegrape-self-check"
@@ -19,6 +21,8 @@ DEADLINE_HEADER = "x-vinegrape-deadline-ms"  # Unix time in milliseconds; a requ
 # Path and query of the request. TorchServe routes one path only, so the edge rewrites all others to it. Without this
 # header, and by archives that do not know it, a request is read as one to `/predictions/NAME`
 PATH_HEADER = "x-vinegrape-path"
+# TorchServe adds this header, with the value True, to the requests to its own paths of explanations
+EXPLAIN_HEADER = "explain"
 # Of Triton's extension for binary tensors, in requests and responses: the size of the JSON before the tensors' bytes
 JSON_LENGTH_HEADER = "inference-header-content-length"
 
@@ -33,18 +37,33 @@ SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 START_FAILED = "vinegrape worker cannot start: "
 
 
-class GaugeName(NamedTuple):
-    """Name and help text of a gauge that the supervisor reads."""
+class MetricName(NamedTuple):
+    """Name and help text of a metric that the supervisor reads."""
 
     name: str
     help: str
 
 
-WORKERS_READY = GaugeName("vinegrape_workers_ready", "Running workers that have passed their self-check")
-BATCHES_IN_PROGRESS = GaugeName("vinegrape_batches_in_progress", "Batches that workers are processing")
+WORKERS_READY = MetricName("vinegrape_workers_ready", "Running workers that have passed their self-check")
+BATCHES_IN_PROGRESS = MetricName("vinegrape_batches_in_progress", "Batches that workers are processing")
 # Times of each worker, by process id. They are seconds of CLOCK_MONOTONIC, which is the same for all processes.
-BATCH_STARTED = GaugeName("vinegrape_batch_started_seconds", "When a worker's current batch started (0: it has none)")
-BATCH_FINISHED = GaugeName("vinegrape_batch_finished_seconds", "When a worker's last batch was finished (0: none yet)")
+BATCH_STARTED = MetricName("vinegrape_batch_started_seconds", "When a worker's current batch started (0: it has none)")
+BATCH_FINISHED = MetricName("vinegrape_batch_finished_seconds", "When a worker's last batch was finished (0: none yet)")
+
+# Drift is measured from these: the counter of labels, and one histogram per property. The upper ends of a histogram's
+# buckets include the edges of the reference's distribution.
+PREDICTIONS = MetricName("vinegrape_predictions", "Predictions by label (unknown: the image has none)")
+HISTOGRAMS = {
+    CONFIDENCE: MetricName("vinegrape_confidence", "Probability of the predicted label"),
+    OOD_SCORE: MetricName("vinegrape_ood_score", "Out-of-distribution score"),
+    "brightness": MetricName("vinegrape_image_brightness", "Mean of an image's pixels, 0 (black) to 1"),
+    "sharpness": MetricName("vinegrape_image_sharpness", "Root mean square of an image's Laplacian, 0 to 8"),
+    "background": MetricName(
+        "vinegrape_image_background", "Brightness of the median colour of an image's border, 0 to 1"
+    ),
+    "size": MetricName("vinegrape_image_size", "Share of an image's pixels that are not background, 0 to 1"),
+    "warmth": MetricName("vinegrape_image_warmth", "How much redder than blue an image is, 0 (blue) to 1 (red)"),
+}
 
 
 class SelfCheckAnswer(NamedTuple):

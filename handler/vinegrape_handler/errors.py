@@ -123,7 +123,7 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """The path, or the model that a gRPC request names, is not served."""
+    """The path, or the model that a gRPC request names, is not served; or the model gives no explanations."""
 
     status = 404
     type = "not_found"

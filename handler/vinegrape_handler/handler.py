@@ -5,6 +5,7 @@ It uses the context object that TorchServe passes, but does not import TorchServ
 
 from __future__ import annotations
 
+import dataclasses
 import http
 import logging
 import os
@@ -13,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier, InputImage, Scores, TimedImage
@@ -32,7 +35,7 @@ from vinegrape_handler.memory import data_bytes, limit_memory, retain_freed_memo
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata, SelfCheck
 from vinegrape_handler.metrics import Metrics
 from vinegrape_handler.networks import load_network
-from vinegrape_handler.protocols.route import Model, Pending, Response, Result, error_response
+from vinegrape_handler.protocols.route import Classified, Model, Pending, Response, Result, error_response
 from vinegrape_handler.protocols.router import Router
 from vinegrape_handler.request import requests_self_check, transport
 from vinegrape_handler.self_check import run_self_check
@@ -71,7 +74,7 @@ class Handler:
 
     Attributes:
         settings: the worker's settings, from environment variables.
-        metadata: the model's description.
+        metadata: the model's description, with the threshold of the settings, if they have one.
         backend: the backend in use.
         metrics: the worker's metrics.
         classifier: classifies the images of requests.
@@ -131,7 +134,9 @@ class Handler:
         """Set the attributes from an unpacked archive and, if TorchServe assigned one, the number of a GPU."""
         self.settings = WorkerSettings.from_environment()
         self._self_check_token = os.environ.get(SELF_CHECK_VARIABLE, "")
-        self.metadata = Metadata.read(folder)
+        metadata = Metadata.read(folder)
+        threshold = self.settings.choose_threshold(metadata.ood_threshold)
+        self.metadata = dataclasses.replace(metadata, ood_threshold=threshold)
         device = _choose_device(self.settings, gpu)
         self._on_gpu = on_gpu = device != "cpu"
         self.backend = choose_backend(self.settings.backend, available_backends(folder), on_gpu)
@@ -145,10 +150,12 @@ class Handler:
         # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
         self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
         abstains = self.metadata.ood_threshold is not None
-        self.metrics = Metrics(self.metadata.classes, abstains=abstains)
+        self.metrics = Metrics(self.metadata.classes, abstains=abstains, reference=self.metadata.reference)
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
-        self._router = Router(Model(self.metadata, self.settings, self.backend))
+        side = self.metadata.input_size
+        explains = network(np.zeros((1, side, side, 3), np.uint8)).activation_maps is not None
+        self._router = Router(Model(self.metadata, self.settings, self.backend, explains))
         self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)
 
     def _self_check(self, checks: Sequence[SelfCheck]) -> None:
@@ -223,9 +230,10 @@ class Handler:
         if isinstance(result, RequestError):
             self.metrics.count_failed_image(result)
             return result
-        prediction = answer.prediction(result, self.metadata)
-        self.metrics.count_prediction(prediction["label"], prediction["probability"])
-        return prediction
+        prediction = answer.prediction(result, self.metadata, self.settings.abstain)
+        known = prediction.get("known", True)
+        self.metrics.count_prediction(prediction["label"] if known else None, prediction["probability"])
+        return Classified(prediction, result)
 
     def _respond_to_self_check(self) -> Response:
         """Run the self-check with its first image, and build the response."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vinegrape_handler.errors import ArchiveError
+from vinegrape_handler.reference import Reference
 from vinegrape_handler.weights import Backend
 
 FORMAT_VERSION = 1
@@ -52,6 +53,7 @@ class Metadata:
         libraries: versions of the libraries that produced the weights.
         self_check: images with known probabilities.
         ood_threshold: the model knows an image whose OOD score is at most this number. None if it knows every image.
+        reference: what predictions and images looked like when the model was made. None if drift is not measured.
         format_version: version of this file format.
 
     Raises:
@@ -71,6 +73,7 @@ class Metadata:
     libraries: dict[str, str]
     self_check: tuple[SelfCheck, ...] = ()
     ood_threshold: float | None = None
+    reference: Reference | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -90,8 +93,9 @@ class Metadata:
     def to_json(self) -> str:
         """Return the file's text. Keys are sorted, so the same model always gives the same bytes."""
         values = dataclasses.asdict(self)
-        if self.ood_threshold is None:  # versions of vinegrape without this field can read the file then
-            del values["ood_threshold"]
+        for name in ("ood_threshold", "reference"):
+            if values[name] is None:  # versions of vinegrape without this field can read the file then
+                del values[name]
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -107,6 +111,8 @@ class Metadata:
             if version == FORMAT_VERSION:  # another version may have other fields
                 values["classes"] = tuple(values["classes"])
                 values["self_check"] = tuple(SelfCheck(**check) for check in values["self_check"])
+                if "reference" in values:
+                    values["reference"] = Reference.from_json(values["reference"])
                 return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError(f"{METADATA_FILE} is not the metadata of a vinegrape model: {error!r}.") from error

@@ -13,10 +13,21 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from vinegrape_handler.contract import BATCH_FINISHED, BATCH_STARTED, BATCHES_IN_PROGRESS, WORKERS_READY
+from vinegrape_handler.contract import (
+    BATCH_FINISHED,
+    BATCH_STARTED,
+    BATCHES_IN_PROGRESS,
+    HISTOGRAMS,
+    PREDICTIONS,
+    WORKERS_READY,
+)
 from vinegrape_handler.errors import WORKER_ERRORS, RequestError, SettingError
+from vinegrape_handler.properties import measure
+from vinegrape_handler.reference import CONFIDENCE, OOD_SCORE, Reference
 
 # One image takes 5 to 20 ms. The smallest bucket is for an image that fails at once, the largest for a request of 32
 # photos.
@@ -41,14 +52,16 @@ class Metrics:
     Args:
         classes: names of the classes, which are the labels of the predictions.
         abstains: whether images can have no label; they are counted with the label `UNKNOWN`.
+        reference: its properties are measured, and the buckets are its bins. None measures nothing of the images.
 
     Raises:
         SettingError: there is not enough space for the files of the metrics.
     """
 
-    def __init__(self, classes: Sequence[str], *, abstains: bool = False) -> None:
+    def __init__(self, classes: Sequence[str], *, abstains: bool = False, reference: Reference | None = None) -> None:
         labels = (*classes, UNKNOWN) if abstains else classes
-        _reserve_files(labels)
+        edges = {name: each.edges for name, each in reference.values.items()} if reference else {}
+        _reserve_files(labels, sum(map(len, edges.values())))
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
             "vinegrape_requests",
@@ -77,12 +90,14 @@ class Metrics:
         self.inference_seconds = Histogram(
             "vinegrape_inference_seconds", "Seconds per call of the network", buckets=_SECONDS, registry=registry
         )
-        self.predictions = Counter(
-            "vinegrape_predictions", "Predictions by label (unknown: the image has none)", ("label",), registry=registry
-        )
-        self.confidence = Histogram(
-            "vinegrape_confidence", "Probability of the predicted label", buckets=_PROBABILITIES, registry=registry
-        )
+        self.predictions = Counter(*PREDICTIONS, ("label",), registry=registry)
+        buckets = sorted({*_PROBABILITIES, *edges.pop(CONFIDENCE, ())})
+        self.confidence = Histogram(*HISTOGRAMS[CONFIDENCE], buckets=buckets, registry=registry)
+        self._properties = {
+            name: Histogram(*HISTOGRAMS[name], buckets=edges[name], registry=registry)
+            for name in HISTOGRAMS
+            if name in edges
+        }
         self.batches_in_progress = Gauge(*BATCHES_IN_PROGRESS, multiprocess_mode="livesum", registry=registry)
         self.workers_ready = Gauge(*WORKERS_READY, multiprocess_mode="livesum", registry=registry)
         self.batch_started = Gauge(*BATCH_STARTED, multiprocess_mode="liveall", registry=registry)
@@ -119,6 +134,20 @@ class Metrics:
         self.predictions.labels(label or UNKNOWN).inc()
         self.confidence.observe(probability)
 
+    def count_properties(self, images: NDArray[np.uint8], ood_scores: NDArray[np.float32] | None) -> None:
+        """Count the properties of images that were classified, if the model has a reference.
+
+        Args:
+            images: uint8 [N, S, S, 3].
+            ood_scores: float32 [N]; None if the network computes none.
+        """
+        if not self._properties:
+            return
+        values = {**measure(images), OOD_SCORE: np.zeros(0) if ood_scores is None else ood_scores}
+        for name, histogram in self._properties.items():
+            for value in values[name].tolist():
+                histogram.observe(value)
+
     def count_failed_image(self, error: RequestError) -> None:
         """Count one image that could not be classified."""
         self.images.labels(error.type).inc()
@@ -135,8 +164,8 @@ class Metrics:
             self.predictions.labels(label)
 
 
-def _reserve_files(labels: Sequence[str]) -> None:
-    """Create this process's files with all their disk space.
+def _reserve_files(labels: Sequence[str], buckets: int) -> None:
+    """Create this process's files with all their disk space, for so many buckets in addition to those of every model.
 
     prometheus_client creates files without disk space and maps them into memory. On a full disk the first write would
     end the process by the signal SIGBUS.
@@ -145,6 +174,7 @@ def _reserve_files(labels: Sequence[str]) -> None:
     if not folder:
         return
     size = _FILE_BYTES + sum(256 + 6 * len(label) for label in labels)  # JSON needs up to 6 bytes per character
+    size += 512 * buckets
     for kind in _FILES:
         path = Path(folder, f"{kind}_{os.getpid()}.db")
         try:

@@ -17,7 +17,7 @@ from vinegrape_handler.instances import FORM, max_values, parse_json, read_insta
 
 # TorchServe passes a raw body as `body`. The other names are those of form fields.
 IMAGE_FIELDS = ("body", "data", "image", "file")
-PARAMETERS = ("top_k", "format")
+PARAMETERS = ("top_k", "format", "class")
 """Parameters of the query, or form fields with these names. TorchServe passes the fields only."""
 
 _JSON = "application/json"

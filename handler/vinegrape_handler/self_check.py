@@ -30,8 +30,8 @@ def run_self_check(classifier: Classifier, folder: Path, backend: Backend, check
         checks: images to classify, with the probabilities recorded at export.
 
     Raises:
-        ArchiveError: an image fails, a probability differs by more than 0.05 from the recorded one, or the metadata has
-            a threshold for an OOD score that the network does not compute.
+        ArchiveError: an image fails, a probability differs by more than 0.05 from the recorded one, or there is a
+            threshold for an OOD score that the network does not compute.
     """
     for check in checks:
         if backend not in check.probabilities:
@@ -41,8 +41,8 @@ def run_self_check(classifier: Classifier, folder: Path, backend: Backend, check
             raise ArchiveError(f"The self-check image {check.file} failed: {result}")
         if classifier.metadata.ood_threshold is not None and result.ood_score is None:
             raise ArchiveError(
-                f"The archive has an ood_threshold, but its weights for {backend} compute no ood_score. Export the "
-                "model again."
+                f"The ood_threshold is {classifier.metadata.ood_threshold}, but the archive's weights for {backend} "
+                "compute no ood_score. Leave the setting ood_threshold empty, or export the model again."
             )
         difference = float(np.abs(result.probabilities - np.array(check.probabilities[backend])).max())
         if not difference <= _TOLERANCE:  # also true for NaN

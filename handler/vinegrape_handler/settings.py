@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,11 +50,22 @@ class WorkerSettings:
         "maximum memory of one worker in MB; a request that needs more gets status 413 (0: enough for the largest "
         "request that the other limits allow, and no limit with torchscript or on a GPU)",
     )
+    ood_threshold: str = setting(
+        "", "an image with a higher OOD score is not known (empty: the threshold in the archive)"
+    )
+    abstain: Literal["label", "known"] = setting(
+        "label", "what an unknown image lacks (label: its label is null; known: only `known` is false)"
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_at_least(self, threads=1, decode_threads=0, max_image_bytes=1, max_image_pixels=1, max_instances=1)
         check_at_least(self, worker_memory_mb=0)
+        if self.ood_threshold and not _is_number(self.ood_threshold):
+            raise SettingError(
+                f"ood_threshold is {self.ood_threshold!r}; it must be a number, such as 1.5, or empty for the "
+                "threshold in the archive."
+            )
         if self.max_image_pixels > PILLOW_MAX_PIXELS:
             raise SettingError(
                 f"max_image_pixels is {self.max_image_pixels}; it must be at most {PILLOW_MAX_PIXELS}, "
@@ -64,6 +76,10 @@ class WorkerSettings:
                 f"precision fp16 is for backend torchscript on device cuda, but backend is {self.backend} and device "
                 f"is {self.device}. Set precision to fp32."
             )
+
+    def choose_threshold(self, of_archive: float | None) -> float | None:
+        """Return the threshold for OOD scores that counts: `ood_threshold`, or else the one of the archive, if any."""
+        return float(self.ood_threshold) if self.ood_threshold else of_archive
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -77,3 +93,10 @@ class WorkerSettings:
     def to_environment(self) -> dict[str, str]:
         """Return the variables from which `from_environment` reads the same settings."""
         return {ENVIRONMENT_PREFIX + name.upper(): str(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

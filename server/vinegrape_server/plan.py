@@ -18,7 +18,7 @@ class Plan:
     """What TorchServe is started with.
 
     Attributes:
-        archive: the archive to serve.
+        archive: the archive to serve. Its metadata has the OOD threshold of the settings, if they have one.
         settings: all settings; every "auto" and every 0 that stands for an automatic value is replaced.
         gpus: number of GPUs to use; 0 on a CPU.
     """
@@ -72,7 +72,9 @@ def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_in
         batch_size=batch_size,
         queue_size=settings.queue_size or (8 * workers * batch_size if settings.edge else 100),
     )
-    return Plan(archive, fitted, gpus)
+    threshold = worker.choose_threshold(archive.metadata.ood_threshold)
+    metadata = dataclasses.replace(archive.metadata, ood_threshold=threshold)
+    return Plan(dataclasses.replace(archive, metadata=metadata), fitted, gpus)
 
 
 def _use_gpu(worker: WorkerSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> bool:

@@ -17,6 +17,8 @@ from vinegrape_server.edge import configuration as edge_configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.haproxy import find_haproxy
 from vinegrape_server.edge.process import EdgeProcess
+from vinegrape_server.feedback.endpoint import FeedbackEndpoint
+from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.gateway import process as gateway_process
 from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
@@ -56,14 +58,21 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
             edge_configuration.prepare(plan, haproxy, folder)
             children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
         children[GATEWAY] = partial(start_gateway, plan, folder)
-        with Supervisor(plan, java, folder, children) as supervisor:
-            registry = make_registry(plan, supervisor, access_log if haproxy else None)
-            with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry):
+        with feedback_store(settings, folder) as feedback, Supervisor(plan, java, folder, children) as supervisor:
+            registry = make_registry(plan, supervisor, access_log if haproxy else None, feedback)
+            endpoint = FeedbackEndpoint(feedback, archive.metadata)
+            with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry, endpoint):
                 if supervisor.wait_until_ready(stop):
                     write_console(banner(plan), sys.stdout)
                     supervisor.watch(stop)
                 write_console("Stopping.\n", sys.stdout)
                 supervisor.stop(stop)
+
+
+def feedback_store(settings: ServeSettings, folder: Path) -> FeedbackStore:
+    """Open the database of feedback, in the folder of the instance unless `feedback_folder` is set."""
+    where = Path(settings.feedback_folder) if settings.feedback_folder else folder
+    return FeedbackStore(where, settings.feedback_rows, settings.feedback_days)
 
 
 def start_gateway(plan: Plan, folder: Path) -> GatewayProcess:

@@ -12,6 +12,8 @@ from vinegrape_handler.fields import check_at_least, setting
 from vinegrape_handler.settings import MAX_BATCH_SIZE, WorkerSettings
 
 LOOPBACK = "127.0.0.1"
+MIN_DRIFT_ANSWERS = 100
+"""With fewer predictions, drift has no score."""
 
 # TorchServe's limit for a request is higher than our limit for an image: an image in base64 must fit, and our handler's
 # error for a larger image has a message, while TorchServe's own 413 has no body. TorchServe keeps the size of a request
@@ -66,6 +68,13 @@ class ServeSettings:
     max_requests_per_second: int = setting(0, "maximum requests per second of one client (0: no limit)")
     upload_timeout_s: int = setting(20, "seconds within which a request must arrive completely")
     keep_alive_timeout_s: int = setting(60, "seconds after which an idle connection is closed")
+    drift_window: int = setting(500, "latest predictions that are compared with the model's reference, to notice drift")
+    drift_window_hours: int = setting(24, "hours after which a prediction is no longer compared")
+    feedback_folder: str = setting(
+        "", "folder of the database of feedback (empty: a temporary folder; the feedback is lost when the server stops)"
+    )
+    feedback_rows: int = setting(100_000, "maximum pieces of feedback to keep; the oldest are removed first")
+    feedback_days: int = setting(90, "days after which feedback is removed")
     access_log: bool = setting(True, "write one line of JSON per request to standard output")
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
@@ -85,6 +94,10 @@ class ServeSettings:
             max_requests_per_second=0,
             upload_timeout_s=1,
             keep_alive_timeout_s=1,
+            drift_window=MIN_DRIFT_ANSWERS,
+            drift_window_hours=1,
+            feedback_rows=1,
+            feedback_days=1,
         )
         if self.batch_size > MAX_BATCH_SIZE:
             raise SettingError(f"batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}.")

@@ -13,8 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from tests.support import archives
 from tests.support.cli import error_text, run
+from tests.support.metadata import METADATA
 from vinegrape_cli.main import vinegrape
 from vinegrape_loadtests.local.server import free_ports
+from vinegrape_server.feedback.endpoint import FeedbackEndpoint
+from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.operations.port import serve_operations
 from vinegrape_server.settings import fields
 
@@ -138,12 +141,15 @@ def test_the_help_shows_each_setting_with_its_variable_and_default():
 
 
 @pytest.fixture
-def operations_port():
+def operations_port(tmp_path):
     """The operations port of a ready server; a test sets `reasons[0]` to make it not ready."""
     reasons = [""]
     with (
+        FeedbackStore(tmp_path, 1, 1) as store,
         socket.create_server(("127.0.0.1", 0)) as listener,
-        serve_operations(listener, lambda: "", lambda: reasons[0], CollectorRegistry()),
+        serve_operations(
+            listener, lambda: "", lambda: reasons[0], CollectorRegistry(), FeedbackEndpoint(store, METADATA)
+        ),
     ):
         yield listener.getsockname()[1], reasons
 

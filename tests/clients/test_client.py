@@ -53,6 +53,13 @@ def test_a_prediction(connect):
         assert server.headers[0]["content-type"] == "application/octet-stream"
 
 
+def test_a_prediction_without_an_explanation_is_unexpected(connect):
+    with stand_in.stand_in(correct) as server, connect(server.url) as client:
+        with pytest.raises(UnexpectedResponse, match="has no explanation"):
+            client.explain(b"image", class_="Ak")
+        assert server.headers[0]["content-type"].startswith("multipart/form-data")
+
+
 def test_a_refused_request_is_sent_again_after_the_delay_that_the_server_states(connect, sleep):
     responses = in_turn(refusing(7), refusing(7), correct)
     with stand_in.stand_in(responses) as server, connect(server.url, sleep=sleep) as client:

@@ -15,7 +15,7 @@ def scores(*probabilities, ood_score=None) -> Scores:
 
 
 def test_a_prediction_has_the_most_probable_label():
-    assert answer.prediction(scores(0.25, 0.75), METADATA) == {
+    assert answer.prediction(scores(0.25, 0.75), METADATA, "label") == {
         "label": "Nazli",
         "probability": 0.75,
         "probabilities": {"Ak": 0.25, "Nazli": 0.75},
@@ -26,7 +26,7 @@ def test_a_prediction_has_the_most_probable_label():
 @pytest.mark.parametrize(("ood_score", "label"), [(0.5, "Nazli"), (0.7654321, None)])
 def test_an_image_above_the_threshold_has_no_label(ood_score, label):
     metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
-    assert answer.prediction(scores(0.25, 0.75, ood_score=ood_score), metadata) == {
+    assert answer.prediction(scores(0.25, 0.75, ood_score=ood_score), metadata, "label") == {
         "label": label,
         "probability": 0.75,
         "probabilities": {"Ak": 0.25, "Nazli": 0.75},
@@ -36,23 +36,30 @@ def test_an_image_above_the_threshold_has_no_label(ood_score, label):
     }
 
 
+def test_the_label_of_an_unknown_image_can_stay():
+    metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
+    prediction = answer.prediction(scores(0.25, 0.75, ood_score=0.75), metadata, "known")
+    assert (prediction["label"], prediction["known"]) == ("Nazli", False)
+
+
 def test_without_a_threshold_an_ood_score_changes_nothing():
-    assert answer.prediction(scores(0.25, 0.75, ood_score=9), METADATA) == answer.prediction(
-        scores(0.25, 0.75), METADATA
+    assert answer.prediction(scores(0.25, 0.75, ood_score=9), METADATA, "label") == answer.prediction(
+        scores(0.25, 0.75), METADATA, "label"
     )
 
 
 def test_of_two_equal_probabilities_the_first_label_wins():
-    assert answer.prediction(scores(0.5, 0.5), METADATA)["label"] == "Ak"
+    assert answer.prediction(scores(0.5, 0.5), METADATA, "label")["label"] == "Ak"
 
 
 def test_probabilities_have_six_decimals():
-    assert answer.prediction(scores(1 / 3, 2 / 3), METADATA)["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
+    prediction = answer.prediction(scores(1 / 3, 2 / 3), METADATA, "label")
+    assert prediction["probabilities"] == {"Ak": 0.333333, "Nazli": 0.666667}
 
 
 def test_the_number_of_probabilities_must_be_the_number_of_classes():
     with pytest.raises(ValueError, match="zip"):
-        answer.prediction(scores(0.2, 0.3, 0.5), METADATA)
+        answer.prediction(scores(0.2, 0.3, 0.5), METADATA, "label")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,7 @@ def test_the_table_above_has_every_request_error():
 
 def test_the_description_has_the_model_and_the_limits():
     settings = WorkerSettings(max_image_bytes=1, max_image_pixels=2, max_instances=3)
-    assert json.loads(answer.encode(answer.description(METADATA, settings, "onnx_int8"))) == {
+    assert json.loads(answer.encode(answer.description(METADATA, settings, "onnx_int8", explains=False))) == {
         "name": "vinegrape",
         "version": "0123456789ab",
         "architecture": "small_cnn",
@@ -101,6 +108,7 @@ def test_the_description_has_the_model_and_the_limits():
         "backend": "onnx_int8",
         "formats": ["PNG", "JPEG", "WEBP", "BMP", "TIFF"],
         "limits": {"image_bytes": 1, "image_pixels": 2, "instances": 3},
+        "explanations": False,
         "metrics": {"test_accuracy": 0.5},
         "data_digest": "digest",
         "libraries": {"torch": "2.12.1"},
@@ -109,7 +117,7 @@ def test_the_description_has_the_model_and_the_limits():
 
 def test_the_description_has_the_threshold_of_a_model_with_one():
     metadata = dataclasses.replace(METADATA, ood_threshold=0.5)
-    assert answer.description(metadata, WorkerSettings(), "onnx_int8")["ood_threshold"] == 0.5
+    assert answer.description(metadata, WorkerSettings(), "onnx_int8", explains=False)["ood_threshold"] == 0.5
 
 
 def test_json_is_compact_utf_8():

@@ -282,6 +282,25 @@ def test_a_model_with_a_threshold_abstains(abstaining_archive, tmp_path):
     assert body["ood_threshold"] == 0.5
 
 
+def test_the_settings_change_when_and_how_a_model_abstains(abstaining_archive, tmp_path, monkeypatch):
+    """Blue has the OOD score 1, and a pale image 0.4."""
+    monkeypatch.setenv("VINEGRAPE_OOD_THRESHOLD", "0.25")
+    monkeypatch.setenv("VINEGRAPE_ABSTAIN", "known")
+    with zipfile.ZipFile(abstaining_archive) as archive:
+        archive.extractall(tmp_path)
+    handler = start(tmp_path)
+    bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid((255, 255, 102))}, {"body": solid(RED)})
+    assert [(body["label"], body["known"]) for body in bodies] == [("Buzgulu", False), ("Ak", False), ("Ak", True)]
+    assert value(handler, "vinegrape_predictions_total", label="unknown") == 2
+    assert value(handler, "vinegrape_predictions_total", label="Buzgulu") == 0
+
+
+def test_a_threshold_for_a_network_without_ood_scores_ends_the_start(tiny_export, monkeypatch):
+    monkeypatch.setenv("VINEGRAPE_OOD_THRESHOLD", "0.25")
+    with pytest.raises(ArchiveError, match=r"ood_threshold is 0\.25.*Leave the setting ood_threshold empty"):
+        start(tiny_export)
+
+
 # The start
 
 

@@ -55,5 +55,5 @@ def test_a_backend_without_recorded_probabilities_fails(folder):
 
 def test_a_threshold_needs_a_network_with_ood_scores(folder):
     checked = classifier(0.25, 0.75, dataclasses.replace(METADATA, ood_threshold=0.5))
-    with pytest.raises(ArchiveError, match="its weights for onnx_int8 compute no ood_score"):
+    with pytest.raises(ArchiveError, match="weights for onnx_int8 compute no ood_score"):
         run_self_check(checked, folder, "onnx_int8", METADATA.self_check)

@@ -21,9 +21,11 @@ def test_every_setting_is_read_from_its_variable():
         "VINEGRAPE_MAX_IMAGE_PIXELS": "5",
         "VINEGRAPE_MAX_INSTANCES": "6",
         "VINEGRAPE_WORKER_MEMORY_MB": "7",
+        "VINEGRAPE_OOD_THRESHOLD": "8",
+        "VINEGRAPE_ABSTAIN": "known",
     }
     settings = WorkerSettings.from_environment(environment)
-    assert settings == WorkerSettings("torchscript", "cuda", "fp16", 2, 3, 4, 5, 6, 7)
+    assert settings == WorkerSettings("torchscript", "cuda", "fp16", 2, 3, 4, 5, 6, 7, "8", "known")
     assert settings.to_environment() == environment
 
 
@@ -81,3 +83,16 @@ def test_fp16_is_rejected_without_torchscript_on_a_gpu(values):
 @pytest.mark.parametrize("values", [{}, {"device": "cuda"}, {"device": "cuda", "backend": "torchscript"}])
 def test_fp16_is_accepted_where_a_gpu_is_possible(values):
     assert WorkerSettings(precision="fp16", **values).precision == "fp16"
+
+
+@pytest.mark.parametrize("value", ["high", "nan", "inf", "1,5"])
+def test_a_threshold_that_is_not_a_number_is_reported_with_an_example(value):
+    with pytest.raises(SettingError, match=f"ood_threshold is '{value}'; it must be a number, such as 1.5"):
+        WorkerSettings(ood_threshold=value)
+
+
+def test_a_threshold_replaces_that_of_the_archive():
+    assert WorkerSettings(ood_threshold="-1.5").choose_threshold(0.5) == -1.5
+    assert WorkerSettings(ood_threshold="0").choose_threshold(None) == 0
+    assert WorkerSettings().choose_threshold(0.5) == 0.5
+    assert WorkerSettings().choose_threshold(None) is None

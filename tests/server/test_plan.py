@@ -94,3 +94,11 @@ def test_gpus_have_one_worker_each_batches_of_32_and_8_decode_threads():
 
 def test_numbers_set_by_the_user_are_kept():
     assert automatic(plan({"workers": 5, "batch_size": 2, "decode_threads": 3}, gpus=1)) == (5, 2, 3)
+
+
+# Abstention
+
+
+def test_the_threshold_of_the_settings_is_that_of_the_plan():
+    assert plan({"ood_threshold": "1.5"}).archive.metadata.ood_threshold == 1.5
+    assert plan().archive.metadata.ood_threshold is None

@@ -12,6 +12,8 @@ from tests.support.images import big_endian_tiff, corners, encode, gradient, png
 from tests.support.payloads import instances
 from tests.support.repack import with_entry
 from tests.support.server import serving, wait_until
+from vinegrape_client import Client
+from vinegrape_client.errors import NotFound
 from vinegrape_handler.contract import CONTENT_TYPE_HEADER, DEADLINE_HEADER, ERROR_HEADER
 
 GOOD = encode(gradient(), "PNG")
@@ -249,3 +251,13 @@ def test_the_server_classifies_images_after_every_error(tiny_server):
     for content, code, *_ in CASES.values():
         assert tiny_server.post(content, headers={"content-type": "image/png"}).status_code == code
         assert tiny_server.post(GOOD).status_code == 200
+
+
+def test_a_model_without_activation_maps_has_no_explanations(tiny_server, image):
+    response = tiny_server.client.post("/explanations/vinegrape", content=image, headers=BINARY)
+    assert response.status_code == 404
+    assert_error(response.json(), 404, "not_found", ("no activation maps",))
+    with Client(f"grpc://{tiny_server.grpc_address}") as client, pytest.raises(NotFound, match="no activation maps"):
+        client.explain(image)
+    described = tiny_server.client.get("/predictions/vinegrape", headers={"accept": "application/json"})
+    assert described.json()["explanations"] is False

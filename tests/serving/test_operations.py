@@ -1,20 +1,27 @@
 """Probes and metrics of a running server: exact counts, and a real Prometheus that reads them."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.conftest import program
 from tests.support.payloads import instances
 from tests.support.processes import running
 from tests.support.repack import read_metadata, read_self_check
 from tests.support.server import ROOT, Live, command, listens, run_command, serving, wait_until
+from tests.support.tiny_archive import RED_REFERENCE
 from vinegrape_loadtests.local.server import free_port
+from vinegrape_server.drift.metrics import DriftMetrics
+from vinegrape_server.drift.window import Window
 from vinegrape_server.settings import ServeSettings
 
 CONFIG = ROOT / "serve_config" / "prometheus.yml"
+RULES = ROOT / "serve_config" / "prometheus_rules.yml"
+RULE_TESTS = ROOT / "tests" / "serving" / "prometheus_rules_test.yml"
 # Requests of each kind over REST; one fewer of each over gRPC. A JSON body has two images and an invalid instance
 VALID, INVALID, JSON = 5, 3, 2
 REQUESTS = 2 * (VALID + INVALID + JSON) - 3
@@ -84,6 +91,19 @@ def test_promtool_accepts_the_metrics(counted_server):
 def test_promtool_accepts_the_committed_configuration():
     promtool = program("promtool", "prometheus")
     assert subprocess.run([promtool, "check", "config", CONFIG], capture_output=True).returncode == 0
+
+
+@pytest.mark.tools
+def test_the_alert_rules_follow_the_scores():
+    promtool = program("promtool", "prometheus")
+    result = subprocess.run([promtool, "test", "rules", RULE_TESTS], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_alert_rules_use_metrics_that_exist():
+    metrics = DriftMetrics(CollectorRegistry(), RED_REFERENCE, Window(100, 1)).collect()
+    assert {"vinegrape_drift_score", "vinegrape_drift_threshold"} <= {metric.name for metric in metrics}
+    assert re.findall(r"vinegrape_\w+", RULES.read_text()) == ["vinegrape_drift_score", "vinegrape_drift_threshold"]
 
 
 def test_the_committed_configuration_scrapes_the_default_port():

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.conftest import program
@@ -166,7 +168,7 @@ def test_a_chosen_photo_is_classified(bare, visit, looks):
     assert rows.all_inner_texts()[0].split("\n") == ["Ala Idris", "75.0%"]
     expect(rows).to_have_count(5)
     expect(seen.page.get_by_text(re.compile(r"^\d+ ms, .* Model vinegrape tiny\.$"))).to_be_visible()
-    expect(seen.page.get_by_role("button", name="heat map")).to_have_count(0)
+    expect(seen.page.get_by_role("button", name="Show heat map")).to_be_visible()
     seen.check("result")
     seen.page.get_by_role("link", name="vinegrape tiny").click()
     assert json.loads(seen.page.locator("#json").inner_text())["architecture"] == "mean_colour"
@@ -326,41 +328,64 @@ def test_a_photo_that_the_server_refuses_is_sent_as_a_jpeg_if_the_browser_can_re
     expect(seen.page.locator("#bars li")).to_have_count(5)
 
 
-# The heat map, which no archive has yet
+# The heat map
 
 
-def test_the_heat_map_is_shown_over_the_photo_on_request(bare, visit):
+def half_red(width: int, height: int) -> bytes:
+    """An image that is red in its left half and black in the other one."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0] = 255
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+PIXELS_OF_MAP = """() => {
+    const map = document.getElementById("map"), canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [map.naturalWidth, map.naturalHeight];
+    const context = canvas.getContext("2d");
+    context.drawImage(map, 0, 0);
+    return [canvas.width, canvas.height, [...context.getImageData(0, 0, canvas.width, canvas.height).data]];
+}"""
+
+
+@pytest.mark.parametrize("looks", ["narrow-dark", "wide-light"])
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (64, 40)])
+def test_the_heat_map_is_shown_over_the_photo_on_request(bare, visit, looks, width, height):
+    seen = visit(bare.url, looks)
     sent = []
-
-    def explain(route: Route) -> None:
-        sent.append((route.request.method, route.request.headers["accept"], route.request.post_data_buffer))
-        route.fulfill(status=200, body=solid(GREEN), content_type="image/png")
-
-    def describe(route: Route) -> None:
-        if route.request.headers.get("accept") == "application/json" and route.request.method == "GET":
-            response = route.fetch()
-            route.fulfill(response=response, json={**response.json(), "explanations": True})
-        else:
-            route.continue_()
-
-    def prepare(page: Page) -> None:
-        page.route("**/predictions/vinegrape", describe)
-        page.route("**/explanations/vinegrape", explain)
-
-    seen = visit(bare.url, prepare=prepare)
-    expect(seen.page.locator("#model")).not_to_be_empty()
-    seen.send(solid(RED))
+    seen.page.on("request", lambda request: sent.append(request.url) if "/explanations/" in request.url else None)
+    seen.send(half_red(width, height))
     button = seen.page.get_by_role("button", name="Show heat map")
     button.click()
     expect(seen.page.get_by_alt_text("Heat map")).to_be_visible()
-    assert sent == [("POST", "image/png", solid(RED))]
-    seen.check("heatmap")
+    map_width, map_height, values = seen.page.evaluate(PIXELS_OF_MAP)
+    assert map_width / map_height == pytest.approx(width / height)  # it covers the photo, and not the margins
+    light = np.reshape(values, (map_height, map_width, 4))[..., :3].sum(axis=2)
+    assert light[:, : map_width // 4].min() > light[:, -map_width // 4 :].max()
+    seen.check(f"heatmap-{height}")
     seen.page.get_by_role("button", name="Hide heat map").click()
     expect(seen.page.get_by_alt_text("Heat map")).to_be_hidden()
     button.click()
     assert len(sent) == 1
-    seen.send(solid(RED))
+    seen.send(solid(BLUE))
+    expect(seen.page.get_by_role("heading", name="Not a vine leaf I know")).to_be_visible()
     expect(seen.page.get_by_alt_text("Heat map")).to_be_hidden()
+    button.click()
+    expect(seen.page.get_by_alt_text("Heat map")).to_be_visible()
+
+
+def test_there_is_no_button_for_a_model_without_explanations(bare, visit):
+    def describe(route: Route) -> None:
+        if route.request.headers.get("accept") == "application/json" and route.request.method == "GET":
+            response = route.fetch()
+            route.fulfill(response=response, json={**response.json(), "explanations": False})
+        else:
+            route.continue_()
+
+    seen = visit(bare.url, prepare=lambda page: page.route("**/predictions/vinegrape", describe))
+    expect(seen.page.locator("#model")).not_to_be_empty()
+    seen.send(solid(RED))
+    expect(seen.page.get_by_role("heading", name="Ak", exact=True)).to_be_visible()
+    expect(seen.page.get_by_role("button", name="heat map")).to_have_count(0)
 
 
 # The examples for programs

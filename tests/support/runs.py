@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from vinegrape_training.data.dataset import Dataset, Split, scan
+from vinegrape_training.data.outliers import OutlierSplit, scan_outliers
 from vinegrape_training.evaluation.predictions import Evaluation
-from vinegrape_training.experiments.cross_validation import INT8_FILE
+from vinegrape_training.experiments.cross_validation import INT8_FILE, OUTLIERS_FILE
 from vinegrape_training.fit.config import data_dir
 from vinegrape_training.fit.run import TEST_FILE, Run
+
+LEAF_SCORE = -5.0
+OUTLIER_SCORES = {"far": 5.0, "near": -6.0}
+"""The OOD scores by `FoldTraining`, of images of the classes and of outliers by kind."""
 
 
 def write_run(folder: Path, dataset: Dataset, parts: Split, seed: int = 0) -> Run:
@@ -27,6 +34,8 @@ def write_run(folder: Path, dataset: Dataset, parts: Split, seed: int = 0) -> Ru
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         temperature=1.0,
+        has_ood_score=False,
+        ood_threshold=None,
         data_dir=dataset.folder,
         data_digest=dataset.digest(),
         split=parts,
@@ -62,13 +71,18 @@ class FoldTraining:
         self.wrong, self.wrong_int8 = wrong or {}, wrong_int8
         self.configs: list[DictConfig] = []
 
-    def __call__(self, cfg: DictConfig, parts: Split) -> Run:
+    def __call__(self, cfg: DictConfig, parts: Split, outlier_parts: OutlierSplit | None = None) -> Run:
         self.configs.append(cfg)
         folder, dataset = Path(cfg.run_dir), scan(data_dir(cfg))
         folder.mkdir(parents=True)
         self._predict(dataset, parts, self.wrong.get(cfg.seed, set())).write(folder / TEST_FILE)
         if self.wrong_int8 is not None:
-            self._predict(dataset, parts, self.wrong_int8.get(cfg.seed, set())).write(folder / INT8_FILE)
+            int8 = self._predict(dataset, parts, self.wrong_int8.get(cfg.seed, set()))
+            if outlier_parts:
+                scores = [OUTLIER_SCORES[kind] for kind in scan_outliers(Path(cfg.outliers.dir)).kinds]
+                np.savez(folder / OUTLIERS_FILE, ood_scores=np.array(scores, np.float32))
+                int8 = replace(int8, ood_scores=torch.full((len(parts.test),), LEAF_SCORE))
+            int8.write(folder / INT8_FILE)
         return write_run(folder, dataset, parts, cfg.seed)
 
     @property

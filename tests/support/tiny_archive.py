@@ -6,6 +6,8 @@ Ala_Idris, and a blue one is Buzgulu. A black image is Dimnit with probability 0
 
 With a threshold, the network also gives each image the OOD score b: so it knows every image that is not too blue.
 
+With explanations, it also gives each of 4 x 4 places and each class the score of that place, without the 0.6 and 0.4.
+
 Building the model takes some milliseconds. Only its TorchScript weights need torch.
 """
 
@@ -21,15 +23,27 @@ from PIL import Image
 
 import vinegrape_handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata, SelfCheck
-from vinegrape_handler.networks import OOD_SCORE, PROBABILITIES
+from vinegrape_handler.networks import ACTIVATION_MAPS, OOD_SCORE, PROBABILITIES
+from vinegrape_handler.reference import Distribution, Reference
 from vinegrape_handler.weights import WEIGHTS_FILES, Backend
 
 CLASSES = ("Ak", "Ala_Idris", "Buzgulu", "Dimnit", "Nazli")
 SIDE = 16  # pixels per side of the network's input
+PLACES = 4  # per side of the activation maps
 
 OOD_THRESHOLD = 0.5  # of the archive that does not know blue images
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+# Of a model whose images were all red: probability 3 / 4, and brightness 1 / 3
+RED_REFERENCE = Reference(
+    images=1000,
+    labels={"Ak": 1.0, "Ala_Idris": 0.0, "Buzgulu": 0.0, "Dimnit": 0.0, "Nazli": 0.0},
+    values={
+        "confidence": Distribution((0.7, 0.8), (0.0, 1.0, 0.0)),
+        "brightness": Distribution((0.3, 0.4), (0.0, 1.0, 0.0)),
+    },
+)
 
 _WEIGHTS = np.array([[3, 0, 0, 0, 0], [0, 3, 0, 0, 0], [0, 0, 3, 0, 0]], np.float32)
 _BIAS = np.array([0, 0, 0, 0.6, 0.4], np.float32)
@@ -42,13 +56,19 @@ def probabilities(rgb: Sequence[int]) -> list[float]:
 
 
 def write_export(
-    folder: Path, backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32"), ood_threshold: float | None = None
+    folder: Path,
+    backends: Iterable[Backend] = ("onnx_int8", "onnx_fp32"),
+    ood_threshold: float | None = None,
+    reference: Reference | None = None,
+    *,
+    explains: bool = False,
 ) -> Metadata:
     """Write weights, metadata and self-check images to a new folder, as `vinegrape export` does.
 
-    With an `ood_threshold` the network computes OOD scores.
+    With an `ood_threshold` the network computes OOD scores; if it `explains`, it computes activation maps.
     """
     backends = tuple(backends)
+    has_ood_score = ood_threshold is not None
     (folder / SELF_CHECK_FOLDER).mkdir(parents=True)
     checks = []
     for number, colour in enumerate((RED, BLACK)):
@@ -57,9 +77,9 @@ def write_export(
     for backend in backends:
         path = folder / WEIGHTS_FILES[backend]
         if backend == "torchscript":
-            _write_torchscript(path, has_ood_score=ood_threshold is not None)
+            _write_torchscript(path, has_ood_score=has_ood_score, explains=explains)
         else:  # both ONNX files hold the same float graph; tests of quantization use trained networks
-            onnx.save(_onnx_model(has_ood_score=ood_threshold is not None), path)
+            onnx.save(_onnx_model(has_ood_score=has_ood_score, explains=explains), path)
     metadata = Metadata(
         name="vinegrape",
         version="tiny",
@@ -74,6 +94,7 @@ def write_export(
         libraries={},
         self_check=tuple(checks),
         ood_threshold=ood_threshold,
+        reference=reference,
     )
     (folder / METADATA_FILE).write_text(metadata.to_json())
     return metadata
@@ -104,7 +125,7 @@ def write_archive(path: Path, export: Path) -> Path:
     return path
 
 
-def _onnx_model(*, has_ood_score: bool) -> onnx.ModelProto:
+def _onnx_model(*, has_ood_score: bool, explains: bool) -> onnx.ModelProto:
     constants = {"axes": np.array([1, 2]), "weights": _WEIGHTS / 255, "bias": _BIAS, "classes": np.array([1])}
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -122,6 +143,16 @@ def _onnx_model(*, has_ood_score: bool) -> onnx.ModelProto:
             helper.make_node("Div", ["mean_blue", "top"], [OOD_SCORE]),
         ]
         outputs.append(helper.make_tensor_value_info(OOD_SCORE, TensorProto.FLOAT, ["N"]))
+    if explains:
+        constants["layer"] = (_WEIGHTS.T / 255)[:, :, np.newaxis, np.newaxis]
+        size = [SIDE // PLACES] * 2
+        nodes += [
+            helper.make_node("Transpose", ["float"], ["channels"], perm=[0, 3, 1, 2]),
+            helper.make_node("AveragePool", ["channels"], ["places"], kernel_shape=size, strides=size),
+            helper.make_node("Conv", ["places", "layer"], [ACTIVATION_MAPS]),
+        ]
+        shape = ["N", len(CLASSES), PLACES, PLACES]
+        outputs.append(helper.make_tensor_value_info(ACTIVATION_MAPS, TensorProto.FLOAT, shape))
     graph = helper.make_graph(
         nodes,
         "mean_colour",
@@ -134,7 +165,7 @@ def _onnx_model(*, has_ood_score: bool) -> onnx.ModelProto:
     return model
 
 
-def _write_torchscript(path: Path, *, has_ood_score: bool) -> None:
+def _write_torchscript(path: Path, *, has_ood_score: bool, explains: bool) -> None:
     import torch
 
     class MeanColour(torch.nn.Module):
@@ -148,7 +179,14 @@ def _write_torchscript(path: Path, *, has_ood_score: bool) -> None:
             means = images.type_as(self.weights).mean(dim=(1, 2))
             scores = means @ self.weights + self.bias
             result = scores / scores.sum(dim=1, keepdim=True)
-            return {PROBABILITIES: result} | ({OOD_SCORE: means[:, 2] / 255} if has_ood_score else {})
+            outputs = {PROBABILITIES: result}
+            if has_ood_score:
+                outputs[OOD_SCORE] = means[:, 2] / 255
+            if explains:
+                pixels = images.type_as(self.weights).permute(0, 3, 1, 2)
+                places = torch.nn.functional.adaptive_avg_pool2d(pixels, PLACES)
+                outputs[ACTIVATION_MAPS] = torch.einsum("nchw,ck->nkhw", places, self.weights)
+            return outputs
 
     example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
     torch.jit.trace(MeanColour().eval(), example, strict=False).save(path)

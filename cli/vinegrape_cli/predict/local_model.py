@@ -29,7 +29,9 @@ from vinegrape_server.worker.protocol import LoadRequest, WireRequest
 _AHEAD = 4  # results per process that may wait for a slow image before them
 
 
-def predict_files(archive: Path, paths: Sequence[str], concurrency: int) -> Generator[Result, None, None]:
+def predict_files(
+    archive: Path, paths: Sequence[str], concurrency: int, metrics_folder: Path | None = None
+) -> Generator[Result, None, None]:
     """Classify files as a server with this archive does, and yield one result per file, in order.
 
     Each process loads the handler that the archive contains, by the code of the server's worker.
@@ -38,22 +40,25 @@ def predict_files(archive: Path, paths: Sequence[str], concurrency: int) -> Gene
         archive: a model archive.
         paths: the files.
         concurrency: maximum processes; there is at most one per core.
+        metrics_folder: where the processes write their metrics, as workers do; None writes none.
 
     Raises:
         ArchiveError: the archive cannot be used.
     """
     ArchiveInfo.read(archive)
-    return _predict(archive, paths, concurrency)
+    return _predict(archive, paths, concurrency, metrics_folder)
 
 
-def _predict(archive: Path, paths: Sequence[str], concurrency: int) -> Generator[Result, None, None]:
+def _predict(
+    archive: Path, paths: Sequence[str], concurrency: int, metrics_folder: Path | None
+) -> Generator[Result, None, None]:
     processes = max(1, min(concurrency, len(os.sched_getaffinity(0)), len(paths)))
     with tempfile.TemporaryDirectory(prefix="vinegrape-") as folder:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder)
         handler = json.loads((Path(folder) / "MAR-INF" / "MANIFEST.json").read_bytes())["model"]["handler"]
         # spawn: the processes must not inherit threads of this one
-        with ProcessPoolExecutor(processes, get_context("spawn"), _load, (folder, handler)) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), _load, (folder, handler, metrics_folder)) as pool:
             try:
                 yield from map_in_order(pool, _classify, paths, _AHEAD * processes)
             except BrokenProcessPool as error:
@@ -68,8 +73,10 @@ def _predict(archive: Path, paths: Sequence[str], concurrency: int) -> Generator
 _services: list[Service] = []
 
 
-def _load(folder: str, handler: str) -> None:
+def _load(folder: str, handler: str, metrics_folder: Path | None) -> None:
     die_with_parent()
+    if metrics_folder:  # prometheus_client reads the variable when the handler imports it
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, and the command ends this process
     # multiprocessing has imported the command line, and with it a part of the installed handler
     for name in [name for name in sys.modules if name.partition(".")[0] == "vinegrape_handler"]:

@@ -40,8 +40,7 @@ def resize(image: Image.Image, side: int, interpolation: Interpolation) -> NDArr
     Raises:
         MemoryError: resizing needs more memory than this process may use.
     """
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
+    width, height = fitted_size(image.size, side)
     if (width, height) != image.size:
         _check_memory(image.size, width)
         resized = Image.new("RGB", (width, height))
@@ -53,6 +52,13 @@ def resize(image: Image.Image, side: int, interpolation: Interpolation) -> NDArr
     square = Image.new("RGB", (side, side), WHITE)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return np.asarray(square)
+
+
+def fitted_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the width and height that an image of a size has within the square of `resize`."""
+    scale = side / max(size)
+    width, height = (max(1, round(length * scale)) for length in size)
+    return width, height
 
 
 def _check_memory(size: tuple[int, int], width: int) -> None:

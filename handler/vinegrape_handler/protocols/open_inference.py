@@ -247,7 +247,7 @@ def _respond(
     for index, result in enumerate(results):
         if isinstance(result, RequestError):
             return _error_response(type(result)(f"The image with index {index} has an error: {result}"))
-        predictions.append(result)
+        predictions.append(result.prediction)
     offered = _outputs(metadata)
     outputs, pieces = [], []
     for name, is_binary in chosen.items():

@@ -5,7 +5,7 @@ The parameter `format=huggingface` gives the responses the form of Hugging Face'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ def route(model: Model) -> Route:
     return Route(partial(_read, model), error_response)
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """The form of the predictions that a request asks for.
 
     Attributes:
@@ -41,16 +41,16 @@ class _Form(NamedTuple):
     huggingface: bool
 
     @classmethod
-    def of(cls, *sources: Mapping[str, Sequence[str]]) -> _Form:
+    def of(cls, *sources: Mapping[str, Sequence[str]]) -> Form:
         """Read the parameters from the query and the form fields.
 
         Raises:
             BadRequest: a parameter has an invalid value.
         """
-        form = _only_value("format", sources)
+        form = only_value("format", sources)
         if form not in (None, _HUGGINGFACE):
             raise BadRequest(f"The parameter format is {form[:40]!r}; it must be {_HUGGINGFACE}, or absent.")
-        top_k = _only_value("top_k", sources)
+        top_k = only_value("top_k", sources)
         if top_k is not None and not (top_k.isascii() and top_k.isdigit() and len(top_k) <= 9 and int(top_k)):
             raise BadRequest(f"The parameter top_k is {top_k[:40]!r}; it must be a whole number, at least 1.")
         return cls(None if top_k is None else int(top_k), form == _HUGGINGFACE)
@@ -59,16 +59,17 @@ class _Form(NamedTuple):
         """Return what the response contains about an image."""
         if isinstance(result, RequestError):
             return answer.error_body(result)
+        prediction = result.prediction
         if self.top_k is None and not self.huggingface:
-            return result
-        best = sorted(result["probabilities"].items(), key=lambda item: -item[1])[: self.top_k]
+            return prediction
+        best = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])[: self.top_k]
         if not self.huggingface:
-            return {**result, "probabilities": dict(best)}
+            return {**prediction, "probabilities": dict(best)}
         # Clients of Hugging Face take the first label. The form cannot say that the model does not know the image
-        return [{"label": label, "score": score} for label, score in best] if result["label"] is not None else []
+        return [{"label": label, "score": score} for label, score in best] if prediction["label"] is not None else []
 
 
-def _only_value(name: str, sources: Sequence[Mapping[str, Sequence[str]]]) -> str | None:
+def only_value(name: str, sources: Sequence[Mapping[str, Sequence[str]]]) -> str | None:
     """Return the value of a parameter; None if it is absent.
 
     Raises:
@@ -82,23 +83,25 @@ def _only_value(name: str, sources: Sequence[Mapping[str, Sequence[str]]]) -> st
 
 def _read(model: Model, call: Call) -> Pending:
     request = read_request(call.row, call.headers, model.settings.max_instances)
-    form = _Form.of(call.query, request.parameters)
+    form = Form.of(call.query, request.parameters)
     match request.kind:
         case "image":
-            return Pending(request.images, partial(_respond_to_image, form))
+            return Pending(request.images, partial(respond_to_image, form.apply))
         case "instances":
-            return Pending(request.images, partial(_respond_to_instances, form), is_list=True)
+            return Pending(request.images, partial(respond_to_instances, form.apply), is_list=True)
         case "describe":
             return Pending((), lambda _: Response(answer.description(*model)))
         case "page":
             return read_page(call)
 
 
-def _respond_to_image(form: _Form, results: Sequence[Result]) -> Response:
+def respond_to_image(apply: Callable[[Result], Any], results: Sequence[Result]) -> Response:
+    """Build the response to a request with one image; `apply` returns what it contains about the image."""
     (result,) = results
-    return Response(form.apply(result), result if isinstance(result, RequestError) else None)
+    return Response(apply(result), result if isinstance(result, RequestError) else None)
 
 
-def _respond_to_instances(form: _Form, results: Sequence[Result]) -> Response:
+def respond_to_instances(apply: Callable[[Result], Any], results: Sequence[Result]) -> Response:
+    """Build the response to a request with a list of images; `apply` returns what it contains about an image."""
     late = next((result for result in results if isinstance(result, DeadlineExceeded)), None)
-    return error_response(late) if late else Response({"predictions": [form.apply(result) for result in results]})
+    return error_response(late) if late else Response({"predictions": [apply(result) for result in results]})

@@ -7,13 +7,26 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from vinegrape_handler import answer
-from vinegrape_handler.classifier import InputImage
+from vinegrape_handler.classifier import InputImage, Scores
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 
-Result: TypeAlias = dict[str, Any] | RequestError
-"""What became of one image: its prediction (see `answer.prediction`) or its error."""
+
+class Classified(NamedTuple):
+    """An image that was classified.
+
+    Attributes:
+        prediction: see `answer.prediction`.
+        scores: from which the prediction was made.
+    """
+
+    prediction: dict[str, Any]
+    scores: Scores
+
+
+Result: TypeAlias = Classified | RequestError
+"""What became of one image."""
 
 
 class Model(NamedTuple):
@@ -23,11 +36,13 @@ class Model(NamedTuple):
         metadata: its description.
         settings: of the worker.
         backend: the backend in use.
+        explains: whether the network computes activation maps.
     """
 
     metadata: Metadata
     settings: WorkerSettings
     backend: str
+    explains: bool = False
 
 
 class Call(NamedTuple):

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from vinegrape_handler.contract import PATH_HEADER
+from vinegrape_handler.contract import EXPLAIN_HEADER, PATH_HEADER
 from vinegrape_handler.errors import BadRequest, NotFound
-from vinegrape_handler.protocols import open_inference, predictions, web
+from vinegrape_handler.protocols import explanations, open_inference, predictions, web
 from vinegrape_handler.protocols.route import Call, Model, Pending, Route, error_response
 
 _MAX_PARAMETERS = 32
 
 
 class Router:
-    """The routes of all paths. TorchServe routes one path only: the edge states the others in a header.
+    """The routes of all paths. The edge and the gateway state the path in a header.
+
+    Without it, TorchServe passes on predictions and explanations only, and does not tell their paths.
 
     Args:
         model: the model that is served.
@@ -23,12 +25,20 @@ class Router:
 
     def __init__(self, model: Model) -> None:
         self._default = predictions.route(model)
-        self._routes = {**predictions.routes(model), **open_inference.routes(model), **web.ROUTES}
+        self._explained = explanations.route(model)
+        self._routes = {
+            **predictions.routes(model),
+            **explanations.routes(model),
+            **open_inference.routes(model),
+            **web.ROUTES,
+        }
 
     def choose(self, headers: Mapping[str, Any]) -> Route:
         """Return the route of a request with these headers."""
         path, _, _ = _target(headers).partition("?")
-        return self._routes.get(path, _NOT_FOUND) if path else self._default
+        if path:
+            return self._routes.get(path, _NOT_FOUND)
+        return self._explained if headers.get(EXPLAIN_HEADER) == "True" else self._default
 
     @staticmethod
     def call(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Call:

@@ -52,7 +52,7 @@ def make_predictor(folder: Path) -> Callable[[bytes], bytes]:
         (result,) = classifier.classify([image])
         if isinstance(result, RequestError):
             raise result
-        return answer.encode(answer.prediction(result, metadata))
+        return answer.encode(answer.prediction(result, metadata, settings.abstain))
 
     return predict
 

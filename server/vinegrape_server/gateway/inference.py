@@ -7,16 +7,18 @@ import contextlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlencode
 
 import grpc
 from grpc import aio
 
+from vinegrape_handler.contract import PATH_HEADER
 from vinegrape_handler.errors import MethodNotAllowed, RequestError
 from vinegrape_server.gateway.calls import Calls
 from vinegrape_server.gateway.forwarding import Forwarded, Forwarding, finish, identification
 from vinegrape_server.gateway.http_client import Response
 from vinegrape_server.gateway.inference_pb2 import DESCRIPTOR, PredictionResponse, TorchServeHealthResponse
-from vinegrape_server.gateway.message import read_image
+from vinegrape_server.gateway.message import read_message
 from vinegrape_server.gateway.metrics import Metrics
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.outcome import of_error
@@ -61,8 +63,11 @@ class InferenceService:
 
     def _read(self, message: bytes) -> Forwarded:
         options = self._options
-        image = read_image(message, options.model_name, options.model_version, options.max_request_bytes)
-        return Forwarded(image)
+        request = read_message(message, options.model_name, options.model_version, options.max_request_bytes)
+        if not request.explain:
+            return Forwarded(request.image)
+        query = f"?{urlencode({'class': request.class_})}" if request.class_ else ""
+        return Forwarded(request.image, ((PATH_HEADER, f"/explanations/{options.model_name}{query}"),))
 
     async def _ping(self, _messages: object, context: Any) -> bytes:
         try:

@@ -1,6 +1,9 @@
-"""Read the one image out of a PredictionsRequest."""
+"""Read a PredictionsRequest: its image, and whether the prediction should be explained."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -9,12 +12,30 @@ from vinegrape_server.gateway.inference_pb2 import PredictionsRequest
 from vinegrape_server.gateway.wire import check_fields
 
 INPUT_NAMES = ("data", "image", "file", "body")
+EXPLAIN, CLASS = "explain", "class"
+"""The names of the inputs beside the image."""
 
-_MAX_FIELDS = 16  # a valid message has one input and at most four fields
+_MAX_CLASS_BYTES = 1000
+
+_MAX_FIELDS = 16  # a valid message has up to three inputs and at most four fields
 
 
-def read_image(message: bytes, model_name: str, model_version: str, max_bytes: int) -> bytes:
-    """Return the image (or the JSON with several images) that a serialized PredictionsRequest carries.
+class ImageRequest(NamedTuple):
+    """What a PredictionsRequest asks for.
+
+    Attributes:
+        image: the image, or the JSON with several images.
+        explain: whether the prediction should be explained.
+        class_: the class to explain; empty for the most probable one.
+    """
+
+    image: bytes
+    explain: bool = False
+    class_: str = ""
+
+
+def read_message(message: bytes, model_name: str, model_version: str, max_bytes: int) -> ImageRequest:
+    """Read a serialized PredictionsRequest.
 
     Args:
         message: the serialized PredictionsRequest.
@@ -41,12 +62,25 @@ def read_image(message: bytes, model_name: str, model_version: str, max_bytes: i
             f"Version {request.model_version[:100]!r} is not served. Leave model_version empty, or set it to "
             f"{model_version!r}."
         )
-    if len(request.input) > 1:
+    images = {name: value for name, value in request.input.items() if name not in (EXPLAIN, CLASS)}
+    if len(images) > 1:
         raise BadRequest(
-            f"The message has {len(request.input)} inputs; it must have one. Send several images as JSON, or in "
-            "several calls."
+            f"The message has {len(images)} inputs beside {EXPLAIN!r} and {CLASS!r}; it must have one. Send several "
+            "images as JSON, or in several calls."
         )
-    for name, value in request.input.items():
+    for name, value in images.items():
         if name in INPUT_NAMES:
-            return bytes(value)
+            return ImageRequest(bytes(value), *_read_explain(request.input))
     raise NoImage('The request carries no image. Send it as the input "data".')
+
+
+def _read_explain(inputs: Mapping[str, bytes]) -> tuple[bool, str]:
+    """Return whether an explanation is wanted, and of which class."""
+    explain, class_ = inputs.get(EXPLAIN, b"0"), inputs.get(CLASS, b"")
+    if explain not in (b"0", b"1"):
+        raise BadRequest(f"The input {EXPLAIN!r} is {bytes(explain[:40])!r}; it must be 1, or 0 for no explanation.")
+    if class_ and explain == b"0":
+        raise BadRequest(f"The input {CLASS!r} names the class to explain. Set the input {EXPLAIN!r} to 1, too.")
+    if len(class_) > _MAX_CLASS_BYTES:
+        raise BadRequest(f"The input {CLASS!r} has {len(class_)} bytes; at most {_MAX_CLASS_BYTES} are accepted.")
+    return explain == b"1", str(class_, "utf-8", "replace")

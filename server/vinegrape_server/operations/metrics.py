@@ -11,6 +11,10 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from vinegrape_server.drift.metrics import DriftMetrics
+from vinegrape_server.drift.window import Window
+from vinegrape_server.feedback.metrics import FeedbackMetrics
+from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics, sum_metrics
 from vinegrape_server.plan import Plan
@@ -38,20 +42,34 @@ class Status(Protocol):
         """Return how many times each process was started again, by name."""
 
 
-def make_registry(plan: Plan, status: Status, edge_metrics: Collector | None = None) -> CollectorRegistry:
+def make_registry(
+    plan: Plan, status: Status, edge_metrics: Collector | None = None, feedback: FeedbackStore | None = None
+) -> CollectorRegistry:
     """Return a registry of all metrics: the server's, the workers', the model's, the processes' and TorchServe's.
 
     Args:
         plan: what is served.
         status: reports on the running server.
         edge_metrics: the metrics of the edge, if there is one.
+        feedback: the feedback to the served model.
     """
     registry = CollectorRegistry()
-    registry.register(Summed([status.worker_metrics, *([edge_metrics] if edge_metrics else [])]))
+    workers = _with_drift(plan, status.worker_metrics)
+    registry.register(Summed([workers, *([edge_metrics] if edge_metrics else [])]))
     registry.register(ModelInfo(plan))
+    if feedback:
+        registry.register(FeedbackMetrics(feedback, plan.archive.metadata.version))
     registry.register(ServerMetrics(status))
     registry.register(TorchServeMetrics(status.client.metrics_text, status.client.own_requests))
     return registry
+
+
+def _with_drift(plan: Plan, workers: Collector) -> Collector:
+    """Return the workers' metrics with their drift from the model's reference, if it has one."""
+    reference, settings = plan.archive.metadata.reference, plan.settings
+    if reference is None:
+        return workers
+    return DriftMetrics(workers, reference, Window(settings.drift_window, settings.drift_window_hours * 3600))
 
 
 class Summed(Collector):

@@ -1,4 +1,4 @@
-"""The operations port: probes for orchestrators, metrics for Prometheus."""
+"""The operations port: probes for orchestrators, metrics for Prometheus, and feedback."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from vinegrape_handler.errors import RequestError
+from vinegrape_server.feedback.endpoint import FeedbackEndpoint, error_response
+
 # The longest times from the connection to a complete request, and from there to the end of the response
 _REQUEST_TIMEOUT_S, _RESPONSE_TIMEOUT_S = 1, 10
 _MAX_CLIENTS = 32  # connections at the same time; more could exceed this process's limit of open files
 _POLL_S = 0.1
+_METRICS, _FEEDBACK = "/metrics", "/feedback"
 
 
 @contextlib.contextmanager
@@ -27,19 +31,22 @@ def serve_operations(
     why_not_live: Callable[[], str],
     why_not_ready: Callable[[], str],
     registry: CollectorRegistry,
+    feedback: FeedbackEndpoint,
 ) -> Iterator[None]:
-    """Serve `/livez`, `/readyz` and `/metrics` while the block runs.
+    """Serve `/livez`, `/readyz`, `/metrics` and `/feedback` while the block runs.
 
     Args:
         listener: the listening socket of the port.
         why_not_live: returns the reason why the service is not live; empty if it is.
         why_not_ready: returns the reason why the service accepts no requests; empty if it does.
         registry: the metrics of `/metrics`.
+        feedback: responds to `POST /feedback`.
     """
 
     class Handler(_Handler):
         probes: ClassVar = {"/livez": why_not_live, "/readyz": why_not_ready}
         metrics = registry
+        endpoint = feedback
 
     server = _Server(listener, Handler)
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
@@ -115,23 +122,42 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     probes: ClassVar[dict[str, Callable[[], str]]]
     metrics: CollectorRegistry
+    endpoint: FeedbackEndpoint
 
     def parse_request(self) -> bool:
         """Read the rest of the request."""
         complete = super().parse_request()
-        self.server.request_is_complete(self.connection)
+        if self.command != "POST":  # the body is still missing
+            self.server.request_is_complete(self.connection)
         return complete
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path == "/metrics":
+        if path == _METRICS:
             self._send(http.HTTPStatus.OK, *self._encode())
         elif path in self.probes:
             reason = self.probes[path]()
             status = http.HTTPStatus.SERVICE_UNAVAILABLE if reason else http.HTTPStatus.OK
             self._send(status, f"{reason or 'ok'}\n".encode())
         else:
-            self._send(http.HTTPStatus.NOT_FOUND, b"Not found. The paths are /livez, /readyz and /metrics.\n")
+            self._send_other()
+
+    def do_POST(self) -> None:
+        if self.path.partition("?")[0] != _FEEDBACK:
+            self._send_other()
+            return
+        try:
+            body = self.rfile.read(self.endpoint.body_size(self.headers))
+            self.server.request_is_complete(self.connection)
+            response = self.endpoint.respond(self.headers, body)
+        except RequestError as error:
+            response = error_response(error)
+        self._send(*response, content_type="application/json")
+        # A client that still sends its body would lose the response if the connection were closed now. The server
+        # closes it in any case when the request has taken too long
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.rfile.read(65536):
+            pass
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -139,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Respond to a request that is no HTTP, or has another method."""
         self._send(http.HTTPStatus(code), f"{http.HTTPStatus(code).phrase}\n".encode())
+
+    def _send_other(self) -> None:
+        """Respond to another path, or to another method of a path."""
+        if self.path.partition("?")[0] in (*self.probes, _METRICS, _FEEDBACK):
+            self._send(http.HTTPStatus.METHOD_NOT_ALLOWED, b"The path does not have this method.\n")
+        else:
+            paths = b"/livez, /readyz and /metrics, and POST /feedback"
+            self._send(http.HTTPStatus.NOT_FOUND, b"Not found. The paths are " + paths + b".\n")
 
     def _encode(self) -> tuple[bytes, str]:
         """Encode the metrics in the format of the Accept header; as plain text if the header is not valid."""

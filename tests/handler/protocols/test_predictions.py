@@ -18,8 +18,8 @@ def respond(query: str, *results, body=IMAGE):
 
 
 def test_without_parameters_a_prediction_is_not_changed():
-    assert respond("", NAZLI) is NAZLI
-    assert respond("other=1", NAZLI) is NAZLI
+    assert respond("", NAZLI) is NAZLI.prediction
+    assert respond("other=1", NAZLI) is NAZLI.prediction
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_without_parameters_a_prediction_is_not_changed():
 def test_top_k_keeps_the_best_in_descending_order(top_k, probabilities):
     body = respond(f"top_k={top_k}", NAZLI)
     assert list(body["probabilities"].items()) == probabilities
-    assert {**body, "probabilities": None} == {**NAZLI, "probabilities": None}
+    assert {**body, "probabilities": None} == {**NAZLI.prediction, "probabilities": None}
     predictions = respond(f"top_k={top_k}", NAZLI, BROKEN, body=INSTANCES)["predictions"]
     assert list(predictions[0]["probabilities"].items()) == probabilities
     assert predictions[1]["error"]["type"] == "broken_image"

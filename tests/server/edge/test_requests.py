@@ -124,10 +124,15 @@ def test_a_method_that_a_path_of_the_protocols_does_not_allow(edge):
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
-def test_there_are_no_explanations(edge):
-    response = edge.post(b"image", path="/v1/models/vinegrape:explain")
-    assert error(response) == (404, "not_found")
-    assert response.json()["error"]["message"] == "The model gives no explanations."
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_the_path_of_explanations_is_stated_to_the_worker(edge, method):
+    path = "/explanations/vinegrape?class=Ak"
+    sent = edge.client.request(
+        method, path, content=b"image", headers={"accept": "image/png", "explain": "True"}
+    ).json()
+    assert (sent["method"], sent["path"]) == ("POST", PATH)
+    assert (sent["headers"][PATH_HEADER], sent["headers"]["accept"]) == (path, "image/png")
+    assert "explain" not in sent["headers"]
 
 
 def test_the_length_of_the_json_goes_on_for_the_protocol_that_has_it(edge):
@@ -237,9 +242,9 @@ def test_the_traceparent_is_passed_on_if_it_is_valid(edge):
         "/api-description",
         "/invocations",
         "/models/vinegrape/invoke",
-        "/explanations/vinegrape",
+        "/explanations/other",
         "/vinegrape/predict",
-        "/v1/models/vinegrape:explain",
+        "/v1/models/other:explain",
         f"{PATH}/1.0",
         f"{PATH}/",
         "/predictions/other",
@@ -269,7 +274,9 @@ def test_every_other_path_is_not_found(edge, path):
         ("PATCH", PATH, "GET, HEAD, POST, PUT"),
         ("OPTIONS", PATH, "GET, HEAD, POST, PUT"),
         ("TRACE", PATH, "GET, HEAD, POST, PUT"),
+        ("GET", "/explanations/vinegrape", "POST, PUT"),
         ("GET", "/v1/models/vinegrape:predict", "POST"),
+        ("PUT", "/v1/models/vinegrape:explain", "POST"),
         ("POST", "/ping", "GET, HEAD"),
         ("POST", "/", "GET, HEAD"),
     ],

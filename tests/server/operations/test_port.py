@@ -1,6 +1,7 @@
 """The operations port over real HTTP."""
 
 import socket
+import sqlite3
 import struct
 from contextlib import ExitStack, suppress
 
@@ -8,7 +9,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from tests.support.metadata import METADATA
 from tests.support.server import wait_until
+from vinegrape_server.feedback.endpoint import FeedbackEndpoint
+from vinegrape_server.feedback.store import FILE, FeedbackStore
 from vinegrape_server.operations import port as module
 from vinegrape_server.operations.port import serve_operations
 
@@ -26,12 +30,18 @@ def service() -> Service:
 
 
 @pytest.fixture
-def client(service):
+def endpoint(tmp_path):
+    with FeedbackStore(tmp_path, 100, 7) as store:
+        yield FeedbackEndpoint(store, METADATA)
+
+
+@pytest.fixture
+def client(service, endpoint):
     registry = CollectorRegistry()
     Counter("leaves", "Leaves seen", registry=registry).inc(3)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
-        serve_operations(listener, lambda: service.live, lambda: service.ready, registry),
+        serve_operations(listener, lambda: service.live, lambda: service.ready, registry, endpoint),
         httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
     ):
         yield client
@@ -76,8 +86,51 @@ def test_another_path_is_404_and_lists_the_paths(client, path):
     assert "/livez, /readyz and /metrics" in response.text
 
 
-def test_post_is_not_implemented(client):
-    assert client.post("/metrics").status_code == 501
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/metrics", 405), ("GET", "/feedback", 405), ("POST", "/other", 404), ("PUT", "/feedback", 501)],
+)
+def test_each_path_has_its_own_methods(client, method, path, status):
+    assert client.request(method, path).status_code == status
+
+
+def error(response: httpx.Response) -> tuple[int, str]:
+    body = response.json()["error"]
+    assert body["code"] == response.status_code
+    return response.status_code, body["type"]
+
+
+def test_feedback_is_stored(client, endpoint):
+    feedback = {"label": "Ak", "probability": 0.5, "truth": "Ak"}
+    assert client.post("/feedback", json=feedback).json() == {"stored": 1}
+    assert client.post("/feedback?source=form", json=[feedback] * 2).json() == {"stored": 2}
+    assert endpoint.store.summaries()[METADATA.version].correct == 3
+
+
+def test_one_invalid_piece_of_feedback_rejects_the_list(client, endpoint):
+    feedback = {"label": "Ak", "probability": 0.5, "truth": "Ak"}
+    response = client.post("/feedback", json=[feedback, {**feedback, "truth": "?"}])
+    assert error(response) == (400, "bad_request")
+    assert response.json()["error"]["message"].startswith("Feedback 1: truth is '?'")
+    assert endpoint.store.summaries() == {}
+
+
+def test_only_json_of_a_known_and_small_size_is_feedback(client):
+    assert error(client.post("/feedback", data={"label": "Ak"})) == (415, "unsupported_format")
+    assert error(client.post("/feedback", content=b"[]", headers={"Content-Type": "text/plain"}))[0] == 415
+    json_type = {"Content-Type": "application/json; charset=utf-8"}
+    assert error(client.post("/feedback", content=iter([b"[]"]), headers=json_type)) == (400, "bad_request")
+    assert error(client.post("/feedback", headers=json_type)) == (400, "bad_request")
+    assert error(client.post("/feedback", content=b" " * 1_000_001, headers=json_type)) == (413, "too_large")
+
+
+def test_feedback_that_cannot_be_stored_gets_the_reason(client, tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("DROP TABLE feedback")
+    connection.close()
+    response = client.post("/feedback", json={"label": "Ak", "probability": 0.5, "truth": "Ak"})
+    assert error(response) == (503, "unavailable")
+    assert "no such table" in response.text
 
 
 def test_head_is_get_without_the_body(client):
@@ -89,7 +142,10 @@ def connect(client) -> socket.socket:
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n"])
+INCOMPLETE_POST = b"POST /feedback HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[{"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\n", INCOMPLETE_POST])
 def test_clients_without_a_complete_request_do_not_lock_out_others(client, monkeypatch, sent):
     monkeypatch.setattr(module, "_REQUEST_TIMEOUT_S", 1e9)
     with ExitStack() as stack:
@@ -125,7 +181,7 @@ def test_responses_do_not_name_the_software(client, path):
     assert set(client.get(path).headers) == {"content-type", "content-length"}
 
 
-@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x00\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x00\r\n\r\n", b"PUT / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"])
 def test_the_text_of_an_error_is_our_own(client, sent):
     with connect(client) as other:
         other.sendall(sent)

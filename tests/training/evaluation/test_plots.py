@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from vinegrape_training.evaluation import plots
+from vinegrape_training.evaluation.robustness import Row
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
 LABELS = np.array([0, 1, 1, 1])  # the second of four predictions is wrong
+ROWS = (
+    Row("clean", 0, True, 4, 1.0, 0.98, 1.0, 0.01),
+    Row("dark", 0.8, False, 4, 0.9, 0.8, 1.0, 0.02),
+    Row("dark", 0.6, True, 4, 0.75, 0.5, 1.0, 0.2),
+    Row("blur", 2, True, 4, 0.5, 0.25, None, 0.3),
+)
 
 
 @pytest.fixture
@@ -76,3 +83,25 @@ def test_search_shows_the_best_so_far_and_each_parameter(png: Path) -> None:
     assert (lr.get_xscale(), augmentation.get_xscale()) == ("log", "linear")
     assert lr.lines[0].get_xydata().tolist() == [[0.1, 0.5], [0.01, 0.3], [0.001, 0.4]]
     assert [label.get_text() for label in augmentation.get_xticklabels()] == ["light", "heavy"]
+
+
+def test_robustness_map_shows_each_strength_in_place(png: Path) -> None:
+    accuracy, known, calibration = plots.draw_robustness_map(ROWS, png).axes
+    assert {text.get_position(): text.get_text() for text in accuracy.texts} == {
+        (0, 0): "0.8: 90.0",
+        (1, 0): "0.6: 75.0",
+        (0, 1): "2: 50.0",
+    }
+    assert [text.get_weight() for text in accuracy.texts] == ["normal", "bold", "bold"]
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == ["dark", "blur"]
+    assert known.get_title() == "known, %; clean: 98.0"
+    assert calibration.images[0].get_array().tolist() == [[2.0, 20.0], [30.0, None]]
+
+
+def test_robustness_curves_begin_with_the_clean_images(png: Path) -> None:
+    dark, blur = plots.draw_robustness_curves(ROWS, png).axes
+    accuracy, known = dark.lines
+    assert accuracy.get_ydata().tolist() == [100, 90, 75]
+    assert known.get_ydata().tolist() == [98, 80, 50]
+    assert [label.get_text() for label in dark.get_xticklabels()] == ["clean", "0.8", "0.6"]
+    assert blur.get_title() == "blur"

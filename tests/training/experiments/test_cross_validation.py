@@ -10,8 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from omegaconf import DictConfig
+from PIL import Image
 
-from tests.support.runs import FoldTraining
+from tests.support.runs import LEAF_SCORE, FoldTraining
 from tests.support.small_config import SMALL, compose_config
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError, VinegrapeError
@@ -65,7 +66,7 @@ def runs(folder: Path) -> list[Run]:
     return [Run.read(path.parent) for path in sorted(folder.glob("seed-*/fold-*/run.json"))]
 
 
-def not_called(cfg: DictConfig, parts: object) -> None:
+def not_called(cfg: DictConfig, parts: object, outlier_parts: object) -> None:
     pytest.fail(f"{cfg.run_dir} is trained")
 
 
@@ -131,7 +132,7 @@ def test_another_number_of_folds_is_refused(finished: Path, cfg: DictConfig) -> 
 
 
 def test_a_recipe_without_any_finished_fold_can_be_changed(cfg: DictConfig, images: Path, tmp_path: Path) -> None:
-    def fails(cfg: DictConfig, parts: object) -> None:
+    def fails(cfg: DictConfig, parts: object, outlier_parts: object) -> None:
         raise ModelError("there is no weights file")
 
     wrong = compose_config(f"data.dir={images}", "weights=nowhere.pth")
@@ -265,3 +266,56 @@ def test_a_network_that_ships_is_trained_on_all_images_and_quotes_the_evaluation
     assert len(result.history) == 6
     assert result.run.temperature == report.temperature
     assert report.metrics().items() <= result.run.metrics.items()
+
+
+@pytest.fixture(scope="module")
+def outliers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four outliers, each of its own source, of two kinds; `FoldTraining` knows their scores."""
+    folder = tmp_path_factory.mktemp("outliers")
+    for path in ("far/a/1.png", "far/b/1.png", "near/a/1.png", "near/b/1.png"):
+        (folder / path).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), "grey").save(folder / path)
+    return folder
+
+
+def test_outliers_are_scored_by_the_folds_that_have_not_seen_them(
+    cfg: DictConfig, outliers: Path, tmp_path: Path
+) -> None:
+    with_outliers = cfg.copy()
+    with_outliers.outliers.dir = str(outliers)
+    report = cross_validate(with_outliers, tmp_path, PLAN, train_fold=FoldTraining(wrong_int8={1: {WRONG}}))
+    assert report.abstention is not None
+    # leaves have the score -5, far outliers 5, near ones -6: the smallest threshold that 98 % of the leaves pass is -5
+    assert report.abstention["threshold"] == LEAF_SCORE
+    assert report.abstention["known"] == 1
+    assert report.abstention["accuracy"] == pytest.approx(39 / 40)
+    refused, passed = {"passed": 0.0, "auroc": 1.0}, {"passed": 1.0, "auroc": 0.0}
+    assert report.abstention["kinds"] == {
+        "far": {"images": 2, "new_source": refused, "new_species": refused},
+        "near": {"images": 2, "new_source": passed, "new_species": passed},
+    }
+    predictions = OutOfFold.read(tmp_path / "out_of_fold.npz")
+    assert predictions.outliers is not None
+    assert predictions.outliers.paths == ("far/a/1.png", "far/b/1.png", "near/a/1.png", "near/b/1.png")
+    assert (predictions.thresholds() == LEAF_SCORE).all()
+    assert report.recipe["outliers"] == {"per_batch": 3, "weight": 1.0}
+    assert Report.read(tmp_path).ood_threshold == LEAF_SCORE
+    assert "near, 2" in report.table()
+
+
+@pytest.mark.trains
+def test_a_network_with_outliers_is_trained_quantised_and_scored(
+    cfg: DictConfig, outliers: Path, tmp_path: Path
+) -> None:
+    short = cfg.copy()
+    short.outliers.dir, short.trainer.max_epochs = str(outliers), 1
+    report = cross_validate(short, tmp_path, CrossValidationPlan((1,), 2))
+    assert report.abstention is not None
+    assert set(report.abstention["kinds"]) == {"far", "near"}
+    run = Run.read(tmp_path / "seed-1/fold-0")
+    assert run.has_ood_score
+    assert run.ood_threshold == 0
+    network = load_network(first_weights(tmp_path, report), "onnx_fp32", WorkerSettings(), "cpu")
+    scores = network(np.zeros((2, 32, 32, 3), np.uint8)).ood_scores
+    assert scores is not None
+    assert scores.shape == (2,)

@@ -49,7 +49,7 @@ def test_a_module_in_half_precision_returns_float32():
 
 
 class Squares(nn.Module):
-    """Its last features are the red and the green of each quarter of the image, 0 or 1, and its last layer is linear."""
+    """Its last features are the red and the green of each quarter of the image, from 0 to 1."""
 
     def __init__(self, outputs):
         super().__init__()

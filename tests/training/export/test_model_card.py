@@ -4,6 +4,7 @@ import dataclasses
 import zipfile
 
 import pytest
+from huggingface_hub import ModelCard
 
 from tests.conftest import ROOT
 from tests.support.metadata import METADATA
@@ -11,6 +12,8 @@ from vinegrape_handler.metadata import METADATA_FILE, Metadata
 from vinegrape_handler.weights import BACKENDS
 from vinegrape_training.errors import ExportError
 from vinegrape_training.evaluation import figures
+from vinegrape_training.evaluation.abstention import ForeignFigures
+from vinegrape_training.evaluation.abstention import as_metrics as foreign_metrics
 from vinegrape_training.export.model_card import render, write_card
 from vinegrape_training.export.parity import Parity, as_metrics
 
@@ -32,11 +35,10 @@ COUNTS = {"images": 100.0, "known_images": 0.0, "train_images": 65.0, "validatio
 PARITIES = as_metrics(dict.fromkeys(BACKENDS, Parity(agreement=0.99, difference=2e-5, batch_difference=0.0)))
 
 
-def card(test: figures.TestFigures, **metrics: float) -> str:
+def card(test: figures.TestFigures, ood_threshold: float | None = None, **metrics: float) -> str:
     """The card of an archive of 1.2 MB."""
-    return render(
-        dataclasses.replace(METADATA, metrics={**COUNTS, **PARITIES, **test.to_metrics(), **metrics}), 1_200_000
-    )
+    values = {**COUNTS, **PARITIES, **test.to_metrics(), **metrics}
+    return render(dataclasses.replace(METADATA, metrics=values, ood_threshold=ood_threshold), 1_200_000)
 
 
 def test_the_committed_card_is_that_of_the_committed_archive():
@@ -47,7 +49,7 @@ def test_the_committed_card_is_that_of_the_committed_archive():
 
 def test_a_single_split_is_described():
     text = card(TEST, validation_accuracy=0.9)
-    assert text.startswith("# vinegrape 0123456789ab\n")
+    assert "\n---\n\n# vinegrape 0123456789ab\n" in text
     assert "trained from random weights" in text
     assert "65 for training, 15 for\nvalidation" in text
     for row in (
@@ -92,3 +94,60 @@ def test_the_card_is_written_beside_the_archive(tmp_path):
     (tmp_path / "vinegrape.mar").write_bytes(bytes(2_000_000))
     assert write_card(metadata, tmp_path / "vinegrape.mar") == tmp_path / "MODEL_CARD.md"
     assert "| archive | 2.0 MB |" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+ROBUSTNESS = {"robustness_clean_accuracy": 0.99, "robustness_dark_0.6_accuracy": 0.9}
+ABSTENTION = {
+    "robustness_clean_known": 0.98,
+    "robustness_clean_accuracy_of_known": 1.0,
+    "robustness_dark_0.6_known": 0.0,
+    **foreign_metrics({"other_varieties": ForeignFigures(64, 0.25, 0.9)}),
+}
+
+
+def test_a_model_that_cannot_abstain_says_so():
+    text = card(TEST, **ROBUSTNESS)
+    assert "\n| clean |  | 99.0% |\n" in text
+    assert "\n| dark | 0.6 (factor of the brightness) | 90.0% |\n" in text
+    assert 'It has no "unknown"' in text
+    assert "### Foreign images" not in text
+
+
+def test_a_model_that_abstains_has_figures_of_known_and_foreign_images():
+    text = card(TEST, ood_threshold=1.5, **ROBUSTNESS, **ABSTENTION)
+    assert "if the out-of-distribution score is above 1.500" in text
+    assert "\n| clean |  | 99.0% | 98.0% | 100.0% |\n" in text
+    assert "\n| dark | 0.6 (factor of the brightness) | 90.0% | 0.0% |  |\n" in text
+    assert "\n| other varieties | 64 | 25.0% | 0.900 |\n" in text
+    assert 'It has no "unknown"' not in text
+
+
+def test_a_model_without_these_figures_has_no_empty_tables():
+    assert "### Changed images" not in card(TEST, ood_threshold=1.5)
+
+
+def test_programs_can_read_the_head():
+    data = ModelCard(card(TEST, ood_threshold=1.5, known_images=100.0, **ROBUSTNESS, **ABSTENTION)).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "onnx", "image-classification")
+    assert data.datasets == ["muratkokludataset/grapevine-leaves-image-dataset"]
+    assert data.model_name == "vinegrape"
+    results = {(result.dataset_config, result.metric_name): result.metric_value for result in data.eval_results}
+    assert results == {
+        (None, "accuracy, float32"): 0.85,
+        (None, "accuracy, int8"): 0.8,
+        (None, "expected calibration error"): 0.1,
+        ("clean", "accuracy"): 0.99,
+        ("clean", "share that is known"): 0.98,
+        ("clean", "accuracy of the known"): 1.0,
+        ("dark 0.6", "accuracy"): 0.9,
+        ("dark 0.6", "share that is known"): 0.0,
+        ("other_varieties", "share that passes"): 0.25,
+        ("other_varieties", "AUROC against leaves"): 0.9,
+    }
+
+
+def test_the_head_of_a_model_of_other_images_names_no_data_set():
+    data = ModelCard(card(TEST)).data
+    assert data.datasets is None
+    assert data.eval_results is not None
+    assert {result.dataset_type for result in data.eval_results} == {"image_folder"}

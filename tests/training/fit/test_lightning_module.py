@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vinegrape_training.data.datamodule import OTHER
 from vinegrape_training.fit.lightning_module import ClassifierModule, warmup_cosine
 from vinegrape_training.fit.settings import OptimizerSettings
 from vinegrape_training.models.factory import Preprocessing, create_model, preprocessing
@@ -101,3 +102,28 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[8] == pytest.approx(0.5)
     assert factors[12] == pytest.approx(0.0)
+
+
+class KnowsDark(nn.Module):
+    """Two classes with the logit 0, and "something else": log(2) + 1 for a white image, log(2) - 1 for a black one."""
+
+    num_classes = 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        other = math.log(2) + 2 * images.mean(dim=(1, 2, 3)) - 1
+        return torch.stack([torch.zeros_like(other), torch.zeros_like(other), other], dim=1)
+
+
+def test_the_ood_score_is_trained_as_the_log_odds_of_an_outlier() -> None:
+    """The score is 1 for the white image and -1 for the black one: their losses are log(1 + e^-1) if both are right."""
+    classifier = ClassifierModule(KnowsDark(), AS_IS, SETTINGS, outlier_weight=2.0)
+    images = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 255.0)])
+    right, wrong = math.log1p(math.exp(-1)), math.log1p(math.exp(1))
+    assert loss(classifier, images, [0, OTHER]) == pytest.approx(math.log(2) + 2 * right, rel=1e-5)
+    assert loss(classifier, images.flip(0), [0, OTHER]) == pytest.approx(math.log(2) + 2 * wrong, rel=1e-5)
+
+
+def test_outliers_do_not_count_in_the_training_accuracy() -> None:
+    classifier = ClassifierModule(KnowsDark(), AS_IS, SETTINGS, outlier_weight=1.0)
+    loss(classifier, torch.zeros(3, 3, 4, 4), [0, OTHER, OTHER])
+    assert classifier.train_accuracy.compute() == 1

@@ -115,7 +115,7 @@ def compare(folder: Path, evaluations: tuple[Path, ...]) -> None:
 @click.option("--foreign", type=_PATH,
               help="Also measure these images, which are none of the classes, in one folder per kind.")  # fmt: skip
 @click.option("--threshold", type=float, help="Highest OOD score of an image that is known.")
-@click.option("--required", is_flag=True, help="Only the strengths for which docs/model.md states requirements.")
+@click.option("--required", is_flag=True, help="Only the strengths at which docs/model.md requires 95 %.")
 @click.option("--output", type=_PATH, help="Folder for robustness.json and the plots.  [default: --evaluation]")
 def robustness(
     folder: Path,
@@ -141,7 +141,7 @@ def robustness(
     """
     if evaluation and foreign:
         raise click.UsageError(
-            "--foreign needs --archive, because the networks of an evaluation train on some of them."
+            "--foreign cannot be combined with --evaluation, whose networks may be trained on such images."
         )
     from vinegrape_training.evaluation.robustness import conditions
     from vinegrape_training.experiments.robustness import measure_archive, measure_evaluation, write

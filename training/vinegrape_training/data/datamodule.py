@@ -65,8 +65,8 @@ class LeavesDataModule(LightningDataModule):
             opacity: uint8 [len(dataset.paths), S, S], see `opacity.read_opacity`.
             split: paths of the training, validation and test images.
             augmentation: of the training images.
-            batch_size: images of the data set per step. A last, smaller training batch is dropped, because batch norm needs
-                statistics of enough images.
+            batch_size: images of the data set per step. A last, smaller training batch is dropped, because batch norm
+                needs statistics of enough images.
             outliers: are added to each training batch, with the label `OTHER`. None: no outliers.
         """
         super().__init__()
@@ -94,7 +94,7 @@ class LeavesDataModule(LightningDataModule):
         return DataLoader(self.validation, self.batch_size)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Add outliers to a training batch and augment it on its device, so that with a GPU the CPU does not augment."""
+        """Add outliers to a training batch, and augment it on its device: with a GPU, the CPU does not augment."""
         images, labels = batch
         if self.trainer is None or not self.trainer.training:
             return images, labels

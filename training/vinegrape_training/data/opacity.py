@@ -32,9 +32,11 @@ def read_opacity(path: Path, pixels: NDArray[np.uint8], interpolation: Interpola
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             transparency = Image.eval(image.convert("RGBA").getchannel("A"), lambda alpha: 255 - alpha)
             # white is transparent, so the margins that `resize` adds are too
-            return 255 - resize(transparency.convert("RGB"), len(pixels), interpolation)[:, :, 0]
+            opacity: NDArray[np.uint8] = 255 - resize(transparency.convert("RGB"), len(pixels), interpolation)[:, :, 0]
+            return opacity
     darkest = pixels.min(axis=2).astype(np.float32)
     border = np.concatenate([darkest[0], darkest[-1], darkest[:, 0], darkest[:, -1]])
     if (border >= _WHITE).mean() < _WHITE_BORDER:
         return np.full(darkest.shape, 255, np.uint8)
-    return (np.clip((_WHITE - darkest) / (_WHITE - _NOT_WHITE), 0, 1) * 255).astype(np.uint8)
+    share = np.clip((_WHITE - darkest) / (_WHITE - _NOT_WHITE), 0, 1)
+    return np.asarray(255 * share, np.uint8)

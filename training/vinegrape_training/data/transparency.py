@@ -44,9 +44,8 @@ def read_rgba(path: Path) -> Image.Image:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Return whether any pixel of an RGBA image is not opaque."""
-    low, _ = image.getchannel("A").getextrema()
-    return bool(low < OPAQUE)
+    """Return whether an RGBA image has pixels that do not belong to the leaf."""
+    return bool(np.asarray(image.getchannel("A")).min() < OPAQUE)
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,4 +101,26 @@ def foreign_figures(
     return {
         kind: ForeignFigures(len(scores), float((scores <= threshold).mean()), auroc(leaf_scores, scores))
         for kind, scores in foreign_scores.items()
+    }
+
+
+def as_metrics(foreign: Mapping[str, ForeignFigures]) -> dict[str, float]:
+    """Convert to the metric names of `run.json` and `metadata.json`: `foreign_<kind>_<figure>`."""
+    return {
+        f"foreign_{kind}_{name}": float(value)
+        for kind, figures in foreign.items()
+        for name, value in asdict(figures).items()
+    }
+
+
+def from_metrics(metrics: Mapping[str, float]) -> dict[str, ForeignFigures]:
+    """Convert from the metric names of `metadata.json`: kind to figures; empty if none were measured."""
+    kinds = [match[1] for name in metrics if (match := re.fullmatch("foreign_(.+)_auroc", name))]
+    return {
+        kind: ForeignFigures(
+            images=int(metrics[f"foreign_{kind}_images"]),
+            passed=metrics[f"foreign_{kind}_passed"],
+            auroc=metrics[f"foreign_{kind}_auroc"],
+        )
+        for kind in kinds
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class OutlierScores:
 
     def of_kind(self, kind: str) -> NDArray[np.bool_]:
         """Return which outliers are of a kind: bool [M]."""
-        return np.array(self.kinds) == kind
+        return np.array([own == kind for own in self.kinds])
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,13 @@ class OutOfFold:
         """Read a file that `write` wrote."""
         with np.load(path) as file:
             arrays = dict(file)
-        tensors = {name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TENSORS}
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TENSORS
+        }
         outliers = None
         if "outliers_paths" in arrays:
-            names = tuple(tuple(arrays[f"outliers_{name}"].tolist()) for name in ("paths", "kinds"))
-            scores = (arrays[f"outliers_{name}"] for name in ("folds", "new_source", "new_species"))
-            outliers = OutlierScores(*names, *scores)
+            paths, kinds, *scores = (arrays[f"outliers_{field.name}"] for field in dataclasses.fields(OutlierScores))
+            outliers = OutlierScores(tuple(paths.tolist()), tuple(kinds.tolist()), *scores)
         return cls(tuple(arrays["seeds"].tolist()), tuple(arrays["paths"].tolist()), **tensors, outliers=outliers)
 
     def misclassified(self, classes: Sequence[str]) -> dict[str, list[str]]:

@@ -177,8 +177,9 @@ def draw_robustness_map(rows: Sequence[Row], path: Path) -> Figure:
                 axes.text(
                     column, line, text, ha="center", va="center", fontsize=7, weight="bold" if row.required else None
                 )
-        axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
-        axes.set_xticks(range(columns), ["weakest", *[""] * (columns - 2), "strongest"] if columns > 1 else [""])
+        axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", alpha=0.6)
+        axes.set_xticks([])
+        axes.set_xlabel("strength, from weak to strong")
         axes.set_yticks(range(len(grouped)), list(grouped))
         axes.set_title(f"{title}; clean: {100 * getattr(rows[0], field):.1f}", fontsize=10)
     return _save(figure, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,11 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write the arrays as an npz file."""
-        scores = {} if self.ood_scores is None else {"ood_scores": self.ood_scores.numpy()}
+        arrays: dict[str, Any] = {"logits": self.logits.numpy(), "labels": self.labels.numpy()}
+        if self.ood_scores is not None:
+            arrays["ood_scores"] = self.ood_scores.numpy()
         with atomic_write(path) as partial:
-            np.savez(partial, logits=self.logits.numpy(), labels=self.labels.numpy(), **scores)
+            np.savez(partial, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vinegrape_handler.errors import SettingError
+from vinegrape_handler.errors import ArchiveError, SettingError
+from vinegrape_handler.reference import Reference
 from vinegrape_training.evaluation.abstention import auroc, choose_threshold
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
 from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
@@ -52,6 +53,7 @@ class Report:
             ships, chosen on all scores; with thresholds chosen on the other folds "known", the share of the images
             that are known, "accuracy", the share of correct predictions among them, and "kinds": kind of outlier to
             {"images", "new_source", "new_species"}, the last two with {"passed", "auroc"} as in `abstention`.
+        reference: the distributions of predictions and images, for drift. None in a report that has no images.
     """
 
     recipe: dict[str, Any]
@@ -73,6 +75,7 @@ class Report:
     risk_coverage: list[dict[str, float]]
     int8: dict[str, Any] | None
     abstention: dict[str, Any] | None = None
+    reference: Reference | None = None
 
     @classmethod
     def of(
@@ -134,8 +137,10 @@ class Report:
             values = json.loads(path.read_text(encoding="utf-8"))
             for name in ("classes", "seeds", "accuracy_95"):
                 values[name] = tuple(values[name])
+            if values.get("reference"):
+                values["reference"] = Reference.from_json(values["reference"])
             return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, ArchiveError) as error:
             raise SettingError(
                 f"{path} does not have the fields that this version of vinegrape reads ({error!r}). Evaluate again."
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_training.data.dataset import Dataset
 from vinegrape_training.data.transparency import is_transparent, on_white, read_rgba
+from vinegrape_training.evaluation import abstention
 from vinegrape_training.evaluation.abstention import ForeignFigures
 from vinegrape_training.evaluation.calibration import calibration_error
 from vinegrape_training.evaluation.corruptions import CORRUPTIONS, Corruption
@@ -62,13 +63,18 @@ class Condition:
         return self.corruption.name if self.corruption else CLEAN
 
     @property
+    def label(self) -> str:
+        """Name and strength, such as "dark 0.6", or "clean"."""
+        return f"{self.corruption.name} {self.strength:g}" if self.corruption else CLEAN
+
+    @property
     def required(self) -> bool:
-        """Whether the project states a required accuracy for this condition."""
+        """Whether at least 95 % known and 95 % right are required under this condition: see docs/model.md."""
         return self.corruption is None or self.strength == self.corruption.required
 
 
 def conditions(*, required_only: bool = False) -> tuple[Condition, ...]:
-    """List the clean image and all corruptions at all strengths, or only at those with a required accuracy."""
+    """List the clean image and all corruptions at all strengths, or only at the required strengths."""
     every = [Condition(corruption, strength) for corruption in CORRUPTIONS for strength in corruption.strengths]
     return (Condition(None, 0), *(condition for condition in every if condition.required or not required_only))
 
@@ -137,7 +143,7 @@ class Row:
     Attributes:
         corruption: its name, or "clean".
         strength: of the corruption; 0 for clean images.
-        required: whether the project states a required accuracy for this condition.
+        required: see `Condition.required`.
         images: number of images.
         accuracy: share of correct predictions, whether known or not.
         known: share of predictions whose score is at most the threshold.
@@ -169,34 +175,35 @@ def rows(
         scores: float [K, R, N]; see `Score`.
         thresholds: float [R, N]: an image is known if its score is at most this number.
     """
-    return tuple(_rows(measurement, probabilities, scores, thresholds))
+    return tuple(
+        _row(condition, measurement, measurement.measured[index], probabilities[index], scores[index] <= thresholds)
+        for index, condition in enumerate(measurement.conditions)
+        if measurement.measured[index].any()
+    )
 
 
-def _rows(
+def _row(
+    condition: Condition,
     measurement: Measurement,
+    measured: NDArray[np.bool_],
     probabilities: NDArray[np.floating],
-    scores: NDArray[np.floating],
-    thresholds: NDArray[np.floating],
-) -> Iterator[Row]:
-    for index, condition in enumerate(measurement.conditions):
-        chosen = measurement.measured[index]
-        if not chosen.any():
-            continue
-        seeds, images = len(thresholds), int(chosen.sum())
-        values = probabilities[index][:, chosen].reshape(seeds * images, -1)
-        labels = np.tile(measurement.labels[chosen], seeds)
-        known = (scores[index] <= thresholds)[:, chosen].ravel()
-        correct = values.argmax(axis=1) == labels
-        yield Row(
-            corruption=condition.name,
-            strength=condition.strength,
-            required=condition.required,
-            images=images,
-            accuracy=float(correct.mean()),
-            known=float(known.mean()),
-            accuracy_of_known=float(correct[known].mean()) if known.any() else None,
-            calibration_error=calibration_error(values, labels),
-        )
+    known: NDArray[np.bool_],
+) -> Row:
+    """Compute the figures of one condition from probabilities [R, N, C] and what is known [R, N]."""
+    labels = np.tile(measurement.labels[measured], len(known))
+    values = probabilities[:, measured].reshape(len(labels), -1)
+    is_known = known[:, measured].ravel()
+    correct = values.argmax(axis=1) == labels
+    return Row(
+        corruption=condition.name,
+        strength=condition.strength,
+        required=condition.required,
+        images=int(measured.sum()),
+        accuracy=float(correct.mean()),
+        known=float(is_known.mean()),
+        accuracy_of_known=float(correct[is_known].mean()) if is_known.any() else None,
+        calibration_error=calibration_error(values, labels),
+    )
 
 
 @dataclass(frozen=True)
@@ -248,18 +255,22 @@ class Robustness:
             ) from error
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures that a model card quotes, under their names in `run.json` and `metadata.json`."""
-        values: dict[str, float] = {}
+        """Return what a model card quotes, under the names in `run.json` and `metadata.json`.
+
+        That is, for each required condition, `robustness_<corruption>_<strength>_<figure>`, without the
+        strength for clean images, and what `abstention.as_metrics` returns. If the networks compute no OOD score, only
+        accuracies are returned, because the archive cannot abstain.
+        """
+        values: dict[str, float | None] = {}
         for row in self.rows:
             if row.required:
-                values |= {
-                    f"robustness_{row.corruption}_{name}": value
-                    for name, value in dataclasses.asdict(row).items()
-                    if isinstance(value, int | float) and name != "required"
-                }
-        for kind, figures in (self.foreign or {}).items():
-            values |= {f"foreign_{kind}_{name}": value for name, value in dataclasses.asdict(figures).items()}
-        return {name: float(value) for name, value in values.items()}
+                values[f"{_metric_prefix(row.corruption, row.strength)}accuracy"] = row.accuracy
+                if self.score == "ood_score":
+                    values[f"{_metric_prefix(row.corruption, row.strength)}known"] = row.known
+                    values[f"{_metric_prefix(row.corruption, row.strength)}accuracy_of_known"] = row.accuracy_of_known
+        if self.foreign and self.score == "ood_score":
+            values |= abstention.as_metrics(self.foreign)
+        return {name: value for name, value in values.items() if value is not None}
 
     def table(self) -> str:
         """Format the figures as aligned text."""
@@ -271,6 +282,7 @@ class Robustness:
             lines.append(
                 f"{mark} {label:22}{row.accuracy:>9.1%}{row.known:>8.1%}{right:>15}{row.calibration_error:>7.3f}"
             )
+        lines += ["", "* required: at least 95 % known and 95 % right, see docs/model.md"]
         if self.foreign:
             lines += ["", f"{'foreign images':24}{'images':>9}{'passed':>8}{'AUROC':>15}"]
             lines += [
@@ -294,15 +306,48 @@ class Robustness:
         )
 
 
-def scores_of(measurement: Measurement, probabilities: NDArray[np.floating]) -> tuple[NDArray[np.floating], Score]:
-    """Return the score of each prediction, float [K, R, N], and which score it is.
+@dataclass(frozen=True)
+class QuotedRow:
+    """The figures of one condition that a model card quotes; see `Row`. None means that a figure was not measured."""
+
+    condition: Condition
+    accuracy: float
+    known: float | None
+    accuracy_of_known: float | None
+
+
+def from_metrics(metrics: Mapping[str, float]) -> list[QuotedRow]:
+    """Read the figures that `Robustness.metrics` returned from `metadata.json`; empty if none were measured."""
+    quoted = []
+    for condition in conditions(required_only=True):
+        prefix = _metric_prefix(condition.name, condition.strength)
+        if f"{prefix}accuracy" in metrics:
+            figures = (metrics.get(f"{prefix}{name}") for name in ("known", "accuracy_of_known"))
+            quoted.append(QuotedRow(condition, metrics[f"{prefix}accuracy"], *figures))
+    return quoted
+
+
+def metrics_in(folder: Path) -> dict[str, float]:
+    """Return `Robustness.metrics` of the `robustness.json` in a folder; empty if there is none."""
+    path = folder / ROBUSTNESS_FILE
+    return Robustness.read(path).metrics() if path.is_file() else {}
+
+
+def _metric_prefix(corruption: str, strength: float) -> str:
+    return f"robustness_{corruption}_" if corruption == CLEAN else f"robustness_{corruption}_{strength:g}_"
+
+
+def scores_of(
+    probabilities: NDArray[np.floating], own_scores: NDArray[np.floating] | None
+) -> tuple[NDArray[np.floating], Score]:
+    """Return the score of each prediction, float [...], and which score it is.
 
     Args:
-        measurement: has the networks' own scores, or none.
-        probabilities: calibrated, float [K, R, N, C].
+        probabilities: float [..., C].
+        own_scores: the networks' own scores, float [...]; None if they compute none.
     """
-    if measurement.scores is not None:
-        return measurement.scores, "ood_score"
+    if own_scores is not None:
+        return own_scores, "ood_score"
     return 1 - probabilities.max(axis=-1), "one minus the probability"
 
 

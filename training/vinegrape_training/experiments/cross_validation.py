@@ -17,12 +17,14 @@ from rich.console import Console
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.networks import Network, load_network
+from vinegrape_handler.reference import Reference
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
 from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, outlier_folds, scan_outliers
 from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutlierScores, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
 from vinegrape_training.evaluation.predictions import Evaluation
+from vinegrape_training.evaluation.reference import make_reference
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.export import parity
 from vinegrape_training.export.graph import graph_of
@@ -105,6 +107,7 @@ def cross_validate(
     if outliers and held_out and predictions.int8 is not None:
         predictions = replace(predictions, outliers=_collect_outliers(folder, outliers, held_out))
     report = Report.of(predictions, dataset.classes, dataset.digest(), recipe(cfg))
+    report = replace(report, reference=_reference(folder, report, predictions, dataset))
     report.write(folder)
     predictions.write(folder / OUT_OF_FOLD_FILE)
     _draw(report, predictions, folder)
@@ -242,6 +245,16 @@ def _collect_outliers(
             fold_numbers[row, of_source] = number
             new_source[row, of_source], new_species[row, of_species] = scores[of_source], scores[of_species]
     return OutlierScores(outliers.paths, outliers.kinds, fold_numbers, new_source, new_species)
+
+
+def _reference(folder: Path, report: Report, predictions: OutOfFold, dataset: Dataset) -> Reference:
+    """Return the reference distributions of the predictions and of the images."""
+    run = Run.read(_fold_folder(folder, report.seeds[0], 0))
+    images = load_dataset(dataset, run.input_size, run.interpolation)
+    # what is served are the int8 files
+    served = predictions.logits if predictions.int8 is None else predictions.int8
+    scores = None if predictions.ood_scores is None else predictions.ood_scores.numpy()
+    return make_reference(report.classes, predictions.probabilities(served), scores, images)
 
 
 def _draw(report: Report, predictions: OutOfFold, folder: Path) -> None:

@@ -14,7 +14,7 @@ from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.networks import Network, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import WEIGHTS_FILES, available_backends, choose_backend
-from vinegrape_training.data.dataset import Dataset, load_images, scan
+from vinegrape_training.data.dataset import load_images, scan
 from vinegrape_training.data.image_folder import list_images
 from vinegrape_training.evaluation.abstention import (
     ForeignFigures,
@@ -36,7 +36,8 @@ from vinegrape_training.evaluation.robustness import (
 from vinegrape_training.experiments.cross_validation import weights_of_fold
 from vinegrape_training.export.archive import opened
 from vinegrape_training.fit.run import Run
-from vinegrape_training.progress import progress
+
+_FOREIGN_BATCH = 64  # images in memory
 
 
 def measure_archive(
@@ -77,7 +78,7 @@ def measure_archive(
 
     side, interpolation = metadata.input_size, metadata.interpolation
     measurement = measure(dataset, side, interpolation, classify, conditions)
-    scores, score = scores_of(measurement, measurement.probabilities)
+    scores, score = scores_of(measurement.probabilities, measurement.scores)
     clean = scores[0, 0]
     if threshold is None:
         threshold = metadata.ood_threshold if metadata.ood_threshold is not None else threshold_for(clean)
@@ -127,7 +128,7 @@ def measure_evaluation(
 
     measurement = measure(dataset, run.input_size, run.interpolation, classify, conditions)
     probabilities = np.stack([_calibrated(predictions, values) for values in measurement.probabilities])
-    scores, score = scores_of(measurement, probabilities)
+    scores, score = scores_of(probabilities, measurement.scores)
     if threshold is None:
         thresholds = np.stack([out_of_fold_thresholds(*pair) for pair in zip(scores[0], folds, strict=True)])
     else:
@@ -164,11 +165,15 @@ def _measure_foreign(
 ) -> dict[str, ForeignFigures]:
     scores: dict[str, NDArray[np.floating]] = {}
     for kind, paths in list_images(folder).items():
+        names = [path.name for path in paths]
         found = []
-        for path in progress(paths, f"Classifying {kind}"):
-            image = load_images(path.parent, [path.name], metadata.input_size, metadata.interpolation)
-            output = network(image)
-            found.append(1 - output.probabilities.max(axis=1) if output.ood_scores is None else output.ood_scores)
+        for start in range(0, len(names), _FOREIGN_BATCH):
+            batch = names[start : start + _FOREIGN_BATCH]
+            images = load_images(
+                folder / kind, batch, metadata.input_size, metadata.interpolation, f"Classifying {kind}"
+            )
+            predictions = _run([network], images)
+            found.append(scores_of(predictions.probabilities, predictions.scores)[0][0])
         if found:
             scores[kind] = np.concatenate(found)
     if not scores:

@@ -153,6 +153,7 @@ def _metadata(run: Run, metrics: dict[str, float]) -> Metadata:
         ood_threshold=run.ood_threshold,
         initial_weights=run.initial_weights,
         data_digest=run.data_digest,
+        reference=run.reference,
         metrics=metrics,
         libraries={**run.libraries, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     )

@@ -54,9 +54,10 @@ class ServingGraph(nn.Module):
         # (pixel / 255 - mean) / std as one multiplication and one addition
         self.register_buffer("scale", 1 / (255 * std_))
         self.register_buffer("offset", -mean_ / std_)
-        self.network = network.eval()
+        self.network = network
         self.temperature = temperature
         self.classes = classes
+        self.eval()
         self._computes_maps = has_activation_maps(network)
         self.outputs = [
             PROBABILITIES,
@@ -114,7 +115,7 @@ def has_activation_maps(network: nn.Module) -> bool:
     Args:
         network: in evaluation mode. It is run once, unless it cannot have such maps.
     """
-    layer = network.get_classifier() if hasattr(network, "get_classifier") else None
+    layer = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
     fixed_size = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)
     if not isinstance(layer, nn.Linear) or fixed_size:  # networks for one size are transformers
         return False

@@ -15,7 +15,9 @@ import safetensors.torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import InitialWeights, Interpolation
+from vinegrape_handler.reference import Reference
 from vinegrape_training.data.dataset import Split
 from vinegrape_training.errors import RunError
 from vinegrape_training.files import atomic_write
@@ -51,6 +53,7 @@ class Run:
         git_commit: commit of the code, None if the code is not in a git checkout.
         git_dirty: whether that checkout had uncommitted changes.
         seed: of split, initialisation, shuffling and augmentation.
+        reference: for drift, as `Report.reference`. None without an evaluation.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class Run:
     git_commit: str | None
     git_dirty: bool
     seed: int
+    reference: Reference | None = None
 
     def write(self) -> None:
         """Write `run.json` into the run's folder."""
@@ -96,8 +100,10 @@ class Run:
                 values[name] = tuple(values[name])
             values["data_dir"] = Path(values["data_dir"])
             values["split"] = Split(**{part: tuple(paths) for part, paths in values["split"].items()})
+            if values.get("reference"):
+                values["reference"] = Reference.from_json(values["reference"])
             return cls(folder=folder, **values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ArchiveError) as error:
             raise RunError(
                 f"{path} is not a run that this version of vinegrape can read: {error!r}. Train again."
             ) from error

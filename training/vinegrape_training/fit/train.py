@@ -28,6 +28,7 @@ from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
+from vinegrape_training.evaluation.robustness import metrics_in
 from vinegrape_training.fit.config import (
     CONFIG_FOLDER,
     CONFIG_NAME,
@@ -127,6 +128,8 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     history = fit(cfg, folder, classifier, data)
 
     temperature, threshold, test, metrics = _measure(classifier, data, dataset, report)
+    if report:
+        metrics |= metrics_in(Path(cfg.evaluation))
     counts = {f"{part}_images": float(len(paths)) for part, paths in dataclasses.asdict(parts).items()}
     run = Run(
         folder=folder,
@@ -147,6 +150,7 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
         git_commit=commit,
         git_dirty=dirty,
         seed=cfg.seed,
+        reference=report.reference if report else None,
     )
     result = TrainResult(run, model.eval(), history, test)
     _write(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -26,12 +26,12 @@ from vinegrape_handler.errors import (
 from vinegrape_server.edge.openapi.schemas import error_of, make_schemas, reference
 from vinegrape_server.plan import Plan
 
-JSON, HTML, BINARY = "application/json", "text/html", "application/octet-stream"
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff")
+JSON, HTML, PNG, BINARY = "application/json", "text/html", "image/png", "application/octet-stream"
+IMAGE_TYPES = (PNG, "image/jpeg", "image/webp", "image/bmp", "image/tiff")
 
 Operation = dict[str, Any]
 
-# A request to a path of this document, with a method of it, never gets these two
+# A request to a path of this document, with a method of it, never gets these two. (Explanations can be missing)
 _NEVER = {NotFound, MethodNotAllowed}
 # Only where keys are required
 _KEY_ERRORS = {Unauthorized, Forbidden}
@@ -61,7 +61,7 @@ def make_document(plan: Plan) -> dict[str, Any]:
         "components": {
             "schemas": make_schemas(metadata, settings.worker),
             "responses": _error_responses(),
-            "parameters": _PARAMETERS,
+            "parameters": {**_PARAMETERS, "class": _class(metadata.classes)},
         },
     }
     if settings.api_keys:
@@ -84,7 +84,7 @@ def _paths(model: str, version: str, errors: tuple[type[RequestError], ...]) -> 
         version: its version.
         errors: what a request to a worker can get.
     """
-    classify = _classify(errors)
+    classify, explain = _classify(errors), _explain(errors)
     ready_errors = (*_STATIC_ERRORS, Unavailable)
 
     def get(tag: str, summary: str, schema: str, text_errors: bool = False) -> dict[str, Operation]:
@@ -102,7 +102,12 @@ def _paths(model: str, version: str, errors: tuple[type[RequestError], ...]) -> 
             "put": _operation("Images", "Classify images, for clients that upload with PUT, as curl -T", classify),
             **_with_head(_operation("Model", "Describe the model, or show the web page", describe)),
         },
+        f"/explanations/{model}": {
+            "post": _operation("Images", "Classify images, and explain the predictions", explain, _HEAT_MAP),
+            "put": _operation("Images", "The same, for clients that upload with PUT, as curl -T", explain),
+        },
         f"{v1}:predict": {"post": _operation(_V1, "Classify images", classify)},
+        f"{v1}:explain": {"post": _operation(_V1, "Classify images, and explain the predictions", explain)},
         v1: health("Check whether the model is ready", "ModelReady", _V1),
         "/v1/models": health("List the models", "Models", _V1),
         "/v2": get(_V2, "Describe the server", "ServerMetadata", text_errors=True),
@@ -133,6 +138,11 @@ _EXPLAINED = (
     "An image or JSON is recognised by its first bytes, whatever its content type is. "
     "A JSON request gets status 200 even if some of its images get an error."
 )
+_HEAT_MAP = (
+    "An explanation is the class activation map of the network: how much each place of the image speaks for the class. "
+    "With `Accept: image/png` it is a picture of the image with its heat map; for one image only. "
+    "A model whose network computes no maps has no explanations."
+)
 _INFER_EXPLAINED = (
     "The input is `image` (the files of images; in JSON as base64) or `pixels` (images of the network's input size). "
     "If an image has an error, the request gets it. With `application/octet-stream` the data of tensors follows the "
@@ -140,22 +150,39 @@ _INFER_EXPLAINED = (
 )
 
 
+_IMAGES = {
+    "required": True,
+    "description": "One image, or several images as JSON.",
+    "content": {
+        **{name: {} for name in IMAGE_TYPES},
+        "multipart/form-data": {"schema": reference("Form")},
+        JSON: {"schema": reference("Instances")},
+    },
+}
+
+
 def _classify(errors: Iterable[type[RequestError]]) -> Operation:
     kinds = [reference("Prediction"), reference("Predictions"), reference("HuggingFace")]
     return {
         "parameters": [_reference("parameters", "top_k"), _reference("parameters", "format")],
-        "requestBody": {
-            "required": True,
-            "description": "One image, or several images as JSON.",
-            "content": {
-                **{name: {} for name in IMAGE_TYPES},
-                "multipart/form-data": {"schema": reference("Form")},
-                JSON: {"schema": reference("Instances")},
-            },
-        },
+        "requestBody": _IMAGES,
         "responses": {
             "200": _success({JSON: {"anyOf": kinds}}, "One prediction; for JSON one result per instance."),
             **_responses(errors),
+        },
+    }
+
+
+def _explain(errors: Iterable[type[RequestError]]) -> Operation:
+    kinds = [reference("ExplainedPrediction"), reference("ExplainedPredictions")]
+    return {
+        "parameters": [_reference("parameters", "class"), _reference("parameters", "top_k")],
+        "requestBody": _IMAGES,
+        "responses": {
+            "200": _success(
+                {JSON: {"anyOf": kinds}, PNG: None}, "One explained prediction; for JSON one per instance."
+            ),
+            **_responses((*errors, NotFound)),
         },
     }
 
@@ -271,6 +298,15 @@ _PARAMETERS = {
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     },
 }
+
+
+def _class(classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": "class",
+        "in": "query",
+        "description": "The class to explain; by default the most probable one of each image.",
+        "schema": {"enum": list(classes)},
+    }
 
 
 # Errors

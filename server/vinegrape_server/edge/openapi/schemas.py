@@ -26,7 +26,7 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
         settings: of its workers.
     """
     return {
-        "Prediction": _prediction(metadata),
+        "Prediction": _prediction(metadata, settings),
         "Predictions": _object(
             "One result per instance, in the order of the instances.",
             predictions={
@@ -34,6 +34,15 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
                 "items": {"anyOf": [reference("Prediction"), reference("HuggingFace"), reference("Error")]},
             },
         ),
+        "ExplainedPrediction": _prediction(metadata, settings, explanation=reference("Explanation")),
+        "ExplainedPredictions": _object(
+            "One result per instance, in the order of the instances.",
+            predictions={
+                "type": "array",
+                "items": {"anyOf": [reference("ExplainedPrediction"), reference("Error")]},
+            },
+        ),
+        "Explanation": _explanation(metadata),
         "Instances": _object(
             "Images in base64. Other keys are ignored.",
             instances={
@@ -57,8 +66,8 @@ def make_schemas(metadata: Metadata, settings: WorkerSettings) -> dict[str, Sche
             },
         ),
         "Form": _object(
-            "A form with one image, in the field `image`, `data` or `file`. The fields `top_k` and `format` are read "
-            "as in the query; other fields are ignored.",
+            "A form with one image, in the field `image`, `data` or `file`. Parameters of the query can be "
+            "fields, too; other fields are ignored.",
             image={"type": "string", "format": "binary", "description": "The image file."},
         )
         | {"maxProperties": 16},
@@ -99,7 +108,7 @@ def _probability(description: str) -> Schema:
     return {"type": "number", "minimum": 0, "maximum": 1, "description": description}
 
 
-def _prediction(metadata: Metadata) -> Schema:
+def _prediction(metadata: Metadata, settings: WorkerSettings, **more: Schema) -> Schema:
     classes = list(metadata.classes)
     known: dict[str, Schema] = {}
     if metadata.ood_threshold is not None:
@@ -107,11 +116,13 @@ def _prediction(metadata: Metadata) -> Schema:
             "known": {"type": "boolean", "description": "Whether the image is similar to the training images."},
             "ood_score": {"type": "number", "description": "How much the image differs from the training images."},
         }
+    can_be_null = known and settings.abstain == "label"
     return _object(
         "The prediction for one image.",
         label={
-            "enum": [*classes, None] if known else classes,
-            "description": "The class with the highest probability" + ("; null if `known` is false." if known else "."),
+            "enum": [*classes, None] if can_be_null else classes,
+            "description": "The class with the highest probability"
+            + ("; null if `known` is false." if can_be_null else "."),
         },
         probability=_probability("The highest probability."),
         probabilities={
@@ -123,7 +134,25 @@ def _prediction(metadata: Metadata) -> Schema:
             "additionalProperties": False,
         },
         **known,
+        **more,
         model=reference("Model"),
+    )
+
+
+def _explanation(metadata: Metadata) -> Schema:
+    count = {"type": "integer", "minimum": 1}
+    heat = {"type": "number", "minimum": 0, "maximum": 1}
+    return _object(
+        "A heat map: how much each place of the image speaks for a class.",
+        **{"class": {"enum": list(metadata.classes), "description": "The class."}},
+        width=count | {"description": "Values per row."},
+        height=count | {"description": "Rows."},
+        values={
+            "type": "array",
+            "items": {"type": "array", "items": heat},
+            "description": "The rows from the top, each from the left. The highest value is 1, and 0 means that the "
+            "place does not speak for the class. All are 0 if none does.",
+        },
     )
 
 
@@ -201,6 +230,7 @@ def _description(metadata: Metadata) -> Schema:
             image_pixels=count | {"description": "Maximum pixels of one image, and of all images of a request."},
             instances=count | {"description": "Maximum images in one JSON request."},
         ),
+        explanations={"type": "boolean", "description": "Whether predictions can be explained."},
         metrics={"type": "object", "description": "Figures that were measured at training and export, by name."},
         data_digest=text | {"description": "SHA-256 over the training images."},
         libraries={

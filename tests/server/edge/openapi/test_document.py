@@ -25,7 +25,9 @@ def test_every_path_of_the_edge_is_described_and_no_other(document):
     text = configuration._CONFIG.read_text()
     for name, value in configuration.environment(chosen).items():
         text = text.replace(f"${{{name}}}", value)
-    lists = re.findall(r"^    acl (?:predictions|posted|got|constant|ready) path (.*)$", text, re.MULTILINE)
+    lists = re.findall(
+        r"^    acl (?:predictions|explanations|posted|got|constant|ready) path (.*)$", text, re.MULTILINE
+    )
     offered = {path.strip('"') for line in lists for path in line.split()}
     assert set(document["paths"]) == offered
 
