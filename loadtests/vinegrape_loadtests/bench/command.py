@@ -224,8 +224,8 @@ def training(rounds: int, overrides: tuple[str, ...]) -> None:
 def int8(run_folder: Path) -> None:
     """Measure accuracy and speed of int8 weights.
 
-    It quantises the network of RUN several times, with different shares of it left in float. RUN is the folder of a
-    training run, or of a fold of an evaluation. It must have test images.
+    It quantises the network of RUN with and without corrected biases. RUN is the folder of a training run, or of a fold
+    of an evaluation. It must have test images.
 
     \b
     vinegrape bench int8 runs/evaluation/seed-0/fold-0

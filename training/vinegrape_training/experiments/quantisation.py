@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.networks import load_network
+from vinegrape_handler.networks import Network, Outputs, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import load_dataset, scan
 from vinegrape_training.errors import RunError
 from vinegrape_training.experiments.timing import time_in_turns
-from vinegrape_training.export import parity, weights
+from vinegrape_training.export import weights
 from vinegrape_training.export.graph import graph_of
+from vinegrape_training.export.int8 import write_int8
 from vinegrape_training.fit.run import Run
 from vinegrape_training.progress import progress
 
-SHARES = (0.0, 0.05, weights.FLOAT_SHARE, 0.5)
+FLOAT32, WITHOUT_CORRECTION, CORRECTED = "float32", "int8 without corrected biases", "int8"
 
 
 @dataclass(frozen=True)
@@ -29,31 +29,33 @@ class Int8Row:
     """One file compared with the float32 file.
 
     Attributes:
-        float_share: share of the convolutions that stays float, 0 to 1; 1 is the float32 file itself.
+        name: of the file.
         changed: number of images with another top-1 class than in float32.
         wrong: number of misclassified images.
         mean_difference: mean absolute difference of the probabilities.
         largest_difference: largest absolute difference of a probability.
+        ood_difference: mean absolute difference of the out-of-distribution score; None if the network computes none.
         relative_time: median, over the rounds, of its time over that of float32.
     """
 
-    float_share: float
+    name: str
     changed: int
     wrong: int
     mean_difference: float
     largest_difference: float
+    ood_difference: float | None
     relative_time: float
 
 
 @dataclass(frozen=True)
 class Int8Comparison:
-    """Files of one network with different shares of int8.
+    """The float32 file and the int8 files of one network.
 
     Attributes:
         images: number of test images.
         architecture: timm's name.
         input_size: width and height of the input in pixels.
-        rows: the float32 file, then one int8 file per share.
+        rows: the float32 file, then the int8 files.
     """
 
     images: int
@@ -65,27 +67,26 @@ class Int8Comparison:
         """Format as a title and a Markdown table."""
         lines = [
             f"{self.images} images, {self.architecture} at {self.input_size} px",
-            "| stays float | changed | wrong | mean difference | largest difference | time relative to float32 |",
-            "|---|---|---|---|---|---|",
+            "| file | changed | wrong | mean difference | largest difference | of the OOD score | time / float32 |",
+            "|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
-            name = "everything" if row.float_share == 1 else f"{row.float_share:.0%} of the convolutions"
+            ood = "" if row.ood_difference is None else f"{row.ood_difference:.2f}"
             lines.append(
-                f"| {name} | {row.changed} | {row.wrong} | {row.mean_difference:.4f} "
-                f"| {row.largest_difference:.3f} | {row.relative_time:.2f} |"
+                f"| {row.name} | {row.changed} | {row.wrong} | {row.mean_difference:.4f} "
+                f"| {row.largest_difference:.3f} | {ood} | {row.relative_time:.2f} |"
             )
         return "\n".join(lines)
 
 
-def measure_int8(run_folder: Path, shares: Sequence[float] = SHARES) -> Int8Comparison:
-    """Quantise a run's network with different shares left float, and compare each file with the float32 file.
+def measure_int8(run_folder: Path) -> Int8Comparison:
+    """Quantise a run's network with and without corrected biases, and compare each file with the float32 file.
 
-    Predictions are compared on the run's test images, which are not used for calibration. Times are of one image on
-    one thread, measured in turns.
+    Outputs are compared on the run's test images, which are not used for calibration. Times are of one image on one
+    thread, measured in turns.
 
     Args:
         run_folder: folder of a training run, or of a fold of an evaluation.
-        shares: of the convolutions that stay float, 0 to below 1.
 
     Raises:
         RunError: the folder is not a finished run, or the run has no test images.
@@ -96,51 +97,66 @@ def measure_int8(run_folder: Path, shares: Sequence[float] = SHARES) -> Int8Comp
         raise RunError(f"{run_folder} has no test images. Pass a fold of an evaluation: EVALUATION/seed-1/fold-0.")
     dataset = scan(run.data_dir)
     images = load_dataset(dataset, run.input_size, run.interpolation)
-    calibration = images[weights.calibration_images(run, dataset)]
+    calibration = weights.calibration_images(run, dataset, images)
     test, labels = images[dataset.indices_of(run.split.test)], dataset.labels_of(run.split.test)
-    graph = graph_of(run, run.temperature)
     settings = WorkerSettings(threads=1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         float_file = folder / WEIGHTS_FILES["onnx_fp32"]
-        weights.write_onnx(graph, run.input_size, float_file)
-        networks = [load_network(folder, "onnx_fp32", settings, "cpu")]
-        for share in progress(shares, "Quantising"):
-            target = folder / str(share)
+        weights.write_onnx(graph_of(run, run.temperature), run.input_size, float_file)
+        networks = {FLOAT32: load_network(folder, "onnx_fp32", settings, "cpu")}
+        for name in progress((WITHOUT_CORRECTION, CORRECTED), "Quantising"):
+            target = folder / name
             target.mkdir()
-            weights.write_int8(float_file, calibration, target / WEIGHTS_FILES["onnx_int8"], share)
-            networks.append(load_network(target, "onnx_int8", settings, "cpu"))
-        probabilities = [parity.run(network, test, 1) for network in networks]
-        times = time_in_turns(networks, [run.input_size] * len(networks))
+            int8_file = target / WEIGHTS_FILES["onnx_int8"]
+            write_int8(float_file, calibration, int8_file, correct_biases=name == CORRECTED)
+            networks[name] = load_network(target, "onnx_int8", settings, "cpu")
+        outputs = {name: _outputs(network, test) for name, network in networks.items()}
+        times = time_in_turns(list(networks.values()), [run.input_size] * len(networks))
     rows = [
-        compare_with_float(share, probabilities[number], probabilities[0], labels, times[:, number] / times[:, 0])
-        for number, share in enumerate([1.0, *shares])
+        compare_with_float(name, outputs[name], outputs[FLOAT32], labels, times[:, number] / times[:, 0])
+        for number, name in enumerate(networks)
     ]
     return Int8Comparison(len(test), run.architecture, run.input_size, tuple(rows))
 
 
 def compare_with_float(
-    float_share: float,
-    probabilities: NDArray[np.float32],
-    reference: NDArray[np.float32],
+    name: str,
+    outputs: Outputs,
+    reference: Outputs,
     labels: NDArray[np.int64],
     relative_times: NDArray[np.float64],
 ) -> Int8Row:
-    """Compare the probabilities of one file with those of the float32 file.
+    """Compare the outputs of one file with those of the float32 file.
 
     Args:
-        float_share: share of the convolutions that stays float, 0 to 1.
-        probabilities: float32 [N, classes], of the file.
-        reference: float32 [N, classes], of the float32 file.
+        name: of the file.
+        outputs: of the file, for N images.
+        reference: the same of the float32 file.
         labels: int64 [N].
         relative_times: float64 [rounds], the file's time over that of the float32 file.
     """
-    difference = np.abs(probabilities - reference)
+    classes = outputs.probabilities.argmax(1)
+    difference = np.abs(outputs.probabilities - reference.probabilities)
+    scores, reference_scores = outputs.ood_scores, reference.ood_scores
+    ood_difference = None
+    if scores is not None and reference_scores is not None:
+        ood_difference = float(np.abs(scores - reference_scores).mean())
     return Int8Row(
-        float_share=float_share,
-        changed=int((probabilities.argmax(1) != reference.argmax(1)).sum()),
-        wrong=int((probabilities.argmax(1) != labels).sum()),
+        name=name,
+        changed=int((classes != reference.probabilities.argmax(1)).sum()),
+        wrong=int((classes != labels).sum()),
         mean_difference=float(difference.mean()),
         largest_difference=float(difference.max()),
+        ood_difference=ood_difference,
         relative_time=float(np.median(relative_times)),
+    )
+
+
+def _outputs(network: Network, images: NDArray[np.uint8]) -> Outputs:
+    """Run a network on one image at a time, as the service does on a CPU."""
+    results = [network(image[np.newaxis]) for image in images]
+    scores = [result.ood_scores for result in results if result.ood_scores is not None]
+    return Outputs(
+        np.concatenate([result.probabilities for result in results]), np.concatenate(scores) if scores else None
     )

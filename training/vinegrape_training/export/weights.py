@@ -15,12 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from vinegrape_handler.weights import WEIGHTS_FILES
-from vinegrape_training.data.dataset import Dataset
+from vinegrape_training.checks import read_group
+from vinegrape_training.data.augmentation.augment import augment
+from vinegrape_training.data.augmentation.settings import Augmentation
+from vinegrape_training.data.dataset import Dataset, stack_opacity
 from vinegrape_training.export.graph import ServingGraph
 from vinegrape_training.export.int8 import write_int8
+from vinegrape_training.fit.config import compose_config, group_values
 from vinegrape_training.fit.run import Run
 
-_CALIBRATION_IMAGES = 200  # activation ranges hardly change beyond 100 images
+_CALIBRATION_IMAGES = 50  # with as many changed ones; activation ranges hardly change beyond 100 images
 
 _INPUT = "images"
 
@@ -36,15 +40,34 @@ def write_weights(graph: ServingGraph, run: Run, dataset: Dataset, images: NDArr
         folder: to write to.
     """
     side = run.input_size
-    calibration = images[calibration_images(run, dataset)]
+    calibration = calibration_images(run, dataset, images)
     write_torchscript(graph, side, folder / WEIGHTS_FILES["torchscript"])
     write_onnx(graph, side, folder / WEIGHTS_FILES["onnx_fp32"])
     write_int8(folder / WEIGHTS_FILES["onnx_fp32"], calibration, folder / WEIGHTS_FILES["onnx_int8"])
 
 
-def calibration_images(run: Run, dataset: Dataset) -> list[int]:
-    """Return the indices of the images that calibrate int8: training images, spread evenly over all classes."""
-    return dataset.indices_of(_spread(run.split.train, _CALIBRATION_IMAGES))
+def calibration_images(run: Run, dataset: Dataset, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the images that calibrate int8, uint8 [M, S, S, 3].
+
+    They are training images, spread evenly over all classes, and the same images with other backgrounds, in other light
+    and with the faults of a camera: photos of users have other activations than the data set's images.
+
+    Args:
+        run: its training images are used.
+        dataset: the run's images.
+        images: all images of the data set, uint8 [N, S, S, 3].
+    """
+    paths = _spread(run.split.train, _CALIBRATION_IMAGES)
+    originals = images[dataset.indices_of(paths)]
+    opacity = stack_opacity(dataset.folder, paths, originals, run.interpolation)
+    channels_last = np.concatenate([originals, opacity[..., np.newaxis]], axis=3)
+    level = group_values(compose_config(["augmentation=photographed"]), "augmentation")
+    augmentation = read_group(Augmentation, "augmentation", {**level, "disturbed": 1.0})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        changed = augment(torch.from_numpy(channels_last).permute(0, 3, 1, 2), augmentation)
+    photos = changed.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return np.concatenate([originals, photos])
 
 
 def write_torchscript(graph: ServingGraph, side: int, path: Path) -> None:
