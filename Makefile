@@ -78,7 +78,7 @@ constraints: $(DEV)/installed ## Pin the versions of all packages again, in cons
 		--annotation-style=line --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file=constraints.txt $(ARGS) pyproject.toml
 
-evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file] [RECIPE=overrides]; an hour on two cores. Can be resumed
+evaluate: $(DEV)/installed ## Cross-validate the recipe: DATA=folder [WEIGHTS=file] [OUTLIERS=folder] [RECIPE=overrides]; hours on two cores. Can be resumed
 	@$(need_data)
 	$(DEV)/bin/vinegrape evaluate '$(EVALUATION)' $(recipe) $(ARGS)
 
@@ -123,7 +123,7 @@ $(IMAGES)/installed: pyproject.toml constraints.txt
 	$(call venv,$(IMAGES),-e '.[loadtest$(comma)test]',about 650 MB and a minute)
 
 comma := ,
-recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"' $(RECIPE)
+recipe = 'data.dir="$(DATA)"' 'weights="$(WEIGHTS)"' $(if $(OUTLIERS),'outliers.dir="$(OUTLIERS)"') $(RECIPE)
 lint_packages = $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"])')
 need_data = test -d '$(DATA)' || { echo "make $@ needs DATA=FOLDER with one folder per class. To download it: .venv/bin/vinegrape data fetch" >&2; exit 2; }
 define venv

@@ -17,9 +17,9 @@ def dry_run(*arguments: str) -> list[list[str]]:
 
 def test_model_trains_with_the_recipe_that_it_evaluates() -> None:
     """Also with names that contain spaces."""
-    names = ["DATA=my leaves", "WEIGHTS=my weights.pth", "EVALUATION=runs/my evaluation"]
+    names = ["DATA=my leaves", "WEIGHTS=my weights.pth", "EVALUATION=runs/my evaluation", "OUTLIERS=other things"]
     evaluate, robustness, train, export, archive = dry_run("model", *names, "RECIPE=input_size=224", "ARGS=--folds 4")
-    recipe = ['data.dir="my leaves"', 'weights="my weights.pth"', "input_size=224"]
+    recipe = ['data.dir="my leaves"', 'weights="my weights.pth"', 'outliers.dir="other things"', "input_size=224"]
     assert evaluate == ["evaluate", "runs/my evaluation", *recipe, "--folds", "4"]
     assert robustness == ["robustness", "my leaves", "--evaluation", "runs/my evaluation"]
     assert train == ["train", 'evaluation="runs/my evaluation"', "run_dir=$run", *recipe]

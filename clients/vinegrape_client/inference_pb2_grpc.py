@@ -68,8 +68,8 @@ class InferenceAPIsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Predictions(self, request, context):
-        """Classify one image. The JSON of the response is the same as over REST. An error is a gRPC status; its details are
-        the JSON of the error.
+        """Classify one image, and explain the prediction if the request says so. The JSON of the response is the same as over
+        REST. An error is a gRPC status; its details are the JSON of the error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

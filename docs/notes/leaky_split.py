@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from PIL import Image
 
-from vinegrape_training.data.augmentation import Augmentation, augment
+from vinegrape_training.data.augmentation.augment import augment
+from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.dataset import folds, load_dataset, scan
 from vinegrape_training.fit.config import compose_config
 from vinegrape_training.fit.train import train
@@ -33,12 +35,14 @@ def write_copies(source: Path, target: Path, augmentation: Augmentation, side: i
     torch.manual_seed(0)
     dataset = scan(source)
     for path, image in zip(dataset.paths, load_dataset(dataset, side, "bicubic"), strict=True):
-        batch = torch.from_numpy(image.copy()).permute(2, 0, 1).repeat(COPIES, 1, 1, 1)
+        opaque = np.full((*image.shape[:2], 1), 255, np.uint8)
+        pixels = torch.from_numpy(np.concatenate([image, opaque], axis=2))
+        batch = pixels.permute(2, 0, 1).repeat(COPIES, 1, 1, 1)
         changed = augment(batch, augmentation).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         folder = (target / path).parent
         folder.mkdir(parents=True, exist_ok=True)
-        for number, pixels in enumerate([image, *changed]):
-            Image.fromarray(pixels).save(folder / f"{Path(path).stem}-{number}.png")
+        for number, copy in enumerate([image, *changed]):
+            Image.fromarray(copy).save(folder / f"{Path(path).stem}-{number}.png")
 
 
 @click.command()

@@ -237,6 +237,9 @@ def test_the_page_works_with_the_keyboard(bare, visit):
     expect(seen.page.get_by_role("heading", name="Ak", exact=True)).to_be_visible()
     seen.page.keyboard.press("Tab")
     seen.page.keyboard.press("Enter")
+    expect(seen.page.get_by_role("button", name="Hide heat map")).to_be_visible()
+    seen.page.keyboard.press("Tab")
+    seen.page.keyboard.press("Enter")
     expect(seen.page.get_by_role("button", name="Copy the curl command")).to_be_visible()
 
 

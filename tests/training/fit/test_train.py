@@ -223,7 +223,7 @@ def test_a_finished_run_is_not_overwritten(result: TrainResult, drawn: Path) -> 
     [
         ("optimizer.mixup=-1", "optimizer.mixup is -1; it must be a number from 0 to 100"),
         ("augmentation.blur=much", "augmentation.blur is 'much'; it must be a number from 0 to 1"),
-        ("+augmentation.noise=1", r"augmentation.noise is not a setting\. Valid settings: blur, brightness"),
+        ("+augmentation.fog=1", r"augmentation.fog is not a setting\. Valid settings: background, blur"),
     ],
 )
 def test_an_invalid_setting_is_reported_before_anything_is_written(

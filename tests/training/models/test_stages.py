@@ -24,7 +24,7 @@ def mobilenet() -> nn.Module:
     return create_model("mobilenetv2_035", 3, "none").eval()
 
 
-@pytest.mark.parametrize("architecture", ["mobilenetv2_035", "resnet10t", "small_cnn"])
+@pytest.mark.parametrize("architecture", ["mobilenetv2_035", "tf_efficientnet_lite0"])
 def test_a_network_without_its_first_stages_continues_from_their_output(architecture: str) -> None:
     torch.manual_seed(0)
     model = create_model(architecture, 3, "none").eval()
@@ -54,6 +54,10 @@ def test_a_network_that_adds_the_image_to_later_features_keeps_its_stages() -> N
             return (self.head(self.stem(images)) + images).mean((2, 3))  # type: ignore[no-any-return]
 
     assert not are_removable(Skips(), 1, 8)
+
+
+def test_a_resnet_keeps_its_stages_because_its_first_pooling_belongs_to_none() -> None:
+    assert not are_removable(create_model("resnet10t", 3, "none"), 2, SIDE)
 
 
 def test_the_modes_of_the_modules_stay_as_they_were() -> None:
