@@ -65,7 +65,7 @@ def test_outliers_follow_the_images_of_a_training_batch(data: LeavesDataModule) 
     black = np.zeros((3, 32, 32, 4), np.uint8)
     black[..., 3] = 255
     data._outliers = OutlierSampler(black, ["things"] * 3, per_batch=2)
-    data.augmentation = replace(data.augmentation, disturbed=0, scale=(2, 2), shear_degrees=0, translation=0)
+    data.augmentation = replace(data.augmentation, disturbed=0, brightness=0, scale=(2, 2), translation=0)
     data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
     images, labels = data.on_after_batch_transfer((data.train.tensors[0][:5], data.train.tensors[1][:5]), 0)
     assert labels.tolist() == [0, 0, 0, 0, 0, OTHER, OTHER]
