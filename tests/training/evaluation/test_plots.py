@@ -65,6 +65,18 @@ def test_risk_coverage_shows_percentages(png: Path) -> None:
     np.testing.assert_allclose(line.get_xydata(), [[25, 0], [50, 50], [75, 100 / 3], [100, 25]])
 
 
+def test_risk_coverage_by_ood_score_has_the_point_of_the_threshold(png: Path) -> None:
+    """The wrong image has the highest score; the threshold lets the other three pass."""
+    wrong = PROBABILITIES.argmax(axis=1) != LABELS
+    (axes,) = plots.draw_risk_coverage(PROBABILITIES, LABELS, png, wrong.astype(float), ~wrong).axes
+    _, by_score, served = axes.lines
+    np.testing.assert_allclose(by_score.get_xydata(), [[25, 0], [50, 0], [75, 0], [100, 25]])
+    np.testing.assert_allclose(served.get_xydata(), [[75, 0]])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "by probability", "by OOD score", "known, as served"
+    ]  # fmt: skip
+
+
 def test_tradeoff_shows_each_network_with_its_interval(png: Path) -> None:
     (axes,) = plots.draw_tradeoff(["small", "large"], [2.0, 8.0], [0.9, 0.95], [(0.85, 0.93), (0.9, 0.98)], png).axes
     small, large = axes.containers

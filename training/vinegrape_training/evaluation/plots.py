@@ -79,20 +79,39 @@ def draw_reliability(
     return _save(figure, path)
 
 
-def draw_risk_coverage(probabilities: NDArray[np.floating], labels: NDArray[np.int64], path: Path) -> Figure:
+def draw_risk_coverage(
+    probabilities: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    path: Path,
+    ood_scores: NDArray[np.floating] | None = None,
+    known: NDArray[np.bool_] | None = None,
+) -> Figure:
     """Plot the share of wrong predictions over the share of images that is classified, most confident images first.
 
     Args:
         probabilities: float [N, classes].
         labels: int64 [N].
         path: of the PNG.
+        ood_scores: float [N]; adds a curve with the images in this order, lowest score first.
+        known: bool [N], the images whose score is at most the threshold; adds the point that the service is at.
     """
     points = risk_coverage(probabilities, labels, [(1 + index) / len(labels) for index in range(len(labels))])
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(
-        [100 * point["coverage"] for point in points], [100 * point["risk"] for point in points], color="tab:green"
+        [100 * point["coverage"] for point in points],
+        [100 * point["risk"] for point in points],
+        color="tab:green",
+        label="by probability",
     )
+    wrong = probabilities.argmax(axis=1) != labels
+    if ood_scores is not None:
+        risk = wrong[np.argsort(ood_scores, kind="stable")].cumsum() / np.arange(1, len(labels) + 1)
+        axes.plot([100 * point["coverage"] for point in points], 100 * risk, color="tab:blue", label="by OOD score")
+    if known is not None and known.any():
+        axes.plot(100 * known.mean(), 100 * wrong[known].mean(), "o", color="tab:red", label="known, as served")
+    if ood_scores is not None or known is not None:
+        axes.legend()
     axes.set(xlabel="coverage: images classified, most confident first, %", ylabel="risk: wrong predictions, %")
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)

@@ -266,4 +266,10 @@ def _draw(report: Report, predictions: OutOfFold, folder: Path) -> None:
     before = predictions.logits.double().softmax(dim=2).numpy().reshape(-1, len(report.classes))
     after = predictions.probabilities(predictions.logits).reshape(-1, len(report.classes))
     draw_reliability({"without temperature": before, "with temperature": after}, labels, folder / "reliability.png")
-    draw_risk_coverage(after, labels, folder / "risk_coverage.png")
+    if predictions.ood_scores is None or predictions.outliers is None or predictions.int8 is None:
+        draw_risk_coverage(after, labels, folder / "risk_coverage.png")
+        return
+    served = predictions.probabilities(predictions.int8).reshape(after.shape)  # the files that compute the scores
+    scores = predictions.ood_scores.numpy()
+    known = scores <= predictions.thresholds()
+    draw_risk_coverage(served, labels, folder / "risk_coverage.png", scores.ravel(), known.ravel())
