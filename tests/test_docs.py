@@ -8,6 +8,7 @@ import tomllib
 import click
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from docs import generate
 from tests.support.pages import PAGES, ROOT, anchors, commands, headings, links
@@ -118,3 +119,24 @@ def test_the_script_of_the_model_log_runs(drawn, tmp_path):
     small = ("model=small_cnn", "optimizer=adamw_scratch", "weights=none", "input_size=32", "trainer.max_epochs=5")
     result = CliRunner().invoke(leaky_split.main, [str(tmp_path), f"data.dir={drawn}", *small], catch_exceptions=False)
     assert result.stdout.endswith("% of 50 copies\n")  # a fifth of 50 images and 4 copies of each
+
+
+@pytest.mark.trains
+@pytest.mark.xdist_group("trained")
+def test_the_script_that_compares_ood_scores_runs(drawn, tmp_path):
+    from docs.notes import ood_scores  # imports torch, as the others do
+    from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate
+    from vinegrape_training.fit.config import compose_config
+
+    for kind in (f"things/{source}/1.png" for source in "abcdefghijkl"):
+        (tmp_path / "foreign" / kind).parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), "navy").save(tmp_path / "foreign" / kind)
+    small = ("model=small_cnn", "optimizer=adamw_scratch", "weights=none", "input_size=32", "trainer.max_epochs=1")
+    overrides = compose_config([f"data.dir={drawn}", f"outliers.dir={tmp_path / 'foreign'}", *small])
+    cross_validate(overrides, tmp_path / "evaluation", CrossValidationPlan((1,), 2), int8=False)
+    arguments = [str(tmp_path / "evaluation"), str(tmp_path / "foreign"), "--seed", "1"]
+    result = CliRunner().invoke(ood_scores.main, arguments, catch_exceptions=False)
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 8
+    assert rows[-1].startswith("| trained with outliers | ")
+    assert "(things)" in rows[-1]

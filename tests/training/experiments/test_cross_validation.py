@@ -274,9 +274,9 @@ def test_a_network_that_ships_is_trained_on_all_images_and_quotes_the_evaluation
 
 @pytest.fixture(scope="module")
 def outliers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four outliers, each of its own source, of two kinds; `FoldTraining` knows their scores."""
+    """Twelve outliers, each of its own source, of two kinds; `FoldTraining` knows their scores."""
     folder = tmp_path_factory.mktemp("outliers")
-    for path in ("far/a/1.png", "far/b/1.png", "near/a/1.png", "near/b/1.png"):
+    for path in (f"{kind}/{source}/1.png" for kind in ("far", "near") for source in "abcdef"):
         (folder / path).parent.mkdir(parents=True)
         Image.new("RGB", (8, 8), "grey").save(folder / path)
     return folder
@@ -295,16 +295,16 @@ def test_outliers_are_scored_by_the_folds_that_have_not_seen_them(
     assert report.abstention["accuracy"] == pytest.approx(39 / 40)
     refused, passed = {"passed": 0.0, "auroc": 1.0}, {"passed": 1.0, "auroc": 0.0}
     assert report.abstention["kinds"] == {
-        "far": {"images": 2, "new_source": refused, "new_species": refused},
-        "near": {"images": 2, "new_source": passed, "new_species": passed},
+        "far": {"images": 6, "new_source": refused, "new_species": refused},
+        "near": {"images": 6, "new_source": passed, "new_species": passed},
     }
     predictions = OutOfFold.read(tmp_path / "out_of_fold.npz")
     assert predictions.outliers is not None
-    assert predictions.outliers.paths == ("far/a/1.png", "far/b/1.png", "near/a/1.png", "near/b/1.png")
+    assert predictions.outliers.paths[5:7] == ("far/f/1.png", "near/a/1.png")
     assert (predictions.thresholds() == LEAF_SCORE).all()
     assert report.recipe["outliers"] == {"per_batch": 2, "weight": 1.0}
     assert Report.read(tmp_path).ood_threshold == LEAF_SCORE
-    assert "near, 2" in report.table()
+    assert "near, 6" in report.table()
 
 
 @pytest.mark.trains

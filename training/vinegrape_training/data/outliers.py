@@ -124,6 +124,9 @@ def outlier_folds(outliers: Outliers, seed: int, count: int) -> tuple[OutlierSpl
         outliers: what to split.
         seed: of NumPy's default generator.
         count: number of folds, at least 2.
+
+    Raises:
+        DataError: a fold has no outlier to train with.
     """
     generator = np.random.default_rng(seed)
     by_source = _spread(_groups(outliers.images, by_source=True), count, generator)
@@ -133,6 +136,11 @@ def outlier_folds(outliers: Outliers, seed: int, count: int) -> tuple[OutlierSpl
         new_source, new_species = by_source[fold], by_species[fold]
         held_out = {*new_source, *new_species}
         train = tuple(path for path in outliers.paths if path not in held_out)
+        if not train:
+            raise DataError(
+                f"{outliers.folder} has {len(outliers.images)} images of too few sources and species: one of {count} "
+                "folds holds all of them out. Add images, or choose more folds."
+            )
         splits.append(OutlierSplit(train, tuple(sorted(new_source)), tuple(sorted(new_species))))
     return tuple(splits)
 
