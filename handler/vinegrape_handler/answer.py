@@ -1,4 +1,4 @@
-"""Build the JSON of a response: a prediction, an error, or the model's description."""
+"""Build the JSON of a response: a prediction, or the model's description. `errors.error_body` builds an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from typing import Any, Literal
 
 from vinegrape_handler.classifier import Scores
-from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.kinds import FORMATS
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
@@ -41,11 +40,6 @@ def prediction(scores: Scores, metadata: Metadata, abstain: Literal["label", "kn
         **abstention,
         "model": {"name": metadata.name, "version": metadata.version},
     }
-
-
-def error_body(error: RequestError) -> dict[str, Any]:
-    """Build the error of one image or request. It is the same for REST and gRPC."""
-    return {"error": {"code": error.status, "type": error.type, "message": str(error)}}
 
 
 def description(metadata: Metadata, settings: WorkerSettings, backend: str, explains: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The exceptions of the project. `answer.error_body` is the only place that turns one into a response.
+"""The exceptions of the project. `error_body` is the only place that turns one into a response.
 
 VinegrapeError
 ├── SettingError          an invalid setting, found at start
@@ -24,7 +24,7 @@ VinegrapeError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VinegrapeError(Exception):
@@ -166,3 +166,8 @@ class Unavailable(Refused):
 
 WORKER_ERRORS = tuple(error for error in RequestError.__subclasses__() if error is not Refused)
 REFUSALS = tuple(Refused.__subclasses__())
+
+
+def error_body(error: RequestError) -> dict[str, Any]:
+    """Build the JSON of the error of one image or request. It is the same for REST, gRPC and the operations port."""
+    return {"error": {"code": error.status, "type": error.type, "message": str(error)}}

@@ -154,6 +154,7 @@ class Handler:
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
         side = self.metadata.input_size
+        # One call tells: a TorchScript file does not list its outputs
         explains = network(np.zeros((1, side, side, 3), np.uint8)).activation_maps is not None
         self._router = Router(Model(self.metadata, self.settings, self.backend, explains))
         self.classifier = Classifier(self.metadata, network, limits, decode_threads, self.metrics, call_size)

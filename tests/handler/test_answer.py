@@ -84,7 +84,7 @@ def test_the_number_of_probabilities_must_be_the_number_of_classes():
 )
 def test_an_error_has_code_type_and_message(error, code, type_):
     expected = {"error": {"code": code, "type": type_, "message": "What is wrong."}}
-    assert answer.error_body(error("What is wrong.")) == expected
+    assert errors.error_body(error("What is wrong.")) == expected
 
 
 def test_the_table_above_has_every_request_error():

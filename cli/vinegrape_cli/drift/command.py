@@ -12,34 +12,25 @@ import click
 
 from vinegrape_cli.predict.files import find_files
 from vinegrape_cli.predict.local_model import predict_files
+from vinegrape_cli.predict.options import archive_option, concurrency_option, paths_argument
 from vinegrape_handler.errors import ArchiveError, VinegrapeError
 from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.drift.metrics import read_counts
 from vinegrape_server.drift.statistic import Drift, measure_drift
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
-from vinegrape_server.settings import MIN_DRIFT_ANSWERS, ServeSettings
+from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 
 DRIFTED = 3
 """The exit code that states drift. 1 stands for an error, and 2 for a wrong command."""
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--archive",
-    type=click.Path(path_type=Path),
-    default=ServeSettings().archive,
-    show_default=True,
-    envvar="VINEGRAPE_ARCHIVE",
-    show_envvar=True,
-    help="archive with the model and its reference; one process per core classifies",
-)
+@paths_argument
+@archive_option("archive with the model and its reference; one process per core classifies")
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), help="folder for drift.json and the plots, drift.png"
 )
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="images at the same time, at most"
-)
+@concurrency_option
 @click.pass_context
 def drift(ctx: click.Context, paths: tuple[Path, ...], archive: Path, output: Path | None, concurrency: int) -> None:
     """Compare images, and all images in folders, with the reference of a model.

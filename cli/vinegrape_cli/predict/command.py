@@ -10,35 +10,25 @@ import click
 
 from vinegrape_cli.predict.files import find_files
 from vinegrape_cli.predict.local_model import predict_files
+from vinegrape_cli.predict.options import archive_option, concurrency_option, paths_argument
 from vinegrape_cli.predict.rows import FORMATS, Writer, resume, row_of
 from vinegrape_client import Client
 from vinegrape_client.errors import ConnectionFailed, Forbidden, MethodNotAllowed, NotFound, Unauthorized
-from vinegrape_server.settings import ServeSettings
 
 # Every further image would get the same error
 _FATAL = (ConnectionFailed, Forbidden, MethodNotAllowed, NotFound, Unauthorized)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@paths_argument
 @click.option("--server", metavar="URL", help="server to use, such as http://HOST:8080 or grpcs://HOST:8000")
-@click.option(
-    "--archive",
-    type=click.Path(path_type=Path),
-    default=ServeSettings().archive,
-    show_default=True,
-    envvar="VINEGRAPE_ARCHIVE",
-    show_envvar=True,
-    help="archive to use without --server; one process per core classifies",
-)
+@archive_option("archive to use without --server; one process per core classifies")
 @click.option(
     "--format", "format_", type=click.Choice(FORMATS), help="output format [default: of --output, else table]"
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="file (.csv or .jsonl) for the rows")
 @click.option("--top-k", type=click.IntRange(min=1), help="classes per image, the most probable first [default: all]")
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), default=8, show_default=True, help="images at the same time, at most"
-)
+@concurrency_option
 @click.option("--timeout-s", type=float, default=60.0, show_default=True, help="seconds per image, with all retries")
 @click.option(
     "--api-key", envvar="VINEGRAPE_API_KEY", show_envvar=True, help="API key; the variable hides it from other users"

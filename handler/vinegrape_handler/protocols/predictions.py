@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from vinegrape_handler import answer
-from vinegrape_handler.errors import BadRequest, DeadlineExceeded, RequestError
+from vinegrape_handler.errors import BadRequest, DeadlineExceeded, RequestError, error_body
 from vinegrape_handler.protocols.route import Call, Model, Pending, Response, Result, Route, error_response
 from vinegrape_handler.protocols.web import read_page
 from vinegrape_handler.request import read_request
@@ -58,7 +58,7 @@ class Form(NamedTuple):
     def apply(self, result: Result) -> Any:
         """Return what the response contains about an image."""
         if isinstance(result, RequestError):
-            return answer.error_body(result)
+            return error_body(result)
         prediction = result.prediction
         if self.top_k is None and not self.huggingface:
             return prediction

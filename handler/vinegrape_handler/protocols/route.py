@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import InputImage, Scores
-from vinegrape_handler.errors import RequestError
+from vinegrape_handler.errors import RequestError, error_body
 from vinegrape_handler.metadata import Metadata
 from vinegrape_handler.settings import WorkerSettings
 
@@ -105,7 +105,7 @@ class Route(NamedTuple):
 
 def error_response(error: RequestError) -> Response:
     """Build the response to a request that has failed as a whole, with our body of an error."""
-    return Response(answer.error_body(error), error)
+    return Response(error_body(error), error)
 
 
 def constant(body: dict[str, Any]) -> Callable[[Call], Pending]:

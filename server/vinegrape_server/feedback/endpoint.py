@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from email.message import Message
 
-from vinegrape_handler.errors import BadRequest, RequestError, TooLarge, Unavailable, UnsupportedFormat
+from vinegrape_handler.errors import BadRequest, RequestError, TooLarge, Unavailable, UnsupportedFormat, error_body
 from vinegrape_handler.metadata import Metadata
 from vinegrape_server.feedback.request import MAX_BYTES, read_feedback
 from vinegrape_server.feedback.store import FeedbackStore
@@ -61,10 +61,8 @@ class FeedbackEndpoint:
 
 
 def error_response(error: RequestError) -> tuple[http.HTTPStatus, bytes]:
-    """Return the status and the JSON of an error. `answer.error_body` makes the same, but loads the image libraries."""
-    return http.HTTPStatus(error.status), _encode(
-        {"error": {"code": error.status, "type": error.type, "message": str(error)}}
-    )
+    """Return the status and the JSON of an error."""
+    return http.HTTPStatus(error.status), _encode(error_body(error))
 
 
 def _encode(body: object) -> bytes:

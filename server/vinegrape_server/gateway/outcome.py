@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import grpc
 
-from vinegrape_handler.errors import Overloaded, RequestError, TooLarge, Unavailable
+from vinegrape_handler.errors import Overloaded, RequestError, TooLarge, Unavailable, error_body
 from vinegrape_server.gateway.http_client import Response
 
 GRPC_CODES = {
@@ -59,7 +59,7 @@ class Outcome:
 
 def of_error(error: RequestError) -> Outcome:
     """Return the outcome of a call that the gateway refuses."""
-    body = {"error": {"code": error.status, "type": error.type, "message": str(error)}}
+    body = error_body(error)
     retry_after_s = _RETRY_AFTER_S if isinstance(error, Overloaded) else None
     return Outcome(error.status, error.type, json.dumps(body, separators=(",", ":")).encode(), retry_after_s)
 

@@ -2,16 +2,8 @@
 
 import pytest
 
+from tests.support.clock import Clock
 from vinegrape_server.drift.window import Window
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture

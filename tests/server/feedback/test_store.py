@@ -5,6 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+from tests.support.clock import Clock
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.feedback.request import Feedback
 from vinegrape_server.feedback.store import FILE, FeedbackStore, Summary
@@ -14,18 +15,9 @@ RIGHT = Feedback("v1", "Ak", 0.75, True, "Ak")
 WRONG = Feedback("v1", "Ak", 0.75, True, "Nazli")
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    seconds = 1e9
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1e9)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.support import tiny_archive as tiny
 from tests.support.frontend import Response, batch, body_batch, connected, load_message, wire_request
-from vinegrape_handler.answer import CONTENT_TYPE, encode, error_body
+from vinegrape_handler.answer import CONTENT_TYPE, encode
 from vinegrape_handler.contract import ERROR_HEADER
-from vinegrape_handler.errors import InferenceFailed, TooLarge
+from vinegrape_handler.errors import InferenceFailed, TooLarge, error_body
 from vinegrape_handler.metadata import SELF_CHECK_FOLDER, Metadata
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.worker import main

@@ -11,7 +11,8 @@ import torch
 from tests.support.small_config import compose_config
 from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.datamodule import OTHER, LeavesDataModule, OutlierSampler
-from vinegrape_training.data.dataset import Split, load_dataset, load_opacity, scan
+from vinegrape_training.data.dataset import Split, load_dataset, scan
+from vinegrape_training.data.opacity import load_opacity
 
 
 @pytest.fixture

@@ -34,9 +34,12 @@ def test_the_alpha_channel_is_the_opacity(tmp_path: Path) -> None:
 
 
 def test_the_margins_of_an_oblong_image_are_transparent(tmp_path: Path) -> None:
-    opacity = opacity_of(tmp_path / "leaf.png", square("RGBA", (9, 9, 9, 255), (10, 120, 30, 255), (32, 24)))
+    image = square("RGBA", (9, 9, 9, 255), (10, 120, 30, 255), (32, 24))
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    opacity = opacity_of(tmp_path / "leaf.png", image)
     assert (opacity[:4] == 0).all()
-    assert (opacity[4:28] == 255).all()
+    assert opacity[4, 0] == 0
+    assert (opacity[5:28] == 255).all()
 
 
 def test_without_alpha_a_white_background_is_transparent(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from vinegrape_training.data.outliers import (
     Outlier,
+    OutlierDraw,
     Outliers,
     load_outliers,
     outlier_folds,
-    sampling_weights,
     scan_outliers,
 )
 from vinegrape_training.errors import DataError
@@ -98,8 +99,10 @@ def test_the_split_depends_on_the_seed_only() -> None:
 
 
 def test_a_kind_with_four_times_the_images_is_drawn_twice_as_often() -> None:
-    weights = sampling_weights(["large"] * 4 + ["small"])
-    assert sum(weights[:4]) == pytest.approx(2 * weights[4])
+    torch.manual_seed(0)
+    drawn = OutlierDraw(["large"] * 4 + ["small"], per_batch=9000).indices()
+    assert len(drawn) == 9000
+    assert (drawn < 4).sum() / (drawn == 4).sum() == pytest.approx(2, rel=0.1)
 
 
 def test_images_are_loaded_with_their_opacity(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ class Network(nn.Module):
     def __init__(self, first):
         super().__init__()
         torch.manual_seed(0)
+        if hasattr(first, "reset_parameters"):
+            first.reset_parameters()  # its weights must not depend on the tests before
         self.features = nn.Sequential(
             first,
             nn.ReLU6(),

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vinegrape_training.data.augmentation.augment import augment
 from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.dataset import Dataset, Split
-from vinegrape_training.data.outliers import sampling_weights
+from vinegrape_training.data.outliers import OutlierDraw
 
 OTHER = -1
 """The label of an outlier in a training batch."""
@@ -25,18 +25,17 @@ class OutlierSampler:
 
     Args:
         images: uint8 [M, S, S, 4], RGB and opacity.
-        kinds: the kind of each image, see `outliers.sampling_weights`.
+        kinds: the kind of each image.
         per_batch: number of outliers per batch.
     """
 
     def __init__(self, images: NDArray[np.uint8], kinds: Sequence[str], per_batch: int) -> None:
         self._images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        self._weights = torch.tensor(sampling_weights(kinds))
-        self._per_batch = per_batch
+        self._draw = OutlierDraw(kinds, per_batch)
 
     def draw(self) -> Tensor:
         """Draw the outliers of one batch, with replacement: uint8 [per_batch, 4, S, S]."""
-        return self._images[torch.multinomial(self._weights, self._per_batch, replacement=True)]
+        return self._images[self._draw.indices()]
 
 
 class LeavesDataModule(LightningDataModule):

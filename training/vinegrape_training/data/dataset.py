@@ -18,7 +18,6 @@ from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_handler.settings import PILLOW_MAX_PIXELS
 from vinegrape_training.data.image_folder import IMAGE_SUFFIXES, list_images
-from vinegrape_training.data.opacity import read_opacity
 from vinegrape_training.errors import DataError
 from vinegrape_training.progress import progress
 
@@ -43,12 +42,8 @@ class Dataset:
     labels: tuple[int, ...]
 
     def digest(self) -> str:
-        r"""Compute the SHA-256 of the lines "PATH\0SHA256-OF-THE-FILE\n" of all images, in the order of `paths`."""
-        total = hashlib.sha256()
-        for path in self.paths:
-            file_digest = hashlib.sha256((self.folder / path).read_bytes()).hexdigest()
-            total.update(f"{path}\0{file_digest}\n".encode())
-        return total.hexdigest()
+        """Compute `files_digest` of all images, in the order of `paths`."""
+        return files_digest(self.folder, self.paths)
 
     def indices_of(self, paths: Sequence[str]) -> list[int]:
         """Return the indices of some paths in `self.paths`."""
@@ -215,20 +210,10 @@ def load_images(
     return images
 
 
-@lru_cache(maxsize=1)
-def load_opacity(dataset: Dataset, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """Read the opacity of all images of a data set: uint8 [len(dataset.paths), side, side], see `read_opacity`."""
-    images = load_dataset(dataset, side, interpolation)
-    return stack_opacity(dataset.folder, dataset.paths, images, interpolation)
-
-
-def stack_opacity(
-    folder: Path, paths: Sequence[str], images: NDArray[np.uint8], interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    """Read the opacity of images that `load_images` has read: uint8 [N, S, S]."""
-
-    def read(path: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return read_opacity(folder / path, pixels, interpolation)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(read, paths, images)))
+def files_digest(folder: Path, paths: Sequence[str]) -> str:
+    r"""Compute the SHA-256 of the lines "PATH\0SHA256-OF-THE-FILE\n" of some files in a folder."""
+    total = hashlib.sha256()
+    for path in paths:
+        file_digest = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        total.update(f"{path}\0{file_digest}\n".encode())
+    return total.hexdigest()

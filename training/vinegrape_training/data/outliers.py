@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vinegrape_handler.metadata import Interpolation
-from vinegrape_training.data.dataset import load_images, stack_opacity
+from vinegrape_training.data.dataset import files_digest, load_images
 from vinegrape_training.data.image_folder import is_image
+from vinegrape_training.data.opacity import read_opacities
 from vinegrape_training.errors import DataError
 
 MANIFEST_FILE = "manifest.csv"
@@ -61,12 +63,8 @@ class Outliers:
         return tuple(image.kind for image in self.images)
 
     def digest(self) -> str:
-        """Compute the SHA-256 over paths and contents, as `Dataset.digest` does."""
-        total = hashlib.sha256()
-        for path in self.paths:
-            file_digest = hashlib.sha256((self.folder / path).read_bytes()).hexdigest()
-            total.update(f"{path}\0{file_digest}\n".encode())
-        return total.hexdigest()
+        """Compute `files_digest` of all images, in the order of `paths`."""
+        return files_digest(self.folder, self.paths)
 
 
 @dataclass(frozen=True)
@@ -149,20 +147,31 @@ def outlier_folds(outliers: Outliers, seed: int, count: int) -> tuple[OutlierSpl
 def load_outliers(outliers: Outliers, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
     """Decode all outliers: uint8 [N, side, side, 4], RGB and opacity. The result is cached and read-only."""
     images = load_images(outliers.folder, outliers.paths, side, interpolation, "Decoding outliers")
-    opacity = stack_opacity(outliers.folder, outliers.paths, images, interpolation)
+    opacity = read_opacities(outliers.folder, outliers.paths, images, interpolation)
     result = np.concatenate([images, opacity[..., np.newaxis]], axis=3)
     result.setflags(write=False)
     return result
 
 
-def sampling_weights(kinds: Iterable[str]) -> list[float]:
-    """Return the weight of each image, so that each kind is drawn by the square root of its number of images.
+class OutlierDraw:
+    """Draws the outliers of training batches, with replacement.
 
-    A small kind would otherwise hardly be drawn, and a few images would be drawn too often if all kinds had the same
-    share.
+    Each kind is drawn by the square root of its number of images: a small kind would otherwise hardly be drawn, and a
+    few images would be drawn too often if all kinds had the same share.
+
+    Args:
+        kinds: the kind of each outlier.
+        per_batch: number of outliers per batch.
     """
-    kinds = list(kinds)
-    return [kinds.count(kind) ** -0.5 for kind in kinds]
+
+    def __init__(self, kinds: Sequence[str], per_batch: int) -> None:
+        counts = Counter(kinds)
+        self._weights = torch.tensor([counts[kind] ** -0.5 for kind in kinds])
+        self._per_batch = per_batch
+
+    def indices(self) -> Tensor:
+        """Draw the indices of the outliers of one batch: int64 [per_batch]."""
+        return torch.multinomial(self._weights, self._per_batch, replacement=True)
 
 
 def _manifest(path: Path) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Images with their transparency, which the service replaces by white: only measuring and describing need it."""
+"""Images with their transparency, which the service replaces by white: only training and measuring need it."""
 
 from __future__ import annotations
 

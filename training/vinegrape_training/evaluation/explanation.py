@@ -17,9 +17,8 @@ from vinegrape_handler.networks import load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import available_backends, choose_backend
 from vinegrape_training.data.dataset import LIMITS, scan
+from vinegrape_training.data.transparency import OPAQUE, is_transparent, read_rgba
 from vinegrape_training.errors import DataError
-
-_OPAQUE = 128  # of 255; a pixel with at least this alpha is leaf
 
 
 class HeatOnLeaves(NamedTuple):
@@ -88,8 +87,7 @@ def _shares(classifier: Classifier, path: Path) -> tuple[float, float]:
 
 def _leaf(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return which pixels of an image in this size, as width and height, are leaf."""
-    with Image.open(path) as image:
-        if not image.has_transparency_data:
-            raise DataError(f"{path} has no transparent pixels, so it is not known what is leaf.")
-        alpha = image.convert("RGBA").getchannel("A").resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(alpha) >= _OPAQUE
+    image = read_rgba(path)
+    if not is_transparent(image):
+        raise DataError(f"{path} has no transparent pixels, so it is not known what is leaf.")
+    return np.asarray(image.getchannel("A").resize(size, Image.Resampling.BILINEAR)) >= OPAQUE

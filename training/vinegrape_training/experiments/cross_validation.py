@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import Tensor
 
 from vinegrape_handler.errors import SettingError
-from vinegrape_handler.networks import Network, load_network
+from vinegrape_handler.networks import Outputs, load_network
 from vinegrape_handler.reference import Reference
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
@@ -184,23 +184,18 @@ def _test_int8(run: Run, dataset: Dataset, outliers: Outliers | None) -> None:
     if outliers:
         pixels = load_outliers(outliers, run.input_size, run.interpolation)[..., :3]
         with atomic_write(run.folder / OUTLIERS_FILE) as path:
-            np.savez(path, ood_scores=_ood_scores(network, pixels))
-    test = images[dataset.indices_of(run.split.test)]
-    probabilities = parity.run(network, test, 1)
-    log_probabilities = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
-    scores = torch.from_numpy(_ood_scores(network, test)) if outliers else None
+            np.savez(path, ood_scores=_ood_scores(parity.outputs(network, pixels, 1)).numpy())
+    outputs = parity.outputs(network, images[dataset.indices_of(run.split.test)], 1)
+    log_probabilities = torch.from_numpy(np.log(np.maximum(outputs.probabilities, np.finfo(np.float32).tiny)))
     labels = torch.from_numpy(dataset.labels_of(run.split.test))
+    scores = _ood_scores(outputs) if outliers else None
     Evaluation(log_probabilities, labels, scores).write(run.folder / INT8_FILE)
 
 
-def _ood_scores(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Compute the OOD scores [N] of images [N, S, S, 3], one by one, as they are served."""
-    scores = np.empty(len(images), np.float32)
-    for index in range(len(images)):
-        outputs = network(np.ascontiguousarray(images[index : index + 1]))
-        assert outputs.ood_scores is not None  # noqa: S101 - the graph of a network with outliers computes them
-        scores[index] = outputs.ood_scores[0]
-    return scores
+def _ood_scores(outputs: Outputs) -> Tensor:
+    """Return the OOD scores [N] of a network that was trained with outliers."""
+    assert outputs.ood_scores is not None  # noqa: S101 - its graph computes them
+    return torch.from_numpy(outputs.ood_scores)
 
 
 def _collect(folder: Path, dataset: Dataset, splits: Mapping[int, Sequence[Split]]) -> OutOfFold:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.networks import Network, Outputs, load_network
+from vinegrape_handler.networks import Outputs, load_network
 from vinegrape_handler.settings import WorkerSettings
 from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.data.dataset import load_dataset, scan
 from vinegrape_training.errors import RunError
 from vinegrape_training.experiments.timing import time_in_turns
-from vinegrape_training.export import weights
+from vinegrape_training.export import parity, weights
 from vinegrape_training.export.graph import graph_of
 from vinegrape_training.export.int8 import write_int8
 from vinegrape_training.fit.run import Run
@@ -111,7 +111,7 @@ def measure_int8(run_folder: Path) -> Int8Comparison:
             int8_file = target / WEIGHTS_FILES["onnx_int8"]
             write_int8(float_file, calibration, int8_file, correct_biases=name == CORRECTED)
             networks[name] = load_network(target, "onnx_int8", settings, "cpu")
-        outputs = {name: _outputs(network, test) for name, network in networks.items()}
+        outputs = {name: parity.outputs(network, test, 1) for name, network in networks.items()}
         times = time_in_turns(list(networks.values()), [run.input_size] * len(networks))
     rows = [
         compare_with_float(name, outputs[name], outputs[FLOAT32], labels, times[:, number] / times[:, 0])
@@ -150,13 +150,4 @@ def compare_with_float(
         largest_difference=float(difference.max()),
         ood_difference=ood_difference,
         relative_time=float(np.median(relative_times)),
-    )
-
-
-def _outputs(network: Network, images: NDArray[np.uint8]) -> Outputs:
-    """Run a network on one image at a time, as the service does on a CPU."""
-    results = [network(image[np.newaxis]) for image in images]
-    scores = [result.ood_scores for result in results if result.ood_scores is not None]
-    return Outputs(
-        np.concatenate([result.probabilities for result in results]), np.concatenate(scores) if scores else None
     )

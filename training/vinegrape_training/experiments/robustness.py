@@ -34,6 +34,7 @@ from vinegrape_training.evaluation.robustness import (
     scores_of,
 )
 from vinegrape_training.experiments.cross_validation import weights_of_fold
+from vinegrape_training.export import parity
 from vinegrape_training.export.archive import opened
 from vinegrape_training.fit.run import Run
 
@@ -164,10 +165,10 @@ def write(result: Robustness, folder: Path) -> None:
 
 def _run(networks: Sequence[Network], variants: NDArray[np.uint8]) -> Predictions:
     """Classify the variants of an image one by one, as a CPU serves them, with one network per seed."""
-    outputs = [[network(variant[None]) for variant in variants] for network in networks]
-    probabilities = np.stack([np.concatenate([output.probabilities for output in row]) for row in outputs])
-    scores = [[output.ood_scores for output in row if output.ood_scores is not None] for row in outputs]
-    return Predictions(probabilities, np.stack([np.concatenate(row) for row in scores]) if all(scores) else None)
+    outputs = [parity.outputs(network, variants, 1) for network in networks]
+    scores = [each.ood_scores for each in outputs if each.ood_scores is not None]
+    probabilities = np.stack([each.probabilities for each in outputs])
+    return Predictions(probabilities, np.stack(scores) if len(scores) == len(outputs) else None)
 
 
 def _measure_foreign(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vinegrape_handler.networks import Network
+from vinegrape_handler.networks import Network, Outputs
 from vinegrape_handler.weights import Backend
 from vinegrape_training.errors import ParityError
 
@@ -68,8 +68,17 @@ def measure(network: Network, images: NDArray[np.uint8], reference: NDArray[np.f
 
 def run(network: Network, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Compute float32 probabilities [N, C] of uint8 images [N, S, S, 3] in batches of `batch_size`."""
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([network(batch).probabilities for batch in batches])
+    return outputs(network, images, batch_size).probabilities
+
+
+def outputs(network: Network, images: NDArray[np.uint8], batch_size: int) -> Outputs:
+    """Compute probabilities and, if the network has them, OOD scores; arguments as for `run`."""
+    starts = range(0, len(images), batch_size)
+    results = [network(np.ascontiguousarray(images[start : start + batch_size])) for start in starts]
+    scores = [result.ood_scores for result in results if result.ood_scores is not None]
+    return Outputs(
+        np.concatenate([result.probabilities for result in results]), np.concatenate(scores) if scores else None
+    )
 
 
 def check(parities: Mapping[Backend, Parity], limits: ParityLimits) -> None:

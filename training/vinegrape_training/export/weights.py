@@ -18,7 +18,8 @@ from vinegrape_handler.weights import WEIGHTS_FILES
 from vinegrape_training.checks import read_group
 from vinegrape_training.data.augmentation.augment import augment
 from vinegrape_training.data.augmentation.settings import Augmentation
-from vinegrape_training.data.dataset import Dataset, stack_opacity
+from vinegrape_training.data.dataset import Dataset
+from vinegrape_training.data.opacity import read_opacities
 from vinegrape_training.export.graph import ServingGraph
 from vinegrape_training.export.int8 import write_int8
 from vinegrape_training.fit.config import compose_config, group_values
@@ -59,7 +60,7 @@ def calibration_images(run: Run, dataset: Dataset, images: NDArray[np.uint8]) ->
     """
     paths = _spread(run.split.train, _CALIBRATION_IMAGES)
     originals = images[dataset.indices_of(paths)]
-    opacity = stack_opacity(dataset.folder, paths, originals, run.interpolation)
+    opacity = read_opacities(dataset.folder, paths, originals, run.interpolation)
     channels_last = np.concatenate([originals, opacity[..., np.newaxis]], axis=3)
     level = group_values(compose_config(["augmentation=photographed"]), "augmentation")
     augmentation = read_group(Augmentation, "augmentation", {**level, "disturbed": 1.0})

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vinegrape_training.data.augmentation.augment import augment
 from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.datamodule import OTHER
-from vinegrape_training.data.outliers import sampling_weights
+from vinegrape_training.data.outliers import OutlierDraw
 from vinegrape_training.models.normalised import Normalised
 from vinegrape_training.models.stages import run_stages
 from vinegrape_training.progress import progress
@@ -129,7 +129,7 @@ class StageOutputsModule(LightningDataModule):
         labels: of the training images.
         batch_size: images of the data set per step; see `LeavesDataModule`.
         outliers: indices of the outliers to train with.
-        kinds: of these outliers, see `outliers.sampling_weights`.
+        kinds: of these outliers.
         per_batch: number of outliers per batch.
     """
 
@@ -149,8 +149,7 @@ class StageOutputsModule(LightningDataModule):
         self._train = TensorDataset(torch.tensor(indices), torch.tensor(labels))
         self._batch_size = batch_size
         self._outliers = torch.tensor(outliers)
-        self._weights = torch.tensor(sampling_weights(kinds))
-        self._per_batch = per_batch
+        self._draw = OutlierDraw(kinds, per_batch)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return batches of indices and labels, shuffled by torch's global generator."""
@@ -164,7 +163,7 @@ class StageOutputsModule(LightningDataModule):
         version = self.trainer.current_epoch % len(self._outputs.images)
         parts = [self._outputs.images[version, indices.numpy()]]
         if self._outputs.outliers is not None:
-            drawn = self._outliers[torch.multinomial(self._weights, self._per_batch, replacement=True)]
+            drawn = self._outliers[self._draw.indices()]
             versions = torch.randint(len(self._outputs.outliers), (len(drawn),))
             parts.append(self._outputs.outliers[versions.numpy(), drawn.numpy()])
             labels = torch.cat([labels, labels.new_full((len(drawn),), OTHER)])

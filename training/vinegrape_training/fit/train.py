@@ -23,7 +23,8 @@ from vinegrape_handler.metadata import Interpolation
 from vinegrape_training.checks import read_group
 from vinegrape_training.data.augmentation.settings import Augmentation
 from vinegrape_training.data.datamodule import LeavesDataModule, OutlierSampler
-from vinegrape_training.data.dataset import Dataset, Split, load_dataset, load_opacity, scan, split
+from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
+from vinegrape_training.data.opacity import load_opacity
 from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, scan_outliers
 from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
