@@ -29,9 +29,9 @@ Teacher = Callable[[Tensor], Tensor]  # images [N, 3, S, S], 0 to 255, to probab
 class ClassifierModule(LightningModule):
     """A network in training: images from 0 to 255 in, logits out.
 
-    A network with outliers has one output more than there are classes, the last. It is the logit of "something else":
-    minus the log-sum-exp of the classes' logits (their energy, Liu et al. 2020, "Energy-based Out-of-distribution
-    Detection"), it is the OOD score, which is trained as the log-odds that an image is an outlier.
+    A network that is trained with outliers has one output more than there are classes: the last one, the logit of
+    "something else". `outputs.ood_score` compares it with the logits of the classes. The score is trained with the
+    logistic loss, as the log-odds that an image is an outlier.
 
     Attributes:
         normalised: the network with its normalisation; the network itself is `normalised.network`.
