@@ -39,7 +39,11 @@ def live(abstaining_archive, tmp_path_factory) -> Iterator[Live]:
 def described(live):
     config = {
         # The header x-request-timeout-ms may be 1 ms; 504 is the right answer then
-        "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 504]}},
+        "checks": {
+            "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", 504]},
+            # 413 is the answer to too many instances
+            "negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]},
+        },
         # Unknown headers and query parameters are ignored, as HTTP demands of headers
         "generation": {"allow-extra-parameters": False},
         # A schema cannot say that a tensor's shape fits its data
