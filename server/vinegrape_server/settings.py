@@ -52,6 +52,11 @@ class ServeSettings:
     queue_size: int = setting(
         0, "maximum requests that wait for a worker (0: 8 batches per worker behind the edge, else 100)"
     )
+    queue_wait_ms: int = setting(
+        200,
+        "expected milliseconds in the edge's queue above which it refuses requests; 2 batches per worker may always wait "
+        "(0: only queue_size counts)",
+    )
     deadline_ms: int = setting(
         15_000, "milliseconds after which a request gets status 504; the header x-request-timeout-ms can shorten it"
     )
@@ -85,6 +90,7 @@ class ServeSettings:
             batch_size=0,
             max_batch_delay_ms=1,  # TorchServe uses 100 ms for 0, without a warning
             queue_size=0,
+            queue_wait_ms=0,
             deadline_ms=1,
             response_timeout_s=1,
             startup_timeout_s=1,

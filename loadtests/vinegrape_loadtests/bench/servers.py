@@ -67,7 +67,7 @@ def vinegrape(archive: Path, folder: Path, edge: bool = False) -> Iterator[Bench
     timed = folder / "timed.mar"
     _replace_entry(archive, timed)
     # The edge's queue is as long as that of the server without an edge: else the edge refuses some of 64 connections
-    options = ("--edge", "--queue-size", "100") if edge else ()
+    options = ("--edge", "--queue-size", "100", "--queue-wait-ms", "0") if edge else ()
     with serving("--archive", str(timed), *options, stdout=subprocess.DEVNULL) as server:
         yield BenchServer(
             EDGE if edge else PLAIN,

@@ -154,7 +154,7 @@ ROWS = (
         _ALONE,
         clients=False,
         needs=("edge",),
-        options=("--queue-size", "100"),  # so that none is refused
+        options=("--queue-size", "100", "--queue-wait-ms", "0"),  # so that none is refused
     ),
     Row(
         "deadlines",

@@ -95,6 +95,8 @@ def environment(plan: Plan) -> dict[str, str]:
     """Return HAProxy's environment variables."""
     settings = plan.settings
     medium = max(_MEDIUM_UPLOADS, plan.slots + settings.queue_size)
+    # A queue of N requests lasts N / slots times the mean time of a response, which HAProxy keeps times 16, in ms
+    wait_divisor = 16 * plan.slots
     values = {
         "ADDRESS": f"{settings.host}:{settings.edge_port}",
         "BUFFER_BYTES": settings.max_request_bytes + _HEAD_BYTES,
@@ -119,14 +121,15 @@ def environment(plan: Plan) -> dict[str, str]:
         "OPERATIONS": f"{reachable(settings.operations_host)}:{settings.operations_port}",
         "PAGE": _yes_or_no(plan.archive.has_page),
         "QUEUE_SIZE": settings.queue_size,
-        # A queue of N requests lasts N / slots times the mean time of a response, which HAProxy keeps times 16, in ms
-        "RETRY_DIVISOR": 16 * 1000 * plan.slots,
+        "QUEUE_WAIT_MS": settings.queue_wait_ms,
+        "RETRY_DIVISOR": 1000 * wait_divisor,
         "SLOTS": plan.slots,
         "THREADS": min(4, 1 + count_cores() // 16),
         "TLS": _yes_or_no(settings.tls_certificate),
         "TORCHSERVE": f"{settings.host_of('rest_port')}:{settings.rest_port}",
         "UPLOAD_TIMEOUT_S": settings.upload_timeout_s,
         "VERSION": plan.archive.metadata.version,
+        "WAIT_DIVISOR": wait_divisor,
     }
     return {
         **{f"VINEGRAPE_EDGE_{name}": str(value) for name, value in values.items()},

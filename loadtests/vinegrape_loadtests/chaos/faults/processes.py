@@ -100,7 +100,7 @@ def group_frozen(trial: Trial) -> None:
 def terminated(trial: Trial) -> None:
     """Send SIGTERM while 40 requests are in flight; with a second SIGTERM at once, which must change nothing."""
     for name, signals in {"SIGTERM": 1, "SIGTERM twice": 2}.items():
-        with trial.serve("--queue-size", "100") as target:
+        with trial.serve("--queue-size", "100", "--queue-wait-ms", "0") as target:
             target.server.wait_until_ready()
             responses = _terminate_in_flight(trial, target, signals)
             for response in responses:
