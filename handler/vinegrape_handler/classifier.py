@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -72,8 +73,20 @@ InputImage: TypeAlias = bytes | TimedImage | Pixels | RequestError
 """An encoded image, or its pixels. An error takes the place of an image that could not be read."""
 
 
+class Timing(NamedTuple):
+    """Where the time of a batch went, in seconds.
+
+    Attributes:
+        decode: until all images were decoded and resized.
+        inference: of all calls of the network.
+    """
+
+    decode: float = 0.0
+    inference: float = 0.0
+
+
 class Classifier:
-    """A network together with its preprocessing.
+    """A network together with its preprocessing. One thread may call it at a time.
 
     Args:
         metadata: the model's input size and interpolation.
@@ -82,6 +95,9 @@ class Classifier:
         decode_threads: threads that decode and resize images; 1 means the calling thread.
         metrics: where times and batch sizes are recorded; None records nothing.
         call_size: maximum images per call of the network.
+
+    Attributes:
+        timing: of the last batch.
     """
 
     def __init__(
@@ -99,7 +115,7 @@ class Classifier:
         self._limits = limits
         self._metrics = metrics
         self._time_decode = metrics.decode_seconds.time if metrics else nullcontext
-        self._time_inference = metrics.inference_seconds.time if metrics else nullcontext
+        self.timing = Timing()
         self._map: Callable[..., Iterable[FittedImage | RequestError]] = map
         if decode_threads > 1:
             self._map = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode").map
@@ -113,7 +129,9 @@ class Classifier:
         Returns:
             N results in the order of the images. An error among the images is returned as it is.
         """
+        start = time.perf_counter()
         prepared = list(self._map(self._prepare, images))
+        self.timing = Timing(decode=time.perf_counter() - start)
         results = iter(self._infer([item for item in prepared if not isinstance(item, RequestError)]))
         return [item if isinstance(item, RequestError) else next(results) for item in prepared]
 
@@ -146,14 +164,15 @@ class Classifier:
     def _infer(self, images: list[FittedImage]) -> list[Scores | RequestError]:
         """Run the network on images, up to `call_size` at a time."""
         results: list[Scores | RequestError] = []
-        for start in range(0, len(images), self._call_size):
-            of_call = images[start : start + self._call_size]
+        for first in range(0, len(images), self._call_size):
+            of_call = images[first : first + self._call_size]
             batch = np.stack([image.pixels for image in of_call])  # uint8 [N, S, S, 3]
             if self._metrics:
                 self._metrics.batch_size.observe(len(batch))
             try:
-                with self._time_inference():
-                    outputs = self._network(batch)
+                start = time.perf_counter()
+                outputs = self._network(batch)
+                self._add_inference(time.perf_counter() - start)
                 nothing = [None] * len(batch)
                 ood_scores = nothing if outputs.ood_scores is None else outputs.ood_scores.tolist()
                 maps = nothing if outputs.activation_maps is None else outputs.activation_maps
@@ -164,3 +183,9 @@ class Classifier:
                 _logger.exception("The network failed on a batch of %d images.", len(batch))
                 results.extend([InferenceFailed("The model failed on this image. Try again.")] * len(batch))
         return results
+
+    def _add_inference(self, seconds: float) -> None:
+        """Record the time of a call of the network."""
+        self.timing = self.timing._replace(inference=self.timing.inference + seconds)
+        if self._metrics:
+            self._metrics.inference_seconds.observe(seconds)

@@ -31,6 +31,12 @@ JSON_LENGTH_HEADER = "inference-header-content-length"
 ERROR_HEADER = "x-vinegrape-error"
 NO_ERROR = "none"
 
+# Response header of the W3C's Server Timing: the milliseconds that the request's batch was decoded, and was in the
+# network. The edge adds the time in its queue, and the total.
+TIMING_HEADER = "server-timing"
+# Response header of the edge's private entry: the milliseconds that the request waited in the edge's queue
+QUEUE_HEADER = "x-vinegrape-queue-ms"
+
 SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 
 # A worker that cannot start logs this text, followed by the reason on the same line.

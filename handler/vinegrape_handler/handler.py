@@ -19,7 +19,14 @@ import numpy as np
 
 from vinegrape_handler import answer
 from vinegrape_handler.classifier import Classifier, InputImage, Scores, TimedImage
-from vinegrape_handler.contract import ERROR_HEADER, NO_ERROR, SELF_CHECK_VARIABLE, START_FAILED, SelfCheckAnswer
+from vinegrape_handler.contract import (
+    ERROR_HEADER,
+    NO_ERROR,
+    SELF_CHECK_VARIABLE,
+    START_FAILED,
+    TIMING_HEADER,
+    SelfCheckAnswer,
+)
 from vinegrape_handler.deadline import check_deadline, read_deadline
 from vinegrape_handler.errors import (
     NEEDS_MEMORY,
@@ -168,7 +175,7 @@ class Handler:
             requests = [self._read(*pair) for pair in zip(rows, headers, strict=True)]
             results = self._classify_requests(requests, [read_deadline(row_headers) for row_headers in headers])
             return [
-                request.respond([self._count(result) for result in of_request])
+                self._add_timing(request.respond([self._count(result) for result in of_request]), len(of_request))
                 for request, of_request in zip(requests, results, strict=True)
             ]
         except Exception as error:
@@ -235,6 +242,14 @@ class Handler:
         known = prediction.get("known", True)
         self.metrics.count_prediction(prediction["label"] if known else None, prediction["probability"])
         return Classified(prediction, result)
+
+    def _add_timing(self, response: Response, images: int) -> Response:
+        """Add where the time of the batch went to a response, if its request had images."""
+        if not images:
+            return response
+        timing = self.classifier.timing
+        value = f"decode;dur={1000 * timing.decode:.1f}, inference;dur={1000 * timing.inference:.1f}"
+        return response._replace(headers={**response.headers, TIMING_HEADER: value})
 
     def _respond_to_self_check(self) -> Response:
         """Run the self-check with its first image, and build the response."""

@@ -16,6 +16,7 @@ from vinegrape_server.children import Process
 from vinegrape_server.edge import configuration as edge_configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.haproxy import find_haproxy
+from vinegrape_server.edge.metrics import EdgeMetrics
 from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint
 from vinegrape_server.feedback.store import FeedbackStore
@@ -59,9 +60,12 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
             children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
         children[GATEWAY] = partial(start_gateway, plan, folder)
         with feedback_store(settings, folder) as feedback, Supervisor(plan, java, folder, children) as supervisor:
-            registry = make_registry(plan, supervisor, access_log if haproxy else None, feedback)
+            edge_metrics = EdgeMetrics(access_log, folder) if haproxy else None
+            registry = make_registry(plan, supervisor, edge_metrics, feedback)
+            texts = {"/metrics/haproxy": edge_metrics.of_haproxy} if edge_metrics else {}
             endpoint = FeedbackEndpoint(feedback, archive.metadata)
-            with serve_operations(listener, supervisor.why_not_live, supervisor.why_not_ready, registry, endpoint):
+            probes = {"/livez": supervisor.why_not_live, "/readyz": supervisor.why_not_ready}
+            with serve_operations(listener, probes, registry, endpoint, texts):
                 if supervisor.wait_until_ready(stop):
                     write_console(banner(plan), sys.stdout)
                     supervisor.watch(stop)

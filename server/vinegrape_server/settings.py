@@ -54,8 +54,8 @@ class ServeSettings:
     )
     queue_wait_ms: int = setting(
         200,
-        "expected milliseconds in the edge's queue above which it refuses requests; 2 batches per worker may always wait "
-        "(0: only queue_size counts)",
+        "expected milliseconds in the edge's queue above which it refuses requests; 2 batches per worker may always "
+        "wait (0: only queue_size counts)",
     )
     deadline_ms: int = setting(
         15_000, "milliseconds after which a request gets status 504; the header x-request-timeout-ms can shorten it"

@@ -148,7 +148,10 @@ def operations_port(tmp_path):
         FeedbackStore(tmp_path, 1, 1) as store,
         socket.create_server(("127.0.0.1", 0)) as listener,
         serve_operations(
-            listener, lambda: "", lambda: reasons[0], CollectorRegistry(), FeedbackEndpoint(store, METADATA)
+            listener,
+            {"/livez": lambda: "", "/readyz": lambda: reasons[0]},
+            CollectorRegistry(),
+            FeedbackEndpoint(store, METADATA),
         ),
     ):
         yield listener.getsockname()[1], reasons

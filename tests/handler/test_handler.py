@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -17,7 +18,14 @@ from ts.model_loader import ModelLoaderFactory
 
 from tests.support.images import encode, gradient, grey, solid
 from tests.support.tiny_archive import BLACK, BLUE, CLASSES, GREEN, RED, SIDE, probabilities
-from vinegrape_handler.contract import DEADLINE_HEADER, ERROR_HEADER, PATH_HEADER, START_FAILED, TRANSPORT_HEADER
+from vinegrape_handler.contract import (
+    DEADLINE_HEADER,
+    ERROR_HEADER,
+    PATH_HEADER,
+    START_FAILED,
+    TIMING_HEADER,
+    TRANSPORT_HEADER,
+)
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
@@ -62,8 +70,9 @@ def handle(handler, *rows, headers=None) -> tuple[list, list[int]]:
     bodies = [json.loads(body) for body in handler.handle(list(rows), context)]
     for index, body in enumerate(bodies):
         error = body["error"]["type"] if "error" in body else "none"
-        headers = {"content-type": "application/json", ERROR_HEADER: error}
-        assert context.get_response_headers(index) == headers
+        headers = dict(context.get_response_headers(index))
+        headers.pop(TIMING_HEADER, None)
+        assert headers == {"content-type": "application/json", ERROR_HEADER: error}
     return bodies, [context.get_response_status(index)[0] for index in range(len(rows))]
 
 
@@ -100,6 +109,18 @@ def test_every_request_of_a_batch_gets_its_prediction(handler):
     for body, colour in zip(bodies, colours, strict=True):
         assert_prediction(body, colour)
     assert statuses == [200] * 4
+
+
+def test_a_response_states_the_time_of_decoding_and_of_the_network(handler):
+    context = batch_context("", 2)
+    handler.handle([{"body": solid(RED)}, {}], context)
+    durations = re.fullmatch(
+        r"decode;dur=(\d+\.\d), inference;dur=(\d+\.\d)", context.get_response_headers(0)[TIMING_HEADER]
+    )
+    timing = handler.classifier.timing
+    assert [float(value) for value in durations.groups()] == pytest.approx([1000 * part for part in timing], abs=0.06)
+    assert all(part > 0 for part in timing)
+    assert TIMING_HEADER not in context.get_response_headers(1)  # the request has no image
 
 
 def test_each_request_of_a_mixed_batch_gets_the_response_that_it_gets_alone(handler):

@@ -3,12 +3,15 @@
 import json
 import subprocess
 
+import grpc
 import httpx
 import pytest
 
 from tests.conftest import ROOT, program
 from tests.support.payloads import instances
 from tests.support.server import Live, serving, wait_until
+from vinegrape_client.inference_pb2 import PredictionsRequest
+from vinegrape_client.inference_pb2_grpc import InferenceAPIsServiceStub
 
 pytestmark = [pytest.mark.live, pytest.mark.tools, pytest.mark.xdist_group("edge_server")]
 
@@ -65,6 +68,31 @@ def test_ping_and_an_error_of_the_handler(edge_server):
     assert httpx.get(url(edge_server, "/ping")).json() == {"status": "Healthy"}
     response = httpx.post(url(edge_server), content=b"no image")
     assert (response.status_code, response.json()["error"]["type"]) == (415, "unsupported_format")
+
+
+def test_server_timing_and_the_times_of_the_access_log(edge_server, image):
+    """REST and gRPC: the worker's times reach the client and the log."""
+    response = httpx.post(url(edge_server), content=image, headers={"x-request-id": "timed-rest"})
+    names = [part.partition(";dur=")[0] for part in response.headers["server-timing"].split(", ")]
+    assert names == ["queue", "decode", "inference", "total"]
+    with grpc.insecure_channel(f"127.0.0.1:{edge_server.ports['edge_port']}") as channel:
+        predict = InferenceAPIsServiceStub(channel).Predictions
+        request = PredictionsRequest(model_name="vinegrape", input={"data": image})
+        _, call = predict.with_call(request, metadata=[("x-request-id", "timed-grpc")])
+    metadata = dict(call.initial_metadata())
+    assert metadata["server-timing"].startswith("decode;dur=")
+    assert not [name for name in metadata if name.startswith("x-vinegrape")]
+    for request_id in ("timed-rest", "timed-grpc"):
+        wait_until(lambda name=request_id: name in edge_server.log.read_text())
+        (line,) = [line for line in edge_server.log.read_text().splitlines() if request_id in line]
+        entry = json.loads(line)
+        assert 0 <= entry["queue_ms"] <= entry["total_ms"]
+        assert 0 < entry["decode_ms"] + entry["inference_ms"] <= entry["total_ms"] + 1
+    metrics = edge_server.metrics()
+    assert metrics["vinegrape_response_seconds_count", "rest"] >= 1
+    assert metrics["vinegrape_response_seconds_count", "grpc"] >= 1
+    assert metrics["vinegrape_queue_seconds_count", "grpc"] >= 1
+    assert 'haproxy_frontend_http_requests_total{proxy="public"}' in edge_server.operations("/metrics/haproxy").text
 
 
 def test_the_image_of_readme_is_logged_and_counted_without_its_content(edge_server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, TextIO
@@ -18,6 +19,7 @@ _CHUNK_BYTES = 1 << 16
 _CLIENT_CLOSED = "client_closed"
 _CLIENT_CLOSED_STATUS = 499  # nginx's number; the client has left, so no status was sent
 _NO_SERVER = "<NOSRV>"
+_TORCHSERVE = ("torchserve", "inner")  # of the backends that wait for a worker
 _GRPC_STATUS = {
     "3": "INVALID_ARGUMENT",
     "7": "PERMISSION_DENIED",
@@ -46,22 +48,28 @@ class AccessLog(Collector):
             registry=None,
         )
         self._queue = Histogram(
-            "vinegrape_edge_queue_seconds",
-            "Seconds that REST requests waited in the edge's queue for TorchServe",
+            "vinegrape_queue_seconds",
+            "Seconds that requests waited in the edge's queue for a worker",
+            ["transport"],
             buckets=_SECONDS,
             registry=None,
         )
-        self._total = Histogram(
-            "vinegrape_edge_request_seconds",
-            "Seconds from the first byte of a REST request to the last byte of its response, its upload included",
+        self._response = Histogram(
+            "vinegrape_response_seconds",
+            "Seconds from the first byte of a request to the last byte of its response, of requests whose images a "
+            "worker has processed; upload and queue are included",
+            ["transport"],
             buckets=_SECONDS,
             registry=None,
         )
+        for transport in ("rest", "grpc"):  # so that Prometheus sees the first request as an increase
+            self._queue.labels(transport)
+            self._response.labels(transport)
         self._threads: list[threading.Thread] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
-        for metric in (self._responses, self._queue, self._total):
+        for metric in (self._responses, self._queue, self._response):
             yield from metric.collect()
 
     def follow(self, stream: IO[bytes]) -> None:
@@ -93,16 +101,18 @@ class AccessLog(Collector):
                 self.add(lines)
 
     def _count(self, entry: dict[str, Any]) -> None:
-        if entry["transport"] == "grpc":
+        transport = entry["transport"]
+        if entry["queue_ms"] is not None:
+            self._queue.labels(transport).observe(entry["queue_ms"] / 1000)
+        if entry["inference_ms"] is not None and entry["error"] != _CLIENT_CLOSED:
+            self._response.labels(transport).observe(max(entry["total_ms"], 0) / 1000)
+        if transport == "grpc":
             reached_gateway = entry["server"] != _NO_SERVER and not entry["error"]
             if not reached_gateway and entry["error"] != _CLIENT_CLOSED:
                 status = _GRPC_STATUS.get(entry["grpc_status"], "UNKNOWN")
                 self._responses.labels("grpc", status, entry["error"]).inc()
             return
         self._responses.labels("rest", entry["status"], entry["error"]).inc()
-        self._total.observe(max(entry["total_ms"], 0) / 1000)
-        if entry["queue_ms"] is not None:
-            self._queue.observe(entry["queue_ms"] / 1000)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -121,12 +131,22 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     elif entry["status"] == 408 and not entry["error"]:
         entry["error"] = "upload_timeout"
     waited, service = entry.pop("Tw"), entry.pop("Tr")
-    # A request with its own deadline waits behind the private entry, which reports the time in a header
+    if entry["server"] not in _TORCHSERVE:  # a gRPC call that ended in the gateway, a probe, or a refusal
+        waited = -1 if entry["queue_ms"] == "" else waited
+    # A gRPC call, and a request with its own deadline, wait behind the private entry. A header reports the time
     inside = int(entry["queue_ms"] or 0)
     entry["queue_ms"] = None if waited < 0 else waited + inside
     entry["service_ms"] = None if service < 0 else service - inside
+    timing = entry.pop("timing")
+    entry["decode_ms"], entry["inference_ms"] = _duration(timing, "decode"), _duration(timing, "inference")
     entry["total_ms"] = entry.pop("Ta")
     return entry
+
+
+def _duration(timing: str, name: str) -> float | None:
+    """Return a duration of a Server-Timing header in milliseconds; None if it has none."""
+    found = re.search(rf"\b{name};dur=([0-9.]+)", timing)
+    return float(found[1]) if found else None
 
 
 def _client_left(entry: dict[str, Any]) -> bool:
@@ -136,7 +156,16 @@ def _client_left(entry: dict[str, Any]) -> bool:
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:
     names = ("id", "traceparent", "client", "key", "transport", "method", "path", "status", "error")
-    numbers = ("bytes_in", "bytes_out", "queue_ms", "service_ms", "total_ms", "termination")
+    numbers = (
+        "bytes_in",
+        "bytes_out",
+        "queue_ms",
+        "service_ms",
+        "decode_ms",
+        "inference_ms",
+        "total_ms",
+        "termination",
+    )
     time = datetime.datetime.fromtimestamp(entry["time"] / 1000, datetime.UTC)
     return {
         "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -22,7 +22,7 @@ from vinegrape_server.plan import Plan
 from vinegrape_server.settings import ServeSettings
 
 ADMIN_SOCKET = "admin.sock"
-_INNER_SOCKET = "inner.sock"
+_INNER_SOCKET, _METRICS_SOCKET = "inner.sock", "haproxy.sock"
 _KEYS, _PEM, _PROXIES, _ORIGINS, _PROBE = "keys.map", "edge.pem", "proxies.txt", "origins.txt", "probe.txt"
 _OPENAPI, _DOCS = "openapi.json", "docs.html"
 _CONFIG = files("vinegrape_server") / "serve_config" / "haproxy.cfg"
@@ -84,6 +84,11 @@ def inner(folder: Path) -> Address:
 def admin(folder: Path) -> Address:
     """Return the address of HAProxy's own commands."""
     return Address(str(folder / ADMIN_SOCKET), 0)
+
+
+def metrics(folder: Path) -> Address:
+    """Return the address of HAProxy's own metrics."""
+    return Address(str(folder / _METRICS_SOCKET), 0)
 
 
 def command(haproxy: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import re
 import secrets
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vinegrape_handler.contract import DEADLINE_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.contract import DEADLINE_HEADER, QUEUE_HEADER, TIMING_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.errors import DeadlineExceeded, RequestError, Unavailable
 from vinegrape_server.gateway.calls import Calls
 from vinegrape_server.gateway.http_client import HttpClient, Response
@@ -23,6 +24,9 @@ from vinegrape_server.gateway.readiness import Readiness
 _GRACE_S = 0.25
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,100})?")
+
+# Headers of REST that become initial metadata. The edge reads both, and removes the second one
+_TIMES = (TIMING_HEADER, QUEUE_HEADER)
 
 _logger = logging.getLogger("vinegrape")
 
@@ -109,11 +113,14 @@ class Forwarding:
         except OSError as error:
             raise Unavailable("The server is starting, stopping or restarting. Retry after a delay.") from error
         is_ready = response.status == Unavailable.status and await self._readiness.is_ready()
-        return of_response(convert(response), is_ready)
+        times = tuple((name, response.headers[name]) for name in _TIMES if name in response.headers)
+        return dataclasses.replace(of_response(convert(response), is_ready), times=times)
 
 
 async def finish(context: Any, outcome: Outcome, headers: list[tuple[str, str]]) -> bytes:
     """Return the serialized message of a success, or end the call with a status."""
+    if outcome.times:
+        await context.send_initial_metadata(outcome.times)
     if outcome.error:
         await context.abort(outcome.code, outcome.body.decode(), (*headers, *outcome.trailers))
     context.set_trailing_metadata(headers)

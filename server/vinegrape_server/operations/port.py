@@ -8,8 +8,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
@@ -28,23 +29,25 @@ _METRICS, _FEEDBACK = "/metrics", "/feedback"
 @contextlib.contextmanager
 def serve_operations(
     listener: socket.socket,
-    why_not_live: Callable[[], str],
-    why_not_ready: Callable[[], str],
+    probes: Mapping[str, Callable[[], str]],
     registry: CollectorRegistry,
     feedback: FeedbackEndpoint,
+    texts: Mapping[str, Callable[[], bytes]] = MappingProxyType({}),
 ) -> Iterator[None]:
-    """Serve `/livez`, `/readyz`, `/metrics` and `/feedback` while the block runs.
+    """Serve the probes, `/metrics` and `/feedback` while the block runs.
 
     Args:
         listener: the listening socket of the port.
-        why_not_live: returns the reason why the service is not live; empty if it is.
-        why_not_ready: returns the reason why the service accepts no requests; empty if it does.
+        probes: by their path, such as `/livez`: returns the reason why the probe fails; empty if it passes.
         registry: the metrics of `/metrics`.
         feedback: responds to `POST /feedback`.
+        texts: further metrics, in Prometheus' text format, by their path. An OSError says that there are none.
     """
+    served_probes, served_texts = probes, texts
 
     class Handler(_Handler):
-        probes: ClassVar = {"/livez": why_not_live, "/readyz": why_not_ready}
+        probes: ClassVar = served_probes
+        texts: ClassVar = served_texts
         metrics = registry
         endpoint = feedback
 
@@ -120,7 +123,8 @@ def _close(request: socket.socket) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    probes: ClassVar[dict[str, Callable[[], str]]]
+    probes: ClassVar[Mapping[str, Callable[[], str]]]
+    texts: ClassVar[Mapping[str, Callable[[], bytes]]]
     metrics: CollectorRegistry
     endpoint: FeedbackEndpoint
 
@@ -139,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             reason = self.probes[path]()
             status = http.HTTPStatus.SERVICE_UNAVAILABLE if reason else http.HTTPStatus.OK
             self._send(status, f"{reason or 'ok'}\n".encode())
+        elif path in self.texts:
+            self._send_text(self.texts[path])
         else:
             self._send_other()
 
@@ -166,9 +172,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Respond to a request that is no HTTP, or has another method."""
         self._send(http.HTTPStatus(code), f"{http.HTTPStatus(code).phrase}\n".encode())
 
+    def _send_text(self, read: Callable[[], bytes]) -> None:
+        try:
+            self._send(http.HTTPStatus.OK, read())
+        except OSError as error:
+            self._send(http.HTTPStatus.SERVICE_UNAVAILABLE, f"There are no such metrics now: {error}\n".encode())
+
     def _send_other(self) -> None:
         """Respond to another path, or to another method of a path."""
-        if self.path.partition("?")[0] in (*self.probes, _METRICS, _FEEDBACK):
+        if self.path.partition("?")[0] in (*self.probes, *self.texts, _METRICS, _FEEDBACK):
             self._send(http.HTTPStatus.METHOD_NOT_ALLOWED, b"The path does not have this method.\n")
         else:
             paths = b"/livez, /readyz and /metrics, and POST /feedback"

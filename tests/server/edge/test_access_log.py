@@ -15,7 +15,7 @@ from vinegrape_server.host.http import get
 tools = pytest.mark.tools
 
 FIELDS = ["time", "id", "traceparent", "client", "key", "transport", "method", "path", "status", "error"]
-NUMBERS = ["bytes_in", "bytes_out", "queue_ms", "service_ms", "total_ms", "termination"]
+NUMBERS = ["bytes_in", "bytes_out", "queue_ms", "service_ms", "decode_ms", "inference_ms", "total_ms", "termination"]
 
 
 @tools
@@ -108,6 +108,7 @@ LINE = {
     "bytes_in": 10,
     "bytes_out": 20,
     "queue_ms": "-",
+    "timing": "decode;dur=4.2, inference;dur=2.0",
     "Tw": 3,
     "Tr": 7,
     "Ta": 11,
@@ -130,8 +131,25 @@ def test_the_times_of_a_line():
     (line,), samples = read({})
     assert line["time"] == "2023-11-14T22:13:20.123Z"
     assert (line["queue_ms"], line["service_ms"], line["total_ms"]) == (3, 7, 11)
-    assert samples[("vinegrape_edge_queue_seconds_sum",)] == 0.003
-    assert samples[("vinegrape_edge_request_seconds_sum",)] == 0.011
+    assert (line["decode_ms"], line["inference_ms"]) == (4.2, 2.0)
+    assert samples[("vinegrape_queue_seconds_sum", "rest")] == 0.003
+    assert samples[("vinegrape_response_seconds_sum", "rest")] == 0.011
+
+
+def test_a_grpc_call_has_the_times_that_the_gateway_reports():
+    reached = {"transport": "grpc", "backend": "gateway", "server": "gateway", "Tw": 0, "Tr": 50, "queue_ms": "40"}
+    (line,), samples = read(reached)
+    assert (line["queue_ms"], line["service_ms"]) == (40, 10)
+    assert samples[("vinegrape_queue_seconds_sum", "grpc")] == 0.04
+    assert samples[("vinegrape_response_seconds_count", "grpc")] == 1
+
+
+def test_only_requests_with_processed_images_count_as_responses_of_the_model():
+    (line,), samples = read({"timing": "-", "backend": "operations", "server": "operations", "path": "/ping"})
+    assert (line["queue_ms"], line["decode_ms"], line["inference_ms"]) == (None, None, None)
+    assert samples[("vinegrape_queue_seconds_count", "rest")] == 0
+    assert samples[("vinegrape_response_seconds_count", "rest")] == 0
+    assert samples[("vinegrape_responses_total", "rest", "200", "")] == 1
 
 
 def test_the_queue_time_behind_the_private_entry_is_no_service_time():

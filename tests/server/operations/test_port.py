@@ -22,6 +22,12 @@ class Service:
 
     live = ""
     ready = "starting"
+    haproxy = b"haproxy_up 1\n"
+
+    def haproxy_metrics(self) -> bytes:
+        if not self.haproxy:
+            raise ConnectionRefusedError("Connection refused")
+        return self.haproxy
 
 
 @pytest.fixture
@@ -39,9 +45,10 @@ def endpoint(tmp_path):
 def client(service, endpoint):
     registry = CollectorRegistry()
     Counter("leaves", "Leaves seen", registry=registry).inc(3)
+    probes = {"/livez": lambda: service.live, "/readyz": lambda: service.ready}
     with (
         socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
-        serve_operations(listener, lambda: service.live, lambda: service.ready, registry, endpoint),
+        serve_operations(listener, probes, registry, endpoint, {"/metrics/haproxy": service.haproxy_metrics}),
         httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
     ):
         yield client
@@ -52,6 +59,16 @@ def test_readyz_follows_the_service(client, service):
         service.ready = reason
         response = client.get("/readyz")
         assert (response.status_code, response.text) == (status, text)
+
+
+def test_further_metrics_are_passed_on_as_they_are(client, service):
+    response = client.get("/metrics/haproxy")
+    assert (response.status_code, response.content) == (200, b"haproxy_up 1\n")
+    assert client.get("/metrics").text.count("haproxy") == 0
+    service.haproxy = b""
+    response = client.get("/metrics/haproxy")
+    assert (response.status_code, response.text) == (503, "There are no such metrics now: Connection refused\n")
+    assert client.post("/metrics/haproxy").status_code == 405
 
 
 def test_livez_is_independent_of_readyz(client, service):
