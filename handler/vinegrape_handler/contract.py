@@ -36,6 +36,8 @@ NO_ERROR = "none"
 TIMING_HEADER = "server-timing"
 # Response header of the edge's private entry: the milliseconds that the request waited in the edge's queue
 QUEUE_HEADER = "x-vinegrape-queue-ms"
+# Initial metadata of the gateway's errors, for the edge's access log: the edge cannot read the status of a call
+CALL_ERROR_HEADER = "x-vinegrape-call-error"
 
 SELF_CHECK_VARIABLE = "VINEGRAPE_SELF_CHECK"
 

@@ -18,6 +18,7 @@ from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.haproxy import find_haproxy
 from vinegrape_server.edge.metrics import EdgeMetrics
 from vinegrape_server.edge.process import EdgeProcess
+from vinegrape_server.edge.traces import start_traces
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint
 from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.gateway import process as gateway_process
@@ -53,7 +54,8 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     check_ports(settings)
     with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
-        access_log = AccessLog(sys.stdout if settings.access_log else None)
+        traces = start_traces(plan) if settings.traces else None
+        access_log = AccessLog(sys.stdout if settings.access_log else None, traces)
         children: dict[str, Callable[[], Process]] = {}
         if haproxy:
             edge_configuration.prepare(plan, haproxy, folder)
@@ -71,6 +73,8 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                     supervisor.watch(stop)
                 write_console("Stopping.\n", sys.stdout)
                 supervisor.stop(stop)
+        if traces:
+            traces.close()
 
 
 def feedback_store(settings: ServeSettings, folder: Path) -> FeedbackStore:

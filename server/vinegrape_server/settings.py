@@ -81,6 +81,9 @@ class ServeSettings:
     feedback_rows: int = setting(100_000, "maximum pieces of feedback to keep; the oldest are removed first")
     feedback_days: int = setting(90, "days after which feedback is removed")
     access_log: bool = setting(True, "write one line of JSON per request to standard output")
+    traces: bool = setting(
+        False, "send OpenTelemetry traces of the edge's requests; the variables OTEL_* configure the receiver"
+    )
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
     def __post_init__(self) -> None:
@@ -107,6 +110,10 @@ class ServeSettings:
         )
         if self.batch_size > MAX_BATCH_SIZE:
             raise SettingError(f"batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}.")
+        if self.traces and not self.edge:
+            raise SettingError(
+                "traces is true, but traces are made from the edge's log. Set edge too, or traces to false."
+            )
         if self.worker.max_image_bytes > _MAX_IMAGE_BYTES:
             raise SettingError(
                 f"max_image_bytes is {self.worker.max_image_bytes}; TorchServe allows at most {_MAX_IMAGE_BYTES}."

@@ -12,6 +12,7 @@ from typing import IO, Any, TextIO
 from prometheus_client import Counter, Histogram, Metric
 from prometheus_client.registry import Collector
 
+from vinegrape_server.edge.traces import Traces
 from vinegrape_server.host.console import write_console
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
@@ -34,11 +35,13 @@ class AccessLog(Collector):
     """Reads HAProxy's log, counts each request in exactly one series, and writes one line for it.
 
     Args:
-        output: where the lines are written; None to count only.
+        output: where the lines are written; None writes none.
+        traces: receives each request too; None for no traces.
     """
 
-    def __init__(self, output: TextIO | None) -> None:
+    def __init__(self, output: TextIO | None, traces: Traces | None = None) -> None:
         self._output = output
+        self._traces = traces
         self._responses = Counter(
             "vinegrape_responses",
             "Responses of the edge to REST clients, and its refusals of gRPC calls, by the status that the client got; "
@@ -88,9 +91,13 @@ class AccessLog(Collector):
         entries = [entry for line in lines if (entry := _entry(line)) is not None]
         for entry in entries:
             self._count(entry)
+            entry["error"] = entry["error"] or entry.pop("call_error")
         if self._output:
             text = "".join(json.dumps(_public(entry), separators=(",", ":")) + "\n" for entry in entries)
             write_console(text, self._output)
+        if self._traces:
+            for entry in entries:
+                self._traces.add(entry)
 
     def _read(self, stream: IO[bytes]) -> None:
         """Read large parts: one system call and one write for all lines that have arrived."""

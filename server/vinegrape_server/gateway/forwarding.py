@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vinegrape_handler.contract import DEADLINE_HEADER, QUEUE_HEADER, TIMING_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.contract import CALL_ERROR_HEADER, DEADLINE_HEADER, QUEUE_HEADER, TIMING_HEADER, TRANSPORT_HEADER
 from vinegrape_handler.errors import DeadlineExceeded, RequestError, Unavailable
 from vinegrape_server.gateway.calls import Calls
 from vinegrape_server.gateway.http_client import HttpClient, Response
@@ -87,6 +87,8 @@ class Forwarding:
             _logger.error("The gRPC gateway could not process a call: %r", error)
             outcome = of_error(Unavailable("The gateway could not process the request."))
         self._metrics.count(outcome)
+        if outcome.error and self._options.is_behind_edge:
+            outcome = dataclasses.replace(outcome, metadata=(*outcome.metadata, (CALL_ERROR_HEADER, outcome.error)))
         return await finish(context, outcome, headers)
 
     async def _exchange(
@@ -114,13 +116,13 @@ class Forwarding:
             raise Unavailable("The server is starting, stopping or restarting. Retry after a delay.") from error
         is_ready = response.status == Unavailable.status and await self._readiness.is_ready()
         times = tuple((name, response.headers[name]) for name in _TIMES if name in response.headers)
-        return dataclasses.replace(of_response(convert(response), is_ready), times=times)
+        return dataclasses.replace(of_response(convert(response), is_ready), metadata=times)
 
 
 async def finish(context: Any, outcome: Outcome, headers: list[tuple[str, str]]) -> bytes:
     """Return the serialized message of a success, or end the call with a status."""
-    if outcome.times:
-        await context.send_initial_metadata(outcome.times)
+    if outcome.metadata:
+        await context.send_initial_metadata(outcome.metadata)
     if outcome.error:
         await context.abort(outcome.code, outcome.body.decode(), (*headers, *outcome.trailers))
     context.set_trailing_metadata(headers)

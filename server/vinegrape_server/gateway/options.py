@@ -41,6 +41,11 @@ class Options:
     keep_alive_timeout_s: int
     drain_timeout_s: int
 
+    @property
+    def is_behind_edge(self) -> bool:
+        """Whether calls arrive through the edge. Then REST is the edge's private entry, a Unix socket."""
+        return self.rest.startswith("/")
+
     @classmethod
     def parse(cls, arguments: Sequence[str] | None = None) -> Options:
         """Read the options from a command line; that of this process if None."""

@@ -37,14 +37,14 @@ class Outcome:
         error: the error's type; empty for a success.
         body: JSON in UTF-8.
         retry_after_s: seconds after which a client may retry; None if the server does not say.
-        times: initial metadata: where the time went, for the client and for the edge.
+        metadata: initial metadata: where the time went, and what the edge logs and removes.
     """
 
     status: int
     error: str
     body: bytes
     retry_after_s: int | None = None
-    times: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @property
     def code(self) -> grpc.StatusCode:

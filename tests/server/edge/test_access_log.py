@@ -103,6 +103,7 @@ LINE = {
     "status": 200,
     "grpc_status": "-",
     "error": "-",
+    "call_error": "-",
     "backend": "torchserve",
     "server": "torchserve",
     "bytes_in": 10,
@@ -172,6 +173,13 @@ def test_a_client_that_left_during_its_response_is_counted_with_its_status():
 def test_grpc_calls_that_reached_the_gateway_are_logged_and_not_counted():
     lines, samples = read({"transport": "grpc", "backend": "gateway", "server": "gateway", "grpc_status": "-"})
     assert lines[0]["transport"] == "grpc"
+    assert not [name for name in samples if name[0] == "vinegrape_responses_total"]
+
+
+def test_the_gateways_error_of_a_call_is_logged():
+    failed = {"transport": "grpc", "backend": "gateway", "server": "gateway", "call_error": "broken_image"}
+    (line,), samples = read(failed)
+    assert line["error"] == "broken_image"
     assert not [name for name in samples if name[0] == "vinegrape_responses_total"]
 
 
