@@ -46,6 +46,7 @@ from vinegrape_server import settings as server_settings
 from vinegrape_server.drift.metrics import DriftMetrics
 from vinegrape_server.drift.window import Window
 from vinegrape_server.edge.access_log import AccessLog
+from vinegrape_server.edge.metrics import occupancy
 from vinegrape_server.feedback.metrics import FeedbackMetrics
 from vinegrape_server.feedback.request import Feedback
 from vinegrape_server.feedback.store import FeedbackStore
@@ -74,7 +75,7 @@ PROBABILITY_TOLERANCE = 0.02
 # A line of HAProxy's log, from which the access log counts one request
 _EDGE_LINE: dict[str, Any] = {
     "time": 0, "transport": "rest", "status": 200, "error": "", "server": "torchserve", "termination": "--",
-    "queue_ms": 0, "Tw": 0, "Tr": 0, "Ta": 0,
+    "queue_ms": 0, "Tw": 0, "Tr": 0, "Ta": 0, "timing": "", "call_error": "",
     **dict.fromkeys(
         ("id", "traceparent", "client", "key", "method", "path", "bytes_in", "bytes_out", "grpc_status"), ""
     ),
@@ -289,6 +290,7 @@ def _metrics() -> Iterator[Metric]:
                 edge,
             ]  # fmt: skip
             server = [metric for collector in collectors for metric in collector.collect()]
+            server += occupancy("pxname,svname,qcur,scur\n")
     # Only the supervisor reads these
     yield from (metric for name, metric in workers.items() if name not in (BATCH_STARTED.name, BATCH_FINISHED.name))
     yield from (metric for metric in server if metric.name not in workers)

@@ -38,13 +38,7 @@ class EdgeMetrics(Collector):
             table = admin.run_command(self._folder, _BACKENDS_AND_SERVERS)
         except OSError:
             return
-        rows = [row for row in csv.DictReader(table.lstrip("# ").splitlines()) if row["pxname"] in _BACKENDS]
-        queued = sum(int(row["qcur"]) for row in rows if row["svname"] == "BACKEND")
-        served = sum(int(row["scur"]) for row in rows if row["svname"] != "BACKEND")
-        yield GaugeMetricFamily("vinegrape_queue_requests", "Requests in the edge's queue for a worker", value=queued)
-        yield GaugeMetricFamily(
-            "vinegrape_requests_in_progress", "Requests that the edge has passed on to TorchServe", value=served
-        )
+        yield from occupancy(table)
 
     def of_haproxy(self) -> bytes:
         """Return HAProxy's own metrics, in Prometheus' text format.
@@ -53,3 +47,14 @@ class EdgeMetrics(Collector):
             OSError: HAProxy does not respond, or was built without Prometheus' format.
         """
         return get(configuration.metrics(self._folder), "/metrics", _TIMEOUT_S).body
+
+
+def occupancy(table: str) -> Iterator[Metric]:
+    """Yield how many requests wait and are at TorchServe, from HAProxy's table of backends and servers."""
+    rows = [row for row in csv.DictReader(table.lstrip("# ").splitlines()) if row["pxname"] in _BACKENDS]
+    queued = sum(int(row["qcur"]) for row in rows if row["svname"] == "BACKEND")
+    served = sum(int(row["scur"]) for row in rows if row["svname"] != "BACKEND")
+    yield GaugeMetricFamily("vinegrape_queue_requests", "Requests in the edge's queue for a worker", value=queued)
+    yield GaugeMetricFamily(
+        "vinegrape_requests_in_progress", "Requests that the edge has passed on to TorchServe", value=served
+    )
