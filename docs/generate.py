@@ -54,6 +54,7 @@ from vinegrape_server.gateway.outcome import GRPC_CODES
 from vinegrape_server.operations.metrics import ModelInfo, ServerMetrics
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.plan import Served
 from vinegrape_server.settings import MIN_DRIFT_ANSWERS
 from vinegrape_server.torchserve.own_requests import OwnRequests
 from vinegrape_training.evaluation.corruptions import CORRUPTIONS
@@ -75,7 +76,7 @@ PROBABILITY_TOLERANCE = 0.02
 # A line of HAProxy's log, from which the access log counts one request
 _EDGE_LINE: dict[str, Any] = {
     "time": 0, "transport": "rest", "status": 200, "error": "", "server": "torchserve", "termination": "--",
-    "queue_ms": 0, "Tw": 0, "Tr": 0, "Ta": 0, "timing": "", "call_error": "",
+    "queue_ms": 0, "Tw": 0, "Tr": 0, "Ta": 0, "timing": "", "call_error": "", "version": "",
     **dict.fromkeys(
         ("id", "traceparent", "client", "key", "method", "path", "bytes_in", "bytes_out", "grpc_status"), ""
     ),
@@ -277,6 +278,7 @@ def _metrics() -> Iterator[Metric]:
     plan: Any = SimpleNamespace(
         archive=SimpleNamespace(metadata=_metadata()), worker=WorkerSettings(), settings=server_settings.ServeSettings()
     )
+    served = Served(plan)
     with tempfile.TemporaryDirectory() as folder:
         status: Any = SimpleNamespace(
             why_not_ready=lambda: "", pids=lambda: {"frontend": [os.getpid()]}, restarts=lambda: {"gateway": 0}
@@ -286,8 +288,8 @@ def _metrics() -> Iterator[Metric]:
         with FeedbackStore(Path(folder), 1, 1) as store:
             store.add([Feedback("", classes[0], 1, True, classes[0])])
             collectors = [
-                drift, FeedbackMetrics(store, ""), WorkerMetrics(Path(folder)), ModelInfo(plan), ServerMetrics(status),
-                edge,
+                drift, FeedbackMetrics(store, served), WorkerMetrics(Path(folder)), ModelInfo(served),
+                ServerMetrics(status), edge,
             ]  # fmt: skip
             server = [metric for collector in collectors for metric in collector.collect()]
             server += occupancy("pxname,svname,qcur,scur\n")

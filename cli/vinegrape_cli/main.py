@@ -14,6 +14,7 @@ _TRAINING = "vinegrape_training.commands"
 COMMANDS = {
     "serve": LazyCommand("vinegrape_cli.serve:serve", "Serve a model archive over REST and gRPC."),
     "ready": LazyCommand("vinegrape_cli.serve:ready", "Check that the server on this machine accepts requests."),
+    "models": LazyCommand("vinegrape_cli.models:models", "Show and replace the model of a running server."),
     "predict": LazyCommand("vinegrape_cli.predict.command:predict", "Classify files and folders."),
     "drift": LazyCommand("vinegrape_cli.drift.command:drift", "Compare images with a model's reference.", "train"),
     "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
@@ -47,6 +48,7 @@ def vinegrape() -> None:
 
     \b
     Serve an archive:            vinegrape serve
+    Replace the served model:    vinegrape models
     Classify files and folders:  vinegrape predict
     Compare images:              vinegrape drift
     Download or draw images:     vinegrape data --help

@@ -31,6 +31,9 @@ JSON_LENGTH_HEADER = "inference-header-content-length"
 ERROR_HEADER = "x-vinegrape-error"
 NO_ERROR = "none"
 
+# Response header: version of the model of the worker, for the access log. The edge removes it
+VERSION_HEADER = "x-vinegrape-version"
+
 # Response header of the W3C's Server Timing: the milliseconds that the request's batch was decoded, and was in the
 # network. The edge adds the time in its queue, and the total.
 TIMING_HEADER = "server-timing"

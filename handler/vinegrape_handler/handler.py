@@ -25,6 +25,7 @@ from vinegrape_handler.contract import (
     SELF_CHECK_VARIABLE,
     START_FAILED,
     TIMING_HEADER,
+    VERSION_HEADER,
     SelfCheckAnswer,
 )
 from vinegrape_handler.deadline import check_deadline, read_deadline
@@ -122,7 +123,9 @@ class Handler:
             start = time.perf_counter()
             headers = [context.get_all_request_header(index) for index in range(len(data))]
             responses = self._process(data, headers)
-            bodies = [_write(response, context, index) for index, response in enumerate(responses)]
+            bodies = [
+                _write(response, context, index, self.metadata.version) for index, response in enumerate(responses)
+            ]
             seconds = time.perf_counter() - start
             for row_headers, response in zip(headers, responses, strict=True):
                 if response.is_counted:
@@ -157,7 +160,12 @@ class Handler:
         # The self-check has run the network on one image at a time. The factor 1.5 is a reserve
         self._network_bytes = int(1.5 * CPU_CALL_SIZE * max(0, data_bytes() - before))
         abstains = self.metadata.ood_threshold is not None
-        self.metrics = Metrics(self.metadata.classes, abstains=abstains, reference=self.metadata.reference)
+        self.metrics = Metrics(
+            self.metadata.classes,
+            abstains=abstains,
+            reference=self.metadata.reference,
+            version=self.metadata.version,
+        )
         decode_threads = self.settings.decode_threads or (8 if on_gpu else 1)
         call_size = MAX_BATCH_SIZE if on_gpu else CPU_CALL_SIZE
         side = self.metadata.input_size
@@ -275,11 +283,12 @@ def _choose_device(settings: WorkerSettings, gpu: int | None) -> str:
     return "cpu" if gpu is None or settings.device == "cpu" else f"cuda:{gpu}"
 
 
-def _write(response: Response, context: BatchContext, index: int) -> bytes:
+def _write(response: Response, context: BatchContext, index: int, version: str) -> bytes:
     """Set the status and headers of response `index`, and encode its body."""
     context.set_response_content_type(index, response.content_type)
     for name, value in response.headers.items():
         context.set_response_header(index, name, value)
+    context.set_response_header(index, VERSION_HEADER, version)
     context.set_response_header(index, ERROR_HEADER, response.error.type if response.error else NO_ERROR)
     if response.error:
         status = response.error.status

@@ -53,12 +53,21 @@ class Metrics:
         classes: names of the classes, which are the labels of the predictions.
         abstains: whether images can have no label; they are counted with the label `UNKNOWN`.
         reference: its properties are measured, and the buckets are its bins. None measures nothing of the images.
+        version: of the model. Metrics of what the model answers have it as a label: two versions run side by side while
+            one replaces the other.
 
     Raises:
         SettingError: there is not enough space for the files of the metrics.
     """
 
-    def __init__(self, classes: Sequence[str], *, abstains: bool = False, reference: Reference | None = None) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        abstains: bool = False,
+        reference: Reference | None = None,
+        version: str = "",
+    ) -> None:
         labels = (*classes, UNKNOWN) if abstains else classes
         edges = {name: each.edges for name, each in reference.values.items()} if reference else {}
         _reserve_files(labels, sum(map(len, edges.values())))
@@ -90,11 +99,13 @@ class Metrics:
         self.inference_seconds = Histogram(
             "vinegrape_inference_seconds", "Seconds per call of the network", buckets=_SECONDS, registry=registry
         )
-        self.predictions = Counter(*PREDICTIONS, ("label",), registry=registry)
+        self._version = version
+        self.predictions = Counter(*PREDICTIONS, ("label", "version"), registry=registry)
         buckets = sorted({*_PROBABILITIES, *edges.pop(CONFIDENCE, ())})
-        self.confidence = Histogram(*HISTOGRAMS[CONFIDENCE], buckets=buckets, registry=registry)
+        confidence = Histogram(*HISTOGRAMS[CONFIDENCE], ("version",), buckets=buckets, registry=registry)
+        self.confidence = confidence.labels(version)
         self._properties = {
-            name: Histogram(*HISTOGRAMS[name], buckets=edges[name], registry=registry)
+            name: Histogram(*HISTOGRAMS[name], ("version",), buckets=edges[name], registry=registry).labels(version)
             for name in HISTOGRAMS
             if name in edges
         }
@@ -131,7 +142,7 @@ class Metrics:
     def count_prediction(self, label: str | None, probability: float) -> None:
         """Count one image that was classified, with its label, if it has one, and the highest probability."""
         self.images.labels("").inc()
-        self.predictions.labels(label or UNKNOWN).inc()
+        self.predictions.labels(label or UNKNOWN, self._version).inc()
         self.confidence.observe(probability)
 
     def count_properties(self, images: NDArray[np.uint8], ood_scores: NDArray[np.float32] | None) -> None:
@@ -161,7 +172,7 @@ class Metrics:
         for kind in ("", *(error.type for error in WORKER_ERRORS)):
             self.images.labels(kind)
         for label in labels:
-            self.predictions.labels(label)
+            self.predictions.labels(label, self._version)
 
 
 def _reserve_files(labels: Sequence[str], buckets: int) -> None:

@@ -98,6 +98,10 @@ class Child:
         if isinstance(self._process, Closed):
             self._process.open()
 
+    def is_current(self) -> bool:
+        """Return whether the process has read what it should have read again."""
+        return not (isinstance(self._process, Reloading) and self._process.files_changed())
+
     def keep_running(self) -> None:
         """Start the process again if it has ended, or let it read changed files. Call it several times per second.
 

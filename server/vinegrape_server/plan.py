@@ -37,6 +37,22 @@ class Plan:
         return 2 * self.settings.workers * self.settings.batch_size
 
 
+class Served:
+    """What is served now. A swap of the model replaces the plan, so nothing keeps a plan of its own.
+
+    Attributes:
+        plan: of the model that answers.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @property
+    def version(self) -> str:
+        """The version of the model that answers."""
+        return self.plan.archive.metadata.version
+
+
 def make_plan(settings: ServeSettings, archive: ArchiveInfo, gpus: int, torch_installed: bool) -> Plan:
     """Replace the automatic settings by values for this archive and this machine.
 

@@ -28,9 +28,10 @@ from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
+from vinegrape_server.models.control import serve_control
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.port import serve_operations
-from vinegrape_server.plan import Plan, make_plan
+from vinegrape_server.plan import Plan, Served, make_plan
 from vinegrape_server.probes import EDGE, GATEWAY
 from vinegrape_server.settings import ServeSettings
 from vinegrape_server.supervisor import Supervisor, entry
@@ -54,20 +55,24 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     check_ports(settings)
     with listen(settings, "operations_port") as listener, instance_folder(configuration.required_bytes(plan)) as folder:
         configuration.prepare(plan, folder)
+        served = Served(plan)
         traces = start_traces(plan) if settings.traces else None
         access_log = AccessLog(sys.stdout if settings.access_log else None, traces)
         children: dict[str, Callable[[], Process]] = {}
         if haproxy:
             edge_configuration.prepare(plan, haproxy, folder)
-            children[EDGE] = partial(EdgeProcess, plan, haproxy, folder, access_log)
-        children[GATEWAY] = partial(start_gateway, plan, folder)
-        with feedback_store(settings, folder) as feedback, Supervisor(plan, java, folder, children) as supervisor:
+            children[EDGE] = partial(EdgeProcess, served, haproxy, folder, access_log)
+        children[GATEWAY] = partial(start_gateway, served, folder)
+        with feedback_store(settings, folder) as feedback, Supervisor(served, java, folder, children) as supervisor:
             edge_metrics = EdgeMetrics(access_log, folder) if haproxy else None
-            registry = make_registry(plan, supervisor, edge_metrics, feedback)
+            registry = make_registry(served, supervisor, edge_metrics, feedback)
             texts = {"/metrics/haproxy": edge_metrics.of_haproxy} if edge_metrics else {}
-            endpoint = FeedbackEndpoint(feedback, archive.metadata)
+            endpoint = FeedbackEndpoint(feedback, served)
             probes = {"/livez": supervisor.why_not_live, "/readyz": supervisor.why_not_ready}
-            with serve_operations(listener, probes, registry, endpoint, texts):
+            with (
+                serve_operations(listener, probes, registry, endpoint, texts),
+                serve_control(folder, settings.operations_port, supervisor.models),
+            ):
                 if supervisor.wait_until_ready(stop):
                     write_console(banner(plan), sys.stdout)
                     supervisor.watch(stop)
@@ -83,15 +88,16 @@ def feedback_store(settings: ServeSettings, folder: Path) -> FeedbackStore:
     return FeedbackStore(where, settings.feedback_rows, settings.feedback_days)
 
 
-def start_gateway(plan: Plan, folder: Path) -> GatewayProcess:
+def start_gateway(served: Served, folder: Path) -> GatewayProcess:
     """Start the gateway, which forwards to REST, through the edge's queue if there is an edge.
 
     Args:
-        plan: what is served.
+        served: what is served.
         folder: the folder of the instance.
     """
     environment = gateway_process.environment(folder / configuration.METRICS_FOLDER)
-    return GatewayProcess(gateway_process.options(plan, entry(plan, folder)), environment, folder)
+    options = gateway_process.options(served.plan, entry(served.plan, folder), folder)
+    return GatewayProcess(options, environment, folder, served)
 
 
 def check_ports(settings: ServeSettings) -> None:

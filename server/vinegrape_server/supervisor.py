@@ -25,8 +25,9 @@ from vinegrape_server.host.instance import free_bytes
 from vinegrape_server.host.processes import find_workers, has_clients, is_running
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.in_flight import InFlight
+from vinegrape_server.models.swap import Models, Tools
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
-from vinegrape_server.plan import Plan
+from vinegrape_server.plan import Plan, Served
 from vinegrape_server.probes import EDGE, GATEWAY, PING_INTERVAL_S, Prober
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.client import TorchServeClient
@@ -52,7 +53,7 @@ class Supervisor:
     """Supervises one TorchServe and its workers. As a context manager it ends them with the block.
 
     Args:
-        plan: what to start.
+        served: what is served.
         java: the `java` program.
         folder: the folder of this instance, filled by `configuration.prepare`.
         children: starts each further process, by its name: first those that clients connect to.
@@ -61,11 +62,17 @@ class Supervisor:
         pid: process id of TorchServe's Java process, whose children are the workers.
         worker_metrics: the metrics of all workers.
         client: sends requests to TorchServe.
+        models: the versions of the model.
     """
 
     def __init__(
-        self, plan: Plan, java: Path, folder: Path, children: Mapping[str, Callable[[], Process]] = MappingProxyType({})
+        self,
+        served: Served,
+        java: Path,
+        folder: Path,
+        children: Mapping[str, Callable[[], Process]] = MappingProxyType({}),
     ) -> None:
+        plan = served.plan
         self._settings = plan.settings
         self._folder = folder
         self._phase = Phase.STARTING
@@ -73,7 +80,7 @@ class Supervisor:
         self._check_error: ServeError | None = None
         self._disk_is_full = False
         self._token = secrets.token_hex()
-        self.client = TorchServeClient(plan, folder, entry(plan, folder))
+        self.client = TorchServeClient(served, folder, entry(plan, folder))
         self.worker_metrics = WorkerMetrics(folder / configuration.METRICS_FOLDER)
         headers = edge.probe_headers(folder) if EDGE in children else {}
         self._prober = Prober(plan.settings, self.client, self.worker_metrics, self._token, headers, children)
@@ -85,6 +92,8 @@ class Supervisor:
         self.pid = self._process.pid
         self._starts = children
         self._children: list[Child] = []
+        tools = Tools(self.client, self.worker_metrics, self._process.log, self._token, self._children_follow)
+        self.models = Models(served, configuration.store(folder), tools)
 
     def __enter__(self) -> Supervisor:
         with contextlib.ExitStack() as stack:
@@ -192,6 +201,10 @@ class Supervisor:
         self._phase = Phase.STOPPING
         self._prober.stop()
         self._drain(stop, was_ready)
+
+    def _children_follow(self) -> bool:
+        """Return whether every further process knows the version of the model that answers."""
+        return all(child.is_current() for child in self._children)
 
     def _check_workers(self) -> None:
         """Send self-checks until every worker has passed one; then start the probes."""

@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from tests.support import archives
+from tests.support.archives import plan
 from tests.support.cli import error_text, run
-from tests.support.metadata import METADATA
 from vinegrape_cli.main import vinegrape
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint
 from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.operations.port import serve_operations
+from vinegrape_server.plan import Served
 from vinegrape_server.settings import fields
 
 
@@ -151,7 +152,7 @@ def operations_port(tmp_path):
             listener,
             {"/livez": lambda: "", "/readyz": lambda: reasons[0]},
             CollectorRegistry(),
-            FeedbackEndpoint(store, METADATA),
+            FeedbackEndpoint(store, Served(plan())),
         ),
     ):
         yield listener.getsockname()[1], reasons
@@ -195,6 +196,8 @@ def test_a_port_out_of_range_is_reported():
 _IMPORTED = """
 import json, sys
 from vinegrape_cli.main import main
+from vinegrape_server.plan import Served
+from tests.support.archives import plan
 
 try:
     main()

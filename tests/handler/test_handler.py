@@ -25,6 +25,7 @@ from vinegrape_handler.contract import (
     START_FAILED,
     TIMING_HEADER,
     TRANSPORT_HEADER,
+    VERSION_HEADER,
 )
 from vinegrape_handler.errors import ArchiveError, InferenceFailed, SettingError
 from vinegrape_handler.handler import Handler
@@ -72,7 +73,7 @@ def handle(handler, *rows, headers=None) -> tuple[list, list[int]]:
         error = body["error"]["type"] if "error" in body else "none"
         headers = dict(context.get_response_headers(index))
         headers.pop(TIMING_HEADER, None)
-        assert headers == {"content-type": "application/json", ERROR_HEADER: error}
+        assert headers == {"content-type": "application/json", ERROR_HEADER: error, VERSION_HEADER: "tiny"}
     return bodies, [context.get_response_status(index)[0] for index in range(len(rows))]
 
 
@@ -298,7 +299,7 @@ def test_a_model_with_a_threshold_abstains(abstaining_archive, tmp_path):
     bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid(RED)})
     assert [(body["label"], body["known"], body["ood_score"]) for body in bodies] == [(None, False, 1), ("Ak", True, 0)]
     assert bodies[0]["probability"] == bodies[0]["probabilities"]["Buzgulu"]
-    assert value(handler, "vinegrape_predictions_total", label="unknown") == 1
+    assert value(handler, "vinegrape_predictions_total", label="unknown", version="tiny") == 1
     (body,), _ = handle(handler, {}, headers=DESCRIBE)
     assert body["ood_threshold"] == 0.5
 
@@ -312,8 +313,8 @@ def test_the_settings_change_when_and_how_a_model_abstains(abstaining_archive, t
     handler = start(tmp_path)
     bodies, _ = handle(handler, {"body": solid(BLUE)}, {"body": solid((255, 255, 102))}, {"body": solid(RED)})
     assert [(body["label"], body["known"]) for body in bodies] == [("Buzgulu", False), ("Ak", False), ("Ak", True)]
-    assert value(handler, "vinegrape_predictions_total", label="unknown") == 2
-    assert value(handler, "vinegrape_predictions_total", label="Buzgulu") == 0
+    assert value(handler, "vinegrape_predictions_total", label="unknown", version="tiny") == 2
+    assert value(handler, "vinegrape_predictions_total", label="Buzgulu", version="tiny") == 0
 
 
 def test_a_threshold_for_a_network_without_ood_scores_ends_the_start(tiny_export, monkeypatch):
@@ -430,9 +431,11 @@ def test_every_request_and_image_is_counted_once(model_dir):
     errors = {"": 4, "unsupported_format": 1, "broken_image": 1, "bad_request": 1, "too_large": 0, "no_image": 0}
     assert {error: value(handler, "vinegrape_images_total", error=error) for error in errors} == errors
     labels = {"Ak": 2, "Ala_Idris": 0, "Buzgulu": 0, "Dimnit": 2, "Nazli": 0}
-    assert {label: value(handler, "vinegrape_predictions_total", label=label) for label in labels} == labels
-    assert value(handler, "vinegrape_confidence_count") == 4
-    assert value(handler, "vinegrape_confidence_sum") == pytest.approx(2 * 0.75 + 2 * 0.6)
+    assert {
+        label: value(handler, "vinegrape_predictions_total", label=label, version="tiny") for label in labels
+    } == labels
+    assert value(handler, "vinegrape_confidence_count", version="tiny") == 4
+    assert value(handler, "vinegrape_confidence_sum", version="tiny") == pytest.approx(2 * 0.75 + 2 * 0.6)
     assert value(handler, "vinegrape_request_seconds_count") == 6
     assert value(handler, "vinegrape_decode_seconds_count") == 6  # every image except the invalid base64
     assert value(handler, "vinegrape_inference_seconds_count") == 2  # one per batch with a valid image
@@ -486,8 +489,9 @@ def test_a_self_check_runs_the_network_and_is_not_counted(model_dir, monkeypatch
     assert body == {"worker": os.getpid(), "model": {"name": "vinegrape", "version": "tiny"}}
     assert calls == [1]
     assert counted_requests(handler) == {}
-    for name in ("decode_seconds", "inference_seconds", "batch_size", "request_seconds", "confidence"):
+    for name in ("decode_seconds", "inference_seconds", "batch_size", "request_seconds"):
         assert value(handler, f"vinegrape_{name}_count") == 0
+    assert value(handler, "vinegrape_confidence_count", version="tiny") == 0
 
 
 @pytest.mark.parametrize("token", ["", "secret"])

@@ -25,7 +25,7 @@ def test_every_known_series_starts_at_zero():
     assert DeadlineExceeded in WORKER_ERRORS
     assert value(metrics, "vinegrape_images_total", error=Overloaded.type) is None  # only the edge responds with it
     for label in ("Ak", "Nazli"):
-        assert value(metrics, "vinegrape_predictions_total", label=label) == 0
+        assert value(metrics, "vinegrape_predictions_total", label=label, version="") == 0
 
 
 def test_requests_are_counted_by_transport_status_and_error():
@@ -44,17 +44,17 @@ def test_images_are_counted_by_label_or_error():
     metrics.count_failed_image(NoImage("The image is empty: 0 bytes."))
     assert value(metrics, "vinegrape_images_total", error="") == 1
     assert value(metrics, "vinegrape_images_total", error="no_image") == 1
-    assert value(metrics, "vinegrape_predictions_total", label="Nazli") == 1
-    assert value(metrics, "vinegrape_predictions_total", label="Ak") == 0
-    assert value(metrics, "vinegrape_confidence_sum") == 0.75
+    assert value(metrics, "vinegrape_predictions_total", label="Nazli", version="") == 1
+    assert value(metrics, "vinegrape_predictions_total", label="Ak", version="") == 0
+    assert value(metrics, "vinegrape_confidence_sum", version="") == 0.75
 
 
 def test_an_image_without_a_label_is_counted_as_unknown():
     metrics = Metrics(("Ak", "Nazli"), abstains=True)
-    assert value(metrics, "vinegrape_predictions_total", label="unknown") == 0
+    assert value(metrics, "vinegrape_predictions_total", label="unknown", version="") == 0
     metrics.count_prediction(None, 0.75)
-    assert value(metrics, "vinegrape_predictions_total", label="unknown") == 1
-    assert value(metrics, "vinegrape_confidence_sum") == 0.75
+    assert value(metrics, "vinegrape_predictions_total", label="unknown", version="") == 1
+    assert value(metrics, "vinegrape_confidence_sum", version="") == 0.75
 
 
 def test_the_metrics_have_their_documented_names():

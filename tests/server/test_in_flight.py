@@ -11,6 +11,7 @@ from tests.support.torchserve import standing_in
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.in_flight import InFlight
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.plan import Served
 from vinegrape_server.torchserve.client import TorchServeClient
 
 # Waits for a line, then uses a whole core
@@ -24,6 +25,8 @@ while True:
 _WORKER = """
 import sys
 from vinegrape_handler.metrics import Metrics
+
+
 
 metrics = Metrics(("Ak",))
 for line in sys.stdin:
@@ -55,7 +58,7 @@ def torchserve():
 
 @pytest.fixture
 def in_flight(torchserve, java, tmp_path):
-    client = TorchServeClient(plan(**{**free_ports(), "management_port": torchserve.port}), tmp_path)
+    client = TorchServeClient(Served(plan(**{**free_ports(), "management_port": torchserve.port})), tmp_path)
     return InFlight(client, WorkerMetrics(tmp_path), java.pid, max_batch_delay_ms=1)
 
 

@@ -21,6 +21,7 @@ from vinegrape_server import supervisor as module
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import is_running
 from vinegrape_server.host.signals import Stop
+from vinegrape_server.plan import Served
 from vinegrape_server.supervisor import Supervisor
 from vinegrape_server.torchserve import configuration
 
@@ -45,7 +46,9 @@ class Handler(BaseHTTPRequestHandler):
             self.do_GET()
 
     def do_GET(self):
-        status, body = 200, [{{"jobQueueStatus": {{"pendingRequests": options["queue"]}}}}]
+        status, body = 200, [
+            {{"modelVersion": "1", "workers": [], "jobQueueStatus": {{"pendingRequests": options["queue"]}}}}
+        ]
         if self.path == "/predictions/vinegrape":
             passes = options["passes"] and self.headers[SELF_CHECK_HEADER] == os.environ[SELF_CHECK_VARIABLE]
             status = 200 if passes else 404
@@ -79,7 +82,7 @@ def start(tmp_path, monkeypatch):
         java.chmod(0o755)
         folder = tmp_path / "instance"
         (folder / configuration.METRICS_FOLDER).mkdir(parents=True)
-        return Supervisor(plan(**settings), Path(java), folder, children)
+        return Supervisor(Served(plan(**settings)), Path(java), folder, children)
 
     return create
 

@@ -78,7 +78,7 @@ def test_the_window_forgets_old_answers(drift_server):
 
 def test_the_buckets_of_all_workers_are_summed(drift_server):
     metrics = drift_server.metrics()
-    assert metrics["vinegrape_image_brightness_bucket", "+Inf"] == metrics[("vinegrape_confidence_count",)]
+    assert metrics["vinegrape_image_brightness_bucket", "+Inf", "tiny"] == metrics["vinegrape_confidence_count", "tiny"]
 
 
 @pytest.mark.tools

@@ -161,4 +161,4 @@ def test_an_unknown_image_keeps_its_label(live):
 
 
 def counted_as_unknown(live: Live) -> float:
-    return live.metrics().get(("vinegrape_predictions_total", "unknown"), 0)
+    return live.metrics().get(("vinegrape_predictions_total", "unknown", "tiny"), 0)

@@ -53,7 +53,7 @@ def test_every_request_and_image_is_counted_once(counted_server):
     images = {key[1]: value for key, value in metrics.items() if key[0] == "vinegrape_images_total" and value}
     assert images == {"": CLASSIFIED, "unsupported_format": 2 * INVALID - 1, "bad_request": JSON_BODIES}
     assert sum(value for key, value in metrics.items() if key[0] == "vinegrape_predictions_total") == CLASSIFIED
-    assert metrics[("vinegrape_confidence_count",)] == CLASSIFIED
+    assert metrics["vinegrape_confidence_count", "tiny"] == CLASSIFIED
     assert metrics[("vinegrape_batch_size_sum",)] == CLASSIFIED
     assert metrics[("vinegrape_request_seconds_count",)] == REQUESTS
     assert metrics[("vinegrape_decode_seconds_count",)] == CLASSIFIED + 2 * INVALID - 1

@@ -146,7 +146,7 @@ def test_triton_client_shows_the_errors_of_a_request(client):
 
 def test_requests_of_different_protocols_are_counted_alike(protocol_server, client):
     def count() -> float:
-        return protocol_server.metrics().get(("vinegrape_predictions_total", "unknown"), 0)
+        return protocol_server.metrics().get(("vinegrape_predictions_total", "unknown", "tiny"), 0)
 
     before = count()
     client.infer("vinegrape", [INPUTS["pixels"]()])

@@ -27,7 +27,7 @@ from vinegrape_server.edge import configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.host.http import Address
-from vinegrape_server.plan import Plan
+from vinegrape_server.plan import Plan, Served
 
 PATH = "/predictions/vinegrape"
 
@@ -244,7 +244,7 @@ def running_edge(folder: Path, tls: bool = False, has_page: bool = True, **setti
     with (
         standing_in(ports["rest_port"]) as torchserve,
         standing_in(ports["operations_port"]) as operations,
-        EdgeProcess(chosen, haproxy, folder, log) as process,
+        EdgeProcess(Served(chosen), haproxy, folder, log) as process,
         httpx.Client(base_url=f"{scheme}://127.0.0.1:{ports['edge_port']}", timeout=30, verify=False) as client,
     ):
         wait_until(lambda: configuration.inner(folder) and _listens(folder, process))

@@ -62,6 +62,7 @@ def write_export(
     reference: Reference | None = None,
     *,
     explains: bool = False,
+    version: str = "tiny",
 ) -> Metadata:
     """Write weights, metadata and self-check images to a new folder, as `vinegrape export` does.
 
@@ -82,7 +83,7 @@ def write_export(
             onnx.save(_onnx_model(has_ood_score=has_ood_score, explains=explains), path)
     metadata = Metadata(
         name="vinegrape",
-        version="tiny",
+        version=version,
         architecture="mean_colour",
         classes=CLASSES,
         input_size=SIDE,

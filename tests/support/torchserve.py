@@ -31,8 +31,9 @@ class StandIn:
 
     def set_queue(self, requests: int) -> None:
         """Set the number of queued requests that the stand-in reports, as TorchServe's management port does."""
-        model = {"modelName": "vinegrape", "jobQueueStatus": {"remainingCapacity": 98, "pendingRequests": requests}}
-        self.responses["/models/vinegrape"] = 200, json.dumps([model])
+        queue = {"remainingCapacity": 98, "pendingRequests": requests}
+        model = {"modelName": "vinegrape", "modelVersion": "1", "workers": [{"pid": 7}], "jobQueueStatus": queue}
+        self.responses["/models/vinegrape/all"] = 200, json.dumps([model])
 
 
 @contextlib.contextmanager

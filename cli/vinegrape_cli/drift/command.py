@@ -90,7 +90,7 @@ def _measure(info: ArchiveInfo, files: list[str], concurrency: int) -> tuple[dic
         for result in stack.enter_context(contextlib.closing(results)):
             failed += result.error is not None
             bar.update(1)
-        counts = read_counts(reference, WorkerMetrics(folder).collect())
+        counts = read_counts(reference, WorkerMetrics(folder).collect(), info.metadata.version)
     _check_number(len(files), failed)
     return measure_drift(reference, counts), failed
 

@@ -162,7 +162,7 @@ def _client_left(entry: dict[str, Any]) -> bool:
 
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "traceparent", "client", "key", "transport", "method", "path", "status", "error")
+    names = ("id", "traceparent", "client", "key", "transport", "method", "path", "status", "error", "version")
     numbers = (
         "bytes_in",
         "bytes_out",

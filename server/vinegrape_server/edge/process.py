@@ -19,7 +19,7 @@ from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.console import write_console
 from vinegrape_server.host.processes import die_with_parent
-from vinegrape_server.plan import Plan
+from vinegrape_server.plan import Served
 
 _POLL_S = 0.02
 _RELOAD_TIMEOUT_S = 10
@@ -35,7 +35,7 @@ class EdgeProcess:
     is ready.
 
     Args:
-        plan: what is served.
+        served: what is served.
         haproxy: the program.
         folder: the folder of the instance, filled by `configuration.prepare`.
         log: reads HAProxy's log.
@@ -44,8 +44,8 @@ class EdgeProcess:
         pid: process id; a reload changes it.
     """
 
-    def __init__(self, plan: Plan, haproxy: Path, folder: Path, log: AccessLog) -> None:
-        self._plan, self._haproxy, self._folder, self._log = plan, haproxy, folder, log
+    def __init__(self, served: Served, haproxy: Path, folder: Path, log: AccessLog) -> None:
+        self._served, self._haproxy, self._folder, self._log = served, haproxy, folder, log
         self._old: list[subprocess.Popen[bytes]] = []  # processes that finish their requests after a reload
         self._watched = self._fingerprint()
         self._process = self._start()
@@ -82,11 +82,11 @@ class EdgeProcess:
         self._command("enable frontend public")
 
     def files_changed(self) -> bool:
-        """Return whether the files of keys and certificate differ from those of the last start or reload."""
+        """Return whether keys, certificate or the served model differ from those of the last start or reload."""
         return self._fingerprint() != self._watched
 
     def reload(self) -> bool:
-        """Read the files of keys and certificate again, without closing a connection or refusing one.
+        """Read keys, certificate and the version of the model again, without closing a connection or refusing one.
 
         A new HAProxy takes over the listening sockets, and the old one finishes its requests.
 
@@ -96,7 +96,7 @@ class EdgeProcess:
         self._watched = self._fingerprint()
         self._old = [process for process in self._old if process.poll() is None]
         try:
-            configuration.prepare(self._plan, self._haproxy, self._folder)
+            configuration.prepare(self._served.plan, self._haproxy, self._folder)
         except SettingError as error:
             write_console(f"vinegrape: The edge keeps its keys and its certificate. {error}\n", sys.stderr)
             return False
@@ -132,7 +132,7 @@ class EdgeProcess:
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603
             [*configuration.command(self._haproxy), *options],
-            env=configuration.environment(self._plan),
+            env=configuration.environment(self._served.plan),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -163,10 +163,10 @@ class EdgeProcess:
             return int(admin.information(self._folder)["Pid"])
         return 0
 
-    def _fingerprint(self) -> list[tuple[int, ...]]:
+    def _fingerprint(self) -> list[tuple[int, ...] | str]:
         """Return what changes if a watched file is written or replaced; a missing file has an empty tuple."""
-        found: list[tuple[int, ...]] = []
-        for path in configuration.watched_files(self._plan.settings):
+        found: list[tuple[int, ...] | str] = [self._served.version]
+        for path in configuration.watched_files(self._served.plan.settings):
             try:
                 status = os.stat(path)  # noqa: PTH116
             except OSError:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from email.message import Message
 
 from vinegrape_handler.errors import BadRequest, RequestError, TooLarge, Unavailable, UnsupportedFormat, error_body
-from vinegrape_handler.metadata import Metadata
 from vinegrape_server.feedback.request import MAX_BYTES, read_feedback
 from vinegrape_server.feedback.store import FeedbackStore
+from vinegrape_server.plan import Served
 
 _JSON = "application/json"
 
@@ -22,11 +22,11 @@ class FeedbackEndpoint:
 
     Attributes:
         store: keeps the feedback.
-        metadata: of the served model.
+        served: what is served.
     """
 
     store: FeedbackStore
-    metadata: Metadata
+    served: Served
 
     def body_size(self, headers: Message) -> int:
         """Return the size of a request's body in bytes, from the headers.
@@ -52,7 +52,8 @@ class FeedbackEndpoint:
         content_type = headers.get("Content-Type", "")
         if content_type.partition(";")[0].strip().lower() != _JSON:
             raise UnsupportedFormat(f"Content-Type is {content_type[:64]!r}; it must be {_JSON}.")
-        feedback = read_feedback(body, self.metadata.version, self.metadata.classes)
+        metadata = self.served.plan.archive.metadata
+        feedback = read_feedback(body, metadata.version, metadata.classes)
         try:
             self.store.add(feedback)
         except sqlite3.Error as error:

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vinegrape_server.feedback.store import FeedbackStore, Summary
+from vinegrape_server.plan import Served
 
 _OUTCOMES = ("correct", "wrong", "unknown_other", "unknown_variety")
 
@@ -19,17 +20,17 @@ class FeedbackMetrics(Collector):
 
     Args:
         store: keeps the feedback.
-        version: of the served model, which has its series from the start.
+        served: what is served; its version has its series from the start.
     """
 
-    def __init__(self, store: FeedbackStore, version: str) -> None:
+    def __init__(self, store: FeedbackStore, served: Served) -> None:
         self._store = store
-        self._version = version
+        self._served = served
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges; none if the database cannot be read."""
         try:
-            summaries = {self._version: Summary(), **self._store.summaries()}
+            summaries = {self._served.version: Summary(), **self._store.summaries()}
         except sqlite3.Error:
             return
         answers = GaugeMetricFamily(

@@ -11,7 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vinegrape_handler.contract import CALL_ERROR_HEADER, DEADLINE_HEADER, QUEUE_HEADER, TIMING_HEADER, TRANSPORT_HEADER
+from vinegrape_handler.contract import (
+    CALL_ERROR_HEADER,
+    DEADLINE_HEADER,
+    QUEUE_HEADER,
+    TIMING_HEADER,
+    TRANSPORT_HEADER,
+    VERSION_HEADER,
+)
 from vinegrape_handler.errors import DeadlineExceeded, RequestError, Unavailable
 from vinegrape_server.gateway.calls import Calls
 from vinegrape_server.gateway.http_client import HttpClient, Response
@@ -25,8 +32,9 @@ _GRACE_S = 0.25
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,100})?")
 
-# Headers of REST that become initial metadata. The edge reads both, and removes the second one
-_TIMES = (TIMING_HEADER, QUEUE_HEADER)
+# Headers of REST that become initial metadata, and those that the edge reads and removes
+_FOR_CLIENTS = (TIMING_HEADER,)
+_FOR_THE_EDGE = (QUEUE_HEADER, VERSION_HEADER)
 
 _logger = logging.getLogger("vinegrape")
 
@@ -115,8 +123,9 @@ class Forwarding:
         except OSError as error:
             raise Unavailable("The server is starting, stopping or restarting. Retry after a delay.") from error
         is_ready = response.status == Unavailable.status and await self._readiness.is_ready()
-        times = tuple((name, response.headers[name]) for name in _TIMES if name in response.headers)
-        return dataclasses.replace(of_response(convert(response), is_ready), metadata=times)
+        names = (*_FOR_CLIENTS, *(_FOR_THE_EDGE if self._options.is_behind_edge else ()))
+        metadata = tuple((name, response.headers[name]) for name in names if name in response.headers)
+        return dataclasses.replace(of_response(convert(response), is_ready), metadata=metadata)
 
 
 async def finish(context: Any, outcome: Outcome, headers: list[tuple[str, str]]) -> bytes:

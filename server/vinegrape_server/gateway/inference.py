@@ -23,6 +23,7 @@ from vinegrape_server.gateway.metrics import Metrics
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.outcome import of_error
 from vinegrape_server.gateway.readiness import Readiness
+from vinegrape_server.gateway.version import Version
 
 SERVICE = DESCRIPTOR.services_by_name["InferenceAPIsService"].full_name
 
@@ -34,6 +35,7 @@ class InferenceService:
 
     Args:
         options: what is served.
+        version: of the served model.
         forwarding: forwards the calls of `Predictions`.
         others: bounds the calls of the other methods.
         readiness: whether the server is ready.
@@ -41,9 +43,16 @@ class InferenceService:
     """
 
     def __init__(
-        self, options: Options, forwarding: Forwarding, others: Calls, readiness: Readiness, metrics: Metrics
+        self,
+        options: Options,
+        version: Version,
+        forwarding: Forwarding,
+        others: Calls,
+        readiness: Readiness,
+        metrics: Metrics,
     ) -> None:
         self._options = options
+        self._version = version
         self._forwarding = forwarding
         self._others = others
         self._readiness = readiness
@@ -63,7 +72,7 @@ class InferenceService:
 
     def _read(self, message: bytes) -> Forwarded:
         options = self._options
-        request = read_message(message, options.model_name, options.model_version, options.max_request_bytes)
+        request = read_message(message, options.model_name, self._version.value, options.max_request_bytes)
         if not request.explain:
             return Forwarded(request.image)
         query = f"?{urlencode({'class': request.class_})}" if request.class_ else ""

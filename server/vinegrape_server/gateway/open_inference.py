@@ -26,6 +26,7 @@ from vinegrape_server.gateway.http_client import Response
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.outcome import of_error
 from vinegrape_server.gateway.readiness import Readiness
+from vinegrape_server.gateway.version import Version
 from vinegrape_server.gateway.wire import Shape, check_fields
 
 OPEN_INFERENCE_SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -42,13 +43,17 @@ class OpenInferenceService:
 
     Args:
         options: what is served.
+        version: of the served model.
         forwarding: forwards the calls that a worker answers.
         others: bounds the calls of the other methods.
         readiness: whether the server is ready.
     """
 
-    def __init__(self, options: Options, forwarding: Forwarding, others: Calls, readiness: Readiness) -> None:
+    def __init__(
+        self, options: Options, version: Version, forwarding: Forwarding, others: Calls, readiness: Readiness
+    ) -> None:
         self._options = options
+        self._version = version
         self._forwarding = forwarding
         self._others = others
         self._readiness = readiness
@@ -121,7 +126,7 @@ class OpenInferenceService:
         raise AssertionError("abort raises")
 
     def _is_served(self, name: str, version: str) -> bool:
-        return name == self._options.model_name and version in ("", self._options.model_version)
+        return name == self._options.model_name and version in ("", self._version.value)
 
     def _check_model(self, name: str, version: str) -> None:
         """Check that a request is for the served model.
@@ -133,7 +138,7 @@ class OpenInferenceService:
             asked = f"{name[:100]!r}" + (f" in version {version[:100]!r}" if version else "")
             raise NotFound(
                 f"The model {asked} is not served. The served model is {self._options.model_name!r} in version "
-                f"{self._options.model_version!r}; the version may be empty."
+                f"{self._version.value!r}; the version may be empty."
             )
 
 

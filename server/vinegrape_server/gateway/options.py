@@ -18,7 +18,7 @@ class Options:
         rest: where predictions are forwarded to: host and port, or the path of a Unix socket.
         operations: host and port of the operations port.
         model_name: name of the served model.
-        model_version: its version.
+        version_file: file with the version of the served model; read again after SIGHUP.
         max_request_bytes: maximum bytes of one message.
         max_calls: maximum calls of `Predictions` at the same time.
         max_connections: maximum connections of all clients together.
@@ -32,7 +32,7 @@ class Options:
     rest: str
     operations: str
     model_name: str
-    model_version: str
+    version_file: str
     max_request_bytes: int
     max_calls: int
     max_connections: int

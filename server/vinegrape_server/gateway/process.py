@@ -16,19 +16,21 @@ from vinegrape_server.gateway.options import Options
 from vinegrape_server.host.http import Address, reachable
 from vinegrape_server.host.processes import die_with_parent
 from vinegrape_server.host.signals import Stop
-from vinegrape_server.plan import Plan
+from vinegrape_server.plan import Plan, Served
 
 _LISTENING = b"listening\n"
+_VERSION_FILE = "model_version"
 _POLL_S = 0.02
 _END_TIMEOUT_S = 2
 
 
-def options(plan: Plan, rest: Address) -> Options:
+def options(plan: Plan, rest: Address, folder: Path) -> Options:
     """Return the gateway's options.
 
     Args:
         plan: what is served.
         rest: where predictions are forwarded to: TorchServe, or the edge's inner address.
+        folder: the folder of the instance.
     """
     settings, metadata = plan.settings, plan.archive.metadata
     operations = Address(reachable(settings.operations_host), settings.operations_port)
@@ -37,7 +39,7 @@ def options(plan: Plan, rest: Address) -> Options:
         rest=f"{reachable(rest.host)}:{rest.port}" if rest.port else rest.host,
         operations=f"{operations.host}:{operations.port}",
         model_name=metadata.name,
-        model_version=metadata.version,
+        version_file=str(folder / _VERSION_FILE),
         max_request_bytes=settings.max_request_bytes,
         # As many as REST holds, and as many again: those that arrive, and those that REST is about to refuse
         max_calls=2 * (plan.slots + settings.queue_size),
@@ -76,12 +78,17 @@ class GatewayProcess:
         options: the gateway's options.
         environment: all its environment variables.
         folder: its working directory.
+        served: what is served.
 
     Attributes:
         pid: process id.
     """
 
-    def __init__(self, options: Options, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, options: Options, environment: Mapping[str, str], folder: Path, served: Served) -> None:
+        self._served = served
+        self._version_file = Path(options.version_file)
+        self._version = ""
+        self._write_version()
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-m", "vinegrape_server.gateway", *options.to_arguments()],
             env=environment,
@@ -123,6 +130,22 @@ class GatewayProcess:
         reason = self._read().removeprefix(_LISTENING).decode(errors="replace").strip()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         raise ServeError(f"The gRPC gateway {how}. {reason or 'See the log above.'}")
+
+    def files_changed(self) -> bool:
+        """Return whether the served model has another version than the gateway."""
+        return self._served.version != self._version
+
+    def reload(self) -> bool:
+        """Let the gateway read the version of the model again."""
+        self._write_version()
+        self._process.send_signal(signal.SIGHUP)
+        return True
+
+    def _write_version(self) -> None:
+        self._version = self._served.version
+        temporary = self._version_file.with_suffix(".new")
+        temporary.write_text(self._version)
+        temporary.replace(self._version_file)
 
     def stop_gracefully(self) -> None:
         """Ask the gateway to end: it refuses new calls, tells clients to reconnect, and finishes running calls."""

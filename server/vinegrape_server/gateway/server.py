@@ -17,6 +17,7 @@ from vinegrape_server.gateway.metrics import Metrics
 from vinegrape_server.gateway.open_inference import OPEN_INFERENCE_SERVICE, OpenInferenceService
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.readiness import Readiness
+from vinegrape_server.gateway.version import Version
 
 LISTENING = "listening"  # the line that this program writes once it accepts connections
 
@@ -54,7 +55,10 @@ async def serve(options: Options) -> None:
         OSError: the address cannot be used.
     """
     stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    version = Version(options.version_file)
+    loop.add_signal_handler(signal.SIGHUP, version.read)
     memory = Memory(_MAX_MESSAGES * options.max_request_bytes)
     predictions, others, watches = (
         Calls(limit, options.upload_timeout_s, memory)
@@ -65,8 +69,8 @@ async def serve(options: Options) -> None:
     forwarding = Forwarding(options, predictions, readiness, metrics)
     inference = [SERVICE, OPEN_INFERENCE_SERVICE]
     services = {
-        SERVICE: InferenceService(options, forwarding, others, readiness, metrics).handlers(),
-        OPEN_INFERENCE_SERVICE: OpenInferenceService(options, forwarding, others, readiness).handlers(),
+        SERVICE: InferenceService(options, version, forwarding, others, readiness, metrics).handlers(),
+        OPEN_INFERENCE_SERVICE: OpenInferenceService(options, version, forwarding, others, readiness).handlers(),
         HEALTH_SERVICE: HealthService(inference, readiness, others, watches).handlers(),
         REFLECTION_SERVICE: ReflectionService([*inference, HEALTH_SERVICE, REFLECTION_SERVICE], others).handlers(),
     }

@@ -61,6 +61,11 @@ def post(
     return _request("POST", address, path, timeout_s, body, headers or {}, tls=False)
 
 
+def send(method: str, address: Address, path: str, timeout_s: float) -> HttpResponse:
+    """Send a request with an empty body and return the response, whatever its status; see `get`."""
+    return _request(method, address, path, timeout_s, b"", {}, tls=False)
+
+
 def _request(
     method: str,
     address: Address,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from vinegrape_server.feedback.metrics import FeedbackMetrics
 from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.operations.torchserve_metrics import TorchServeMetrics
 from vinegrape_server.operations.worker_metrics import WorkerMetrics, sum_metrics
-from vinegrape_server.plan import Plan
+from vinegrape_server.plan import Plan, Served
 from vinegrape_server.torchserve.client import TorchServeClient
 
 
@@ -43,33 +44,51 @@ class Status(Protocol):
 
 
 def make_registry(
-    plan: Plan, status: Status, edge_metrics: Collector | None = None, feedback: FeedbackStore | None = None
+    served: Served, status: Status, edge_metrics: Collector | None = None, feedback: FeedbackStore | None = None
 ) -> CollectorRegistry:
     """Return a registry of all metrics: the server's, the workers', the model's, the processes' and TorchServe's.
 
     Args:
-        plan: what is served.
+        served: what is served.
         status: reports on the running server.
         edge_metrics: the metrics of the edge, if there is one.
         feedback: the feedback to the served model.
     """
     registry = CollectorRegistry()
-    workers = _with_drift(plan, status.worker_metrics)
+    workers = WithDrift(served, status.worker_metrics)
     registry.register(Summed([workers, *([edge_metrics] if edge_metrics else [])]))
-    registry.register(ModelInfo(plan))
+    registry.register(ModelInfo(served))
     if feedback:
-        registry.register(FeedbackMetrics(feedback, plan.archive.metadata.version))
+        registry.register(FeedbackMetrics(feedback, served))
     registry.register(ServerMetrics(status))
     registry.register(TorchServeMetrics(status.client.metrics_text, status.client.own_requests))
     return registry
 
 
-def _with_drift(plan: Plan, workers: Collector) -> Collector:
-    """Return the workers' metrics with their drift from the model's reference, if it has one."""
-    reference, settings = plan.archive.metadata.reference, plan.settings
-    if reference is None:
-        return workers
-    return DriftMetrics(workers, reference, Window(settings.drift_window, settings.drift_window_hours * 3600))
+class WithDrift(Collector):
+    """Yields the workers' metrics with their drift from the reference of the served model, if it has one."""
+
+    def __init__(self, served: Served, workers: Collector) -> None:
+        self._served = served
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._version, self._metrics = served.version, self._make(served.plan)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics. After a swap of the model, the window begins again."""
+        with self._lock:
+            plan = self._served.plan
+            if plan.archive.metadata.version != self._version:
+                self._version, self._metrics = plan.archive.metadata.version, self._make(plan)
+            metrics = self._metrics
+        yield from metrics.collect()
+
+    def _make(self, plan: Plan) -> Collector:
+        metadata, settings = plan.archive.metadata, plan.settings
+        if metadata.reference is None:
+            return self._workers
+        window = Window(settings.drift_window, settings.drift_window_hours * 3600)
+        return DriftMetrics(self._workers, metadata.reference, window, metadata.version)
 
 
 class Summed(Collector):
@@ -86,9 +105,13 @@ class Summed(Collector):
 class ModelInfo(Collector):
     """The gauge `vinegrape_model_info`, whose labels describe the served model."""
 
-    def __init__(self, plan: Plan) -> None:
-        metadata, worker = plan.archive.metadata, plan.settings.worker
-        self._labels = {
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauge."""
+        metadata, worker = self._served.plan.archive.metadata, self._served.plan.settings.worker
+        labels = {
             "name": metadata.name,
             "version": metadata.version,
             "architecture": metadata.architecture,
@@ -96,11 +119,8 @@ class ModelInfo(Collector):
             "backend": worker.backend,
             "device": worker.device,
         }
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the gauge."""
-        metric = GaugeMetricFamily("vinegrape_model_info", "The served model", labels=list(self._labels))
-        metric.add_metric(list(self._labels.values()), 1)
+        metric = GaugeMetricFamily("vinegrape_model_info", "The served model", labels=list(labels))
+        metric.add_metric(list(labels.values()), 1)
         yield metric
 
 

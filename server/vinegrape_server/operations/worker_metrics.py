@@ -34,6 +34,7 @@ class WorkerMetrics(Collector):
         self._folder = folder
         self._lock = threading.Lock()
         self._deaths = 0
+        self._expected: set[int] = set()  # process ids whose end is no death
         self._ended: dict[str, Metric] = {}  # by name
 
     def collect(self) -> Iterator[Metric]:
@@ -45,6 +46,11 @@ class WorkerMetrics(Collector):
             merged.setdefault(name, GaugeMetricFamily(name, description, value=0))
         yield from (metric for name, metric in merged.items() if name not in _INTERNAL)
         yield CounterMetricFamily("vinegrape_worker_deaths", "Workers that have ended, for any reason", self._deaths)
+
+    def expect_end(self, pids: Iterable[int]) -> None:
+        """Do not count the end of these workers as deaths: the server ends them itself."""
+        with self._lock:
+            self._expected.update(pids)
 
     def gauge(self, name: str) -> float:
         """Return the sum of a gauge without labels over the running workers; 0 if no worker has it."""
@@ -78,7 +84,7 @@ class WorkerMetrics(Collector):
             if not kind.startswith("gauge"):
                 self._ended = sum_metrics([*self._ended.values(), *metrics])
             elif kind == _SUMMED_GAUGES and any(metric.name == WORKERS_READY.name for metric in metrics):
-                self._deaths += 1
+                self._deaths += _pid(path) not in self._expected
             path.unlink()
 
 

@@ -60,14 +60,20 @@ def prepare(plan: Plan, folder: Path) -> None:
         for name in ("configs", "metrics", "version.txt"):
             (home / name).symlink_to(package / name)
         (home / "model_service_worker.py").symlink_to(_WORKER)
-        shutil.copyfile(plan.archive.path, folder / _STORE / _archive_name(plan))
+        shutil.copyfile(plan.archive.path, folder / _STORE / archive_name(plan))
         (folder / _PROPERTIES).write_text(properties(plan, folder))
     except OSError as error:
         raise SettingError(f"Cannot write to {folder}: {error.strerror}. Set TMPDIR to another folder.") from error
 
 
-def _archive_name(plan: Plan) -> str:
+def archive_name(plan: Plan) -> str:
+    """Return the name of the first archive in TorchServe's store."""
     return f"{plan.archive.metadata.name}.mar"
+
+
+def store(folder: Path) -> Path:
+    """Return the folder of the archives that TorchServe may load."""
+    return folder / _STORE
 
 
 def management(plan: Plan, folder: Path) -> Address:
@@ -95,7 +101,7 @@ def properties(plan: Plan, folder: Path) -> str:
         archive.metadata.name: {
             archive.metadata.version: {
                 "defaultVersion": True,
-                "marName": _archive_name(plan),
+                "marName": archive_name(plan),
                 "minWorkers": settings.workers,
                 "maxWorkers": settings.workers,
                 "batchSize": settings.batch_size,
@@ -119,7 +125,7 @@ def properties(plan: Plan, folder: Path) -> str:
         # requests whose clients have left: they stay until a worker has seen that their deadline has passed
         "job_queue_size": max(_QUEUE_BEHIND_EDGE, 4 * plan.slots) if settings.edge else settings.queue_size,
         "max_request_size": settings.max_request_bytes,
-        "load_models": _archive_name(plan),
+        "load_models": archive_name(plan),
         "models": json.dumps(model),
     }
     return _CONFIG.joinpath("torchserve.properties").read_text() + "".join(f"{k}={v}\n" for k, v in values.items())

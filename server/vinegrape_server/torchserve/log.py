@@ -23,10 +23,11 @@ class TorchServeLog:
 
     Attributes:
         failure: the first reason for a failed start that a worker logs before `release`; empty if there is none.
+        later_failure: the last reason that a worker has logged after `release`; empty if there is none.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.failure = ""
+        self.failure = self.later_failure = ""
         self._lines = lines
         self._held: list[str] | None = []
         self._lock = threading.Lock()
@@ -50,6 +51,7 @@ class TorchServeLog:
             _, failed, reason = line.rstrip("\n").partition(START_FAILED)
             with self._lock:
                 if self._held is None:
+                    self.later_failure = reason if failed else self.later_failure
                     write_console(line, sys.stderr)
                 elif failed:
                     self.failure = self.failure or reason

@@ -24,6 +24,7 @@ from typing import Any
 from vinegrape_server.worker.protocol import LoadRequest, Reader, WireRequest, WireResponse, encode
 
 _CONNECT_TIMEOUT_S = 30
+_START_FAILED = "vinegrape worker cannot start: "  # `vinegrape_handler.contract.START_FAILED`
 _ERROR_HEADER = "x-vinegrape-error"  # `vinegrape_handler.contract.ERROR_HEADER`
 
 
@@ -74,12 +75,8 @@ class Service:
     def __init__(self, model: LoadRequest) -> None:
         # The archive's code takes precedence over installed packages and over an inherited PYTHONPATH
         sys.path.insert(0, model.folder)
-        module = importlib.import_module(Path(model.handler).stem)
-        (handler_class,) = (
-            value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
-        )
         self._system_properties = {"model_dir": model.folder, "gpu_id": model.gpu, "batch_size": model.batch_size}
-        self._handler = handler_class()
+        self._handler = _import_handler(Path(model.handler).stem)()
         self._handler.initialize(BatchContext(self._system_properties))
 
     def respond(self, batch: Sequence[WireRequest]) -> list[WireResponse]:
@@ -95,6 +92,23 @@ class Service:
         except Exception as error:
             _log_exception()
             return [_failure(request.id, error) for request in batch]
+
+
+def _import_handler(name: str) -> Any:
+    """Return the only class of a module.
+
+    If that is not possible, the reason is logged for the supervisor. What fails later, the handler logs itself.
+    """
+    try:
+        module = importlib.import_module(name)
+        (handler_class,) = (
+            value for value in vars(module).values() if isinstance(value, type) and value.__module__ == name
+        )
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"{_START_FAILED}its handler cannot be imported: {reason}", file=sys.stderr)  # noqa: T201
+        raise
+    return handler_class
 
 
 def _failure(id_: bytes, error: Exception) -> WireResponse:

@@ -14,7 +14,7 @@ from vinegrape_server.host.http import get
 
 tools = pytest.mark.tools
 
-FIELDS = ["time", "id", "traceparent", "client", "key", "transport", "method", "path", "status", "error"]
+FIELDS = ["time", "id", "traceparent", "client", "key", "transport", "method", "path", "status", "error", "version"]
 NUMBERS = ["bytes_in", "bytes_out", "queue_ms", "service_ms", "decode_ms", "inference_ms", "total_ms", "termination"]
 
 
@@ -104,6 +104,7 @@ LINE = {
     "grpc_status": "-",
     "error": "-",
     "call_error": "-",
+    "version": "v1",
     "backend": "torchserve",
     "server": "torchserve",
     "bytes_in": 10,
@@ -132,7 +133,7 @@ def test_the_times_of_a_line():
     (line,), samples = read({})
     assert line["time"] == "2023-11-14T22:13:20.123Z"
     assert (line["queue_ms"], line["service_ms"], line["total_ms"]) == (3, 7, 11)
-    assert (line["decode_ms"], line["inference_ms"]) == (4.2, 2.0)
+    assert (line["decode_ms"], line["inference_ms"], line["version"]) == (4.2, 2.0, "v1")
     assert samples[("vinegrape_queue_seconds_sum", "rest")] == 0.003
     assert samples[("vinegrape_response_seconds_sum", "rest")] == 0.011
 

@@ -11,12 +11,15 @@ from tests.server.edge.test_security import make_certificate
 from tests.support.archives import plan
 from vinegrape_handler import errors
 from vinegrape_handler.contract import (
+    CALL_ERROR_HEADER,
     CONTENT_TYPE_HEADER,
     DEADLINE_HEADER,
     ERROR_HEADER,
     PATH_HEADER,
+    QUEUE_HEADER,
     SELF_CHECK_HEADER,
     TRANSPORT_HEADER,
+    VERSION_HEADER,
 )
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.edge import configuration, haproxy
@@ -62,13 +65,16 @@ def test_every_refusal_of_the_project_is_in_the_configuration():
 
 def test_the_headers_are_those_of_the_contract(tmp_path):
     prepare(tmp_path)
-    used = set(re.findall(r"x-vinegrape-[a-z-]*[a-z]", TEXT)) - {"x-vinegrape-queue-ms"}
+    used = set(re.findall(r"x-vinegrape-[a-z-]*[a-z]", TEXT))
     assert used == {
+        CALL_ERROR_HEADER,
         CONTENT_TYPE_HEADER,
         DEADLINE_HEADER,
         ERROR_HEADER,
         PATH_HEADER,
+        QUEUE_HEADER,
         SELF_CHECK_HEADER,
+        VERSION_HEADER,
         *configuration.probe_headers(tmp_path),
     }
     assert TRANSPORT_HEADER.startswith("x-vinegrape-")  # removed with all others

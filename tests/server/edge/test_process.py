@@ -12,6 +12,7 @@ from tests.support.server import wait_until
 from vinegrape_server.edge.process import EdgeProcess
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.processes import is_running
+from vinegrape_server.plan import Served
 
 pytestmark = pytest.mark.tools
 
@@ -30,7 +31,7 @@ def test_an_end_is_reported_and_another_can_take_its_place(tmp_path):
         wait_until(lambda: not edge.process.is_running())
         with pytest.raises(ServeError, match=r"HAProxy was killed by SIGKILL\."):
             edge.process.check()
-        with EdgeProcess(edge.plan, edge.haproxy, edge.folder, edge.log) as process:
+        with EdgeProcess(Served(edge.plan), edge.haproxy, edge.folder, edge.log) as process:
             assert edge.refuses_connections()  # until it is opened
             process.open()
             assert not edge.refuses_connections()

@@ -1,6 +1,7 @@
 """The metrics of feedback."""
 
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,7 +20,7 @@ def store(tmp_path):
 @pytest.fixture
 def registry(store) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(FeedbackMetrics(store, "v2"))
+    registry.register(FeedbackMetrics(store, SimpleNamespace(version="v2")))
     return registry
 
 

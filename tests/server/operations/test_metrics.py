@@ -9,6 +9,7 @@ from tests.support.metadata import METADATA
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.operations.metrics import make_registry
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
+from vinegrape_server.plan import Served
 from vinegrape_server.torchserve.client import TorchServeClient
 
 NO_PROCESS = 2**22 + 1  # Linux gives no larger process id than 2**22
@@ -19,7 +20,7 @@ class Status:
 
     def __init__(self, served, folder) -> None:
         self.worker_metrics = WorkerMetrics(folder)
-        self.client = TorchServeClient(served, folder)
+        self.client = TorchServeClient(Served(served), folder)
         self.reason = ""
 
     def why_not_ready(self) -> str:
@@ -39,7 +40,7 @@ def status(tmp_path) -> Status:
 
 @pytest.fixture
 def registry(status):
-    return make_registry(plan(**free_ports()), status)
+    return make_registry(Served(plan(**free_ports())), status)
 
 
 def test_the_model_is_described_by_labels(registry):

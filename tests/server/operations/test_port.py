@@ -9,12 +9,14 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from tests.support.archives import plan
 from tests.support.metadata import METADATA
 from tests.support.server import wait_until
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint
 from vinegrape_server.feedback.store import FILE, FeedbackStore
 from vinegrape_server.operations import port as module
 from vinegrape_server.operations.port import serve_operations
+from vinegrape_server.plan import Served
 
 
 class Service:
@@ -38,7 +40,7 @@ def service() -> Service:
 @pytest.fixture
 def endpoint(tmp_path):
     with FeedbackStore(tmp_path, 100, 7) as store:
-        yield FeedbackEndpoint(store, METADATA)
+        yield FeedbackEndpoint(store, Served(plan()))
 
 
 @pytest.fixture

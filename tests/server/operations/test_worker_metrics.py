@@ -16,7 +16,7 @@ from vinegrape_handler.metrics import Metrics
 metrics = Metrics(("Ak", "Nazli"))
 metrics.workers_ready.set(1)
 for line in sys.stdin:
-    metrics.predictions.labels(line.strip()).inc()
+    metrics.predictions.labels(line.strip(), "").inc()
     metrics.confidence.observe(0.75)
     print("counted", flush=True)
 """
@@ -70,11 +70,11 @@ def registry(metrics) -> CollectorRegistry:
 
 def values(registry) -> dict[str, float]:
     return {
-        "Ak": registry.get_sample_value("vinegrape_predictions_total", {"label": "Ak"}),
-        "Nazli": registry.get_sample_value("vinegrape_predictions_total", {"label": "Nazli"}),
-        "confidence": registry.get_sample_value("vinegrape_confidence_sum"),
-        "up to 0.7": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.7"}),
-        "up to 0.8": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.8"}),
+        "Ak": registry.get_sample_value("vinegrape_predictions_total", {"label": "Ak", "version": ""}),
+        "Nazli": registry.get_sample_value("vinegrape_predictions_total", {"label": "Nazli", "version": ""}),
+        "confidence": registry.get_sample_value("vinegrape_confidence_sum", {"version": ""}),
+        "up to 0.7": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.7", "version": ""}),
+        "up to 0.8": registry.get_sample_value("vinegrape_confidence_bucket", {"le": "0.8", "version": ""}),
         "ready": registry.get_sample_value("vinegrape_workers_ready"),
     }
 

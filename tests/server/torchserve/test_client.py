@@ -11,6 +11,7 @@ from vinegrape_handler.contract import SelfCheckAnswer
 from vinegrape_loadtests.local.server import free_ports
 from vinegrape_server.errors import ServeError
 from vinegrape_server.host.http import Address
+from vinegrape_server.plan import Served
 from vinegrape_server.torchserve.client import SelfCheckResult, TorchServeClient
 
 PASSED = SelfCheckAnswer(worker=123, version=METADATA.version).to_body(METADATA.name)
@@ -27,7 +28,7 @@ def client_of(torchserve, tmp_path):
     """Create a client that uses the stand-in for one port; no server listens on the others."""
 
     def create(port_name: str) -> TorchServeClient:
-        return TorchServeClient(plan(**{**free_ports(), port_name: torchserve.port}), tmp_path)
+        return TorchServeClient(Served(plan(**{**free_ports(), port_name: torchserve.port})), tmp_path)
 
     return create
 
@@ -95,7 +96,9 @@ def test_behind_the_edge_self_checks_take_the_way_of_the_clients(torchserve, tmp
     """Through the edge's socket for the server's own requests. Nothing listens there; the stand-in is TorchServe."""
     torchserve.responses["/predictions/vinegrape"] = 200, json.dumps(PASSED)
     entry = Address(str(tmp_path / "inner.sock"), 0)
-    client = TorchServeClient(plan(edge=True, **{**free_ports(), "rest_port": torchserve.port}), tmp_path, entry)
+    client = TorchServeClient(
+        Served(plan(edge=True, **{**free_ports(), "rest_port": torchserve.port})), tmp_path, entry
+    )
     assert client.first_self_check("token") == 123
     assert client.self_check("token") == SelfCheckResult(0, None)
     with socket.socket(socket.AF_UNIX) as inner:

@@ -1,0 +1,1 @@
+"""Replacing the served model without a stop: `vinegrape models`."""
