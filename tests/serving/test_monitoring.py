@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.live, pytest.mark.tools, pytest.mark.xdist_group("moni
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
 RECORDS = [rule for rule in rules() if "record" in rule]
-METRIC = re.compile(r"\b(?:\w+:)?vinegrape[_:][\w:]+|\bup\b")
+SELECTOR = re.compile(r"(?:\b(?:\w+:)?vinegrape[_:][\w:]+|\bup\b)(?:\{[^}]*\})?")
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,9 @@ def test_every_recording_rule_returns_data(rule, prometheus):
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']} {rule['labels']['severity']}")
 def test_every_alert_is_computed_from_series_that_exist(rule, prometheus):
     prometheus.query(rule["expr"])
-    metrics = METRIC.findall(rule["expr"])
-    assert metrics
-    assert [metric for metric in metrics if not prometheus.has_data(metric)] == []
+    selectors = SELECTOR.findall(rule["expr"])
+    assert selectors
+    assert [selector for selector in selectors if not prometheus.has_data(selector)] == []
 
 
 @pytest.mark.parametrize(("panel", "expression"), queries())
