@@ -307,6 +307,10 @@ def _settings(manifests: Manifests) -> ServeSettings:
     return from_environment({**IMAGE.environment, **environment(manifests.server)})
 
 
+SCRAPED = {"vinegrape": "/metrics", "vinegrape-edge": "/metrics/haproxy"}
+"""Paths by the name of the PodMonitoring, which becomes the label `job` that rules and dashboard expect."""
+
+
 def prometheus_scrapes_the_pods(manifests: Manifests) -> Iterator[str]:
     """No installed schema describes PodMonitoring, so its fields are checked here."""
     for monitoring in manifests.of_kind("PodMonitoring"):
@@ -314,7 +318,11 @@ def prometheus_scrapes_the_pods(manifests: Manifests) -> Iterator[str]:
             yield f"apiVersion is {monitoring['apiVersion']}"
         if not selects(monitoring["spec"]["selector"], manifests.pod_labels):
             yield "PodMonitoring does not select the pods"
-        if monitoring["spec"]["endpoints"] != [{"port": "operations", "path": "/metrics", "interval": "30s"}]:
+        endpoints = [
+            {key: each.get(key) for key in ("port", "path", "interval")} for each in monitoring["spec"]["endpoints"]
+        ]
+        path = SCRAPED.get(monitoring["metadata"]["name"])
+        if endpoints != [{"port": "operations", "path": path, "interval": "30s"}]:
             yield f"PodMonitoring scrapes {monitoring['spec']['endpoints']}"
 
 

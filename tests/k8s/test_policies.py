@@ -193,9 +193,12 @@ BROKEN = {
         (lambda m: m.server["env"].reverse(), "not defined before"),
     ],
     policies.prometheus_scrapes_the_pods: [
-        (lambda m: m.one("PodMonitoring").update(apiVersion="monitoring.googleapis.com/v2"), "v2"),
-        (lambda m: m.one("PodMonitoring")["spec"]["endpoints"][0].update(port="metrics"), "scrapes"),
-        (lambda m: m.one("PodMonitoring")["spec"]["selector"]["matchLabels"].update(a="b"), "does not select"),
+        (lambda m: m.named("PodMonitoring", "vinegrape").update(apiVersion="monitoring.googleapis.com/v2"), "v2"),
+        (lambda m: m.named("PodMonitoring", "vinegrape")["spec"]["endpoints"][0].update(port="metrics"), "scrapes"),
+        (
+            lambda m: m.named("PodMonitoring", "vinegrape")["spec"]["selector"]["matchLabels"].update(a="b"),
+            "does not select",
+        ),
     ],
 }
 

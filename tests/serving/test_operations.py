@@ -1,27 +1,16 @@
 """Probes and metrics of a running server: exact counts, and a real Prometheus that reads them."""
 
-import re
 import subprocess
 from collections.abc import Iterator
 
-import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
 from tests.conftest import program
 from tests.support.payloads import instances
-from tests.support.processes import running
+from tests.support.prometheus import scraping
 from tests.support.repack import read_metadata, read_self_check
-from tests.support.server import ROOT, Live, command, listens, run_command, serving, wait_until
-from tests.support.tiny_archive import RED_REFERENCE
-from vinegrape_loadtests.local.server import free_port
-from vinegrape_server.drift.metrics import DriftMetrics
-from vinegrape_server.drift.window import Window
-from vinegrape_server.settings import ServeSettings
+from tests.support.server import Live, command, listens, run_command, serving, wait_until
 
-CONFIG = ROOT / "serve_config" / "prometheus.yml"
-RULES = ROOT / "serve_config" / "prometheus_rules.yml"
-RULE_TESTS = ROOT / "tests" / "serving" / "prometheus_rules_test.yml"
 # Requests of each kind over REST; one fewer of each over gRPC. A JSON body has two images and an invalid instance
 VALID, INVALID, JSON = 5, 3, 2
 REQUESTS = 2 * (VALID + INVALID + JSON) - 3
@@ -88,50 +77,10 @@ def test_promtool_accepts_the_metrics(counted_server):
 
 
 @pytest.mark.tools
-def test_promtool_accepts_the_committed_configuration():
-    promtool = program("promtool", "prometheus")
-    assert subprocess.run([promtool, "check", "config", CONFIG], capture_output=True).returncode == 0
-
-
-@pytest.mark.tools
-def test_the_alert_rules_follow_the_scores():
-    promtool = program("promtool", "prometheus")
-    result = subprocess.run([promtool, "test", "rules", RULE_TESTS], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_the_alert_rules_use_metrics_that_exist():
-    metrics = DriftMetrics(CollectorRegistry(), RED_REFERENCE, Window(100, 1)).collect()
-    assert {"vinegrape_drift_score", "vinegrape_drift_threshold"} <= {metric.name for metric in metrics}
-    assert re.findall(r"vinegrape_\w+", RULES.read_text()) == ["vinegrape_drift_score", "vinegrape_drift_threshold"]
-
-
-def test_the_committed_configuration_scrapes_the_default_port():
-    assert f"127.0.0.1:{ServeSettings().operations_port}" in CONFIG.read_text()
-
-
-@pytest.mark.tools
 def test_prometheus_scrapes_the_counts(counted_server, tmp_path):
-    prometheus, port = program("prometheus", "prometheus"), free_port()
-    target = f"127.0.0.1:{counted_server.ports['operations_port']}"
-    config = tmp_path / "prometheus.yml"
-    config.write_text(CONFIG.read_text().replace("127.0.0.1:8083", target).replace("15s", "1s"))
-    arguments = [prometheus, f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data"]
-    arguments.append(f"--web.listen-address=127.0.0.1:{port}")
-
-    def query(expression) -> dict[str, float]:
-        """Return the values of an instant query, by the values of their labels; empty while Prometheus starts."""
-        try:
-            response = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
-        except httpx.TransportError:
-            return {}
-        if response.status_code != 200:
-            return {}
-        rows = response.json()["data"]["result"]
-        return {" ".join(row["metric"].values()): float(row["value"][1]) for row in rows}
-
-    with (tmp_path / "log").open("w") as log, running(arguments, stdout=log, stderr=log):
-        wait_until(lambda: query("up") == {f"up {target} vinegrape": 1})
+    with scraping(counted_server, tmp_path) as prometheus:
+        query = prometheus.query
+        wait_until(lambda: prometheus.has_data('up{job="vinegrape"} == 1'))
         assert query("sum by (transport) (vinegrape_requests_total)") == {
             "rest": VALID + INVALID + JSON, "grpc": VALID + INVALID + JSON - 3,
         }  # fmt: skip
