@@ -207,7 +207,7 @@ class Edge:
             (sample.labels["transport"], sample.labels["status"], sample.labels["error"]): sample.value
             for metric in self.log.collect()
             for sample in metric.samples
-            if sample.name == "vinegrape_responses_total"
+            if sample.name == "vinegrape_responses_total" and sample.value
         }
 
 

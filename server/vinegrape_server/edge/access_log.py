@@ -12,6 +12,7 @@ from typing import IO, Any, TextIO
 from prometheus_client import Counter, Histogram, Metric
 from prometheus_client.registry import Collector
 
+from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
 from vinegrape_server.edge.traces import Traces
 from vinegrape_server.host.console import write_console
 
@@ -65,7 +66,15 @@ class AccessLog(Collector):
             buckets=_SECONDS,
             registry=None,
         )
-        for transport in ("rest", "grpc"):  # so that Prometheus sees the first request as an increase
+        # So that Prometheus sees the first request of a series as an increase
+        known = {
+            (200, ""),
+            (_CLIENT_CLOSED_STATUS, _CLIENT_CLOSED),
+            *((e.status, e.type) for e in (*WORKER_ERRORS, *REFUSALS)),
+        }
+        for status, error in sorted(known):
+            self._responses.labels("rest", status, error)
+        for transport in ("rest", "grpc"):
             self._queue.labels(transport)
             self._response.labels(transport)
         self._threads: list[threading.Thread] = []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from prometheus_client import CollectorRegistry, Counter
 
-from vinegrape_handler.errors import DeadlineExceeded, Refused, RequestError
+from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS, DeadlineExceeded
 from vinegrape_server.gateway.outcome import Outcome
 
 CLIENT_CLOSED = (499, "client_closed")  # nginx's status of a request whose client has left
@@ -26,7 +24,7 @@ class Metrics:
             registry=CollectorRegistry(),
         )
         # Every series exists from the start, so that Prometheus sees the first event as an increase
-        known = {(200, ""), CLIENT_CLOSED, *((error.status, error.type) for error in _leaves(RequestError))}
+        known = {(200, ""), CLIENT_CLOSED, *((error.status, error.type) for error in (*WORKER_ERRORS, *REFUSALS))}
         self._series = {(status, error): counter.labels("grpc", status, error) for status, error in sorted(known)}
         self._counter = counter
 
@@ -41,9 +39,3 @@ class Metrics:
     def _count(self, status: int, error: str) -> None:
         series = self._series.get((status, error)) or self._counter.labels("grpc", status, error)
         series.inc()
-
-
-def _leaves(error: type[RequestError]) -> Iterator[type[RequestError]]:
-    """Yield the errors below a class that have a status."""
-    for child in error.__subclasses__():
-        yield from [child] if child is not Refused else _leaves(child)
