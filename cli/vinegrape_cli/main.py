@@ -8,6 +8,7 @@ import click
 
 from vinegrape_cli.lazy_group import LazyCommand, LazyGroup
 from vinegrape_handler.errors import VinegrapeError
+from vinegrape_server.host.log import log
 
 _TRAINING = "vinegrape_training.commands"
 
@@ -62,5 +63,5 @@ def main() -> None:
     try:
         vinegrape()
     except VinegrapeError as error:
-        click.echo(f"vinegrape: {error}", err=True)
+        log(str(error), "ERROR")
         sys.exit(1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.console import write_console
+from vinegrape_server.host.log import log
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 _STABLE_S = 30  # a process that has run for this long has started successfully
@@ -120,7 +119,7 @@ class Child:
             self._failures = 1 if now - self._started_at > _STABLE_S else self._failures + 1
             if self._failures > _MAX_FAILURES:
                 raise ServeError(f"{reason} This was the start number {self._failures} in a row that failed.")
-            write_console(f"vinegrape: {reason} It is started again.\n", sys.stderr)
+            log(f"{reason} It is started again.", "ERROR")
             self._start_at = now + min(_FIRST_WAIT_S * 2 ** (self._failures - 1), _LONGEST_WAIT_S)
         if now >= self._start_at:
             self._start_at, self._started_at = None, now
@@ -131,4 +130,4 @@ class Child:
                 if self._is_open:
                     self.open()
             except (OSError, VinegrapeError) as error:
-                write_console(f"vinegrape: The {self.name} does not start: {error}\n", sys.stderr)
+                log(f"The {self.name} does not start: {error}", "ERROR")

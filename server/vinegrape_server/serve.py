@@ -26,6 +26,7 @@ from vinegrape_server.gateway.process import GatewayProcess
 from vinegrape_server.host.console import write_console
 from vinegrape_server.host.http import reachable
 from vinegrape_server.host.instance import instance_folder
+from vinegrape_server.host.log import choose_format, log
 from vinegrape_server.host.machine import count_gpus, torch_installed
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.models.control import serve_control
@@ -47,6 +48,7 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
     Raises:
         VinegrapeError: a setting, the archive, Java or a port cannot be used, or TorchServe has ended by itself.
     """
+    choose_format(settings.log_format)
     archive = ArchiveInfo.read(Path(settings.archive))
     has_torch = torch_installed()
     plan = make_plan(settings, archive, count_gpus(use_torch=has_torch), has_torch)
@@ -74,9 +76,12 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                 serve_control(folder, settings.operations_port, supervisor.models),
             ):
                 if supervisor.wait_until_ready(stop):
-                    write_console(banner(plan), sys.stdout)
+                    announce(plan)
                     supervisor.watch(stop)
-                write_console("Stopping.\n", sys.stdout)
+                if settings.log_format == "json":
+                    log("Stopping.", "INFO")
+                else:
+                    write_console("Stopping.\n", sys.stdout)
                 supervisor.stop(stop)
         if traces:
             traces.close()
@@ -134,6 +139,15 @@ def listen(settings: ServeSettings, name: str) -> socket.socket:
         raise SettingError(
             f"Cannot listen on {host or repr(host)}:{port} ({reason}). Choose another: {option}"
         ) from error
+
+
+def announce(plan: Plan) -> None:
+    """Say that the server is ready."""
+    if plan.settings.log_format == "text":
+        write_console(banner(plan), sys.stdout)
+        return
+    metadata, settings = plan.archive.metadata, plan.settings
+    log(f"{metadata.name} {metadata.version} is ready, with {settings.workers} workers.", "INFO")
 
 
 def banner(plan: Plan) -> str:

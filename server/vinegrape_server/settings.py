@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.fields import check_at_least, setting
@@ -80,6 +80,9 @@ class ServeSettings:
     )
     feedback_rows: int = setting(100_000, "maximum pieces of feedback to keep; the oldest are removed first")
     feedback_days: int = setting(90, "days after which feedback is removed")
+    log_format: Literal["text", "json"] = setting(
+        "text", "format of the log on standard error; json has severities that Google Cloud reads"
+    )
     access_log: bool = setting(True, "write one line of JSON per request to standard output")
     traces: bool = setting(
         False, "send OpenTelemetry traces of the edge's requests; the variables OTEL_* configure the receiver"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,9 +18,9 @@ from vinegrape_handler.contract import SELF_CHECK_VARIABLE
 from vinegrape_server.children import Child, Process
 from vinegrape_server.edge import configuration as edge
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.console import write_console
 from vinegrape_server.host.http import Address
 from vinegrape_server.host.instance import free_bytes
+from vinegrape_server.host.log import log
 from vinegrape_server.host.processes import find_workers, has_clients, is_running
 from vinegrape_server.host.signals import Stop
 from vinegrape_server.in_flight import InFlight
@@ -252,9 +251,7 @@ class Supervisor:
             wait_until(partial(self._is_finished, child, idle))
             child.process.kill()
         if not wait_until(none):
-            write_console(
-                f"vinegrape: Requests were still in flight after {limit_s} s (drain_timeout_s).\n", sys.stderr
-            )
+            log(f"Requests were still in flight after {limit_s} s (drain_timeout_s).")
 
     def _is_finished(self, child: Child, idle: Callable[[], bool]) -> bool:
         """Return whether a process that stops has ended or has no clients, or whether the server is idle."""
@@ -266,10 +263,7 @@ class Supervisor:
         """Log once that the temporary folder is full: workers that run go on, but none can start."""
         full = free_bytes(self._folder) < _FULL_BYTES
         if full and not self._disk_is_full:
-            write_console(
-                f"vinegrape: The temporary folder {self._folder.parent} is full: a worker that ends cannot start.\n",
-                sys.stderr,
-            )
+            log(f"The temporary folder {self._folder.parent} is full: a worker that ends cannot start.", "ERROR")
         self._disk_is_full = full
 
     def _progress(self) -> str:

@@ -185,5 +185,6 @@ def _public(entry: dict[str, Any]) -> dict[str, Any]:
     time = datetime.datetime.fromtimestamp(entry["time"] / 1000, datetime.UTC)
     return {
         "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "severity": "ERROR" if entry["status"] >= 500 else "INFO",
         **{name: entry[name] for name in (*names, *numbers)},
     }

@@ -7,7 +7,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from vinegrape_handler.errors import SettingError
 from vinegrape_server.edge import admin, configuration
 from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.console import write_console
+from vinegrape_server.host.log import log
 from vinegrape_server.host.processes import die_with_parent
 from vinegrape_server.plan import Served
 
@@ -38,14 +37,14 @@ class EdgeProcess:
         served: what is served.
         haproxy: the program.
         folder: the folder of the instance, filled by `configuration.prepare`.
-        log: reads HAProxy's log.
+        access_log: reads HAProxy's log.
 
     Attributes:
         pid: process id; a reload changes it.
     """
 
-    def __init__(self, served: Served, haproxy: Path, folder: Path, log: AccessLog) -> None:
-        self._served, self._haproxy, self._folder, self._log = served, haproxy, folder, log
+    def __init__(self, served: Served, haproxy: Path, folder: Path, access_log: AccessLog) -> None:
+        self._served, self._haproxy, self._folder, self._log = served, haproxy, folder, access_log
         self._old: list[subprocess.Popen[bytes]] = []  # processes that finish their requests after a reload
         self._watched = self._fingerprint()
         self._process = self._start()
@@ -98,7 +97,7 @@ class EdgeProcess:
         try:
             configuration.prepare(self._served.plan, self._haproxy, self._folder)
         except SettingError as error:
-            write_console(f"vinegrape: The edge keeps its keys and its certificate. {error}\n", sys.stderr)
+            log(f"The edge keeps its keys and its certificate. {error}")
             return False
         old = self._process
         new = self._start("-x", configuration.ADMIN_SOCKET, "-sf", str(old.pid))
@@ -106,7 +105,7 @@ class EdgeProcess:
         while self._serving_pid() != new.pid and new.poll() is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         if new.poll() is not None:
-            write_console("vinegrape: HAProxy could not reload; the old process continues.\n", sys.stderr)
+            log("HAProxy could not reload; the old process continues.")
             return False
         self._old.append(old)
         self._process = new
@@ -140,11 +139,11 @@ class EdgeProcess:
             start_new_session=True,  # Ctrl-C in the terminal does not reach it
             preexec_fn=die_with_parent,
         )
-        log, errors = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
+        lines, errors = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
         # HAProxy drops log lines while the pipe is full
         with contextlib.suppress(OSError):
-            fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._log.follow(log)
+            fcntl.fcntl(lines, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._log.follow(lines)
         threading.Thread(target=_forward_alerts, args=(errors,), daemon=True).start()
         return process
 
@@ -182,4 +181,4 @@ def _forward_alerts(stream: IO[bytes]) -> None:
         for line in stream:
             text = line.decode(errors="replace")
             if "[ALERT]" in text:
-                write_console(f"vinegrape: HAProxy: {configuration.first_alert(text)}\n", sys.stderr)
+                log(f"HAProxy: {configuration.first_alert(text)}", "ERROR")

@@ -9,13 +9,17 @@ import sys
 
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.server import serve
+from vinegrape_server.host.log import JsonFormatter
 
 
 def main() -> None:
     """Serve gRPC until SIGTERM."""
     options = Options.parse()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter("gateway") if options.log_format == "json" else text)
+    logging.basicConfig(handlers=[handler])
     # grpcio logs what clients send, with a traceback of several lines
     logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
     try:

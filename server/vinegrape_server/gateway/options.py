@@ -26,6 +26,7 @@ class Options:
         upload_timeout_s: seconds within which a message must arrive completely.
         keep_alive_timeout_s: seconds after which a connection without calls is closed.
         drain_timeout_s: seconds that a stop waits for running calls.
+        log_format: "text" or "json", see `host.log`.
     """
 
     listen: str
@@ -40,6 +41,7 @@ class Options:
     upload_timeout_s: int
     keep_alive_timeout_s: int
     drain_timeout_s: int
+    log_format: str
 
     @property
     def is_behind_edge(self) -> bool:

@@ -48,6 +48,7 @@ def options(plan: Plan, rest: Address, folder: Path) -> Options:
         upload_timeout_s=settings.upload_timeout_s,
         keep_alive_timeout_s=settings.keep_alive_timeout_s,
         drain_timeout_s=settings.drain_timeout_s,
+        log_format=settings.log_format,
     )
 
 

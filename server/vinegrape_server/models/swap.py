@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from vinegrape_handler.contract import BATCH_STARTED
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.console import write_console
 from vinegrape_server.host.instance import free_bytes
+from vinegrape_server.host.log import log
 from vinegrape_server.operations.worker_metrics import WorkerMetrics
 from vinegrape_server.plan import Plan, Served, make_plan
 from vinegrape_server.torchserve import configuration
@@ -119,6 +118,7 @@ class Models:
                 self._tools.client.set_default(version)
         self._served.plan = plan
         self._wait(self._tools.followed, _FOLLOW_TIMEOUT_S)
+        log(f"Version {version} answers.", "INFO")
         report(f"Version {version} answers.")
         lost = self._drain(old_version, old.settings.drain_timeout_s, old.settings.workers)
         self._unload(old_version)
@@ -235,7 +235,7 @@ class Models:
         try:
             self._tools.client.unregister(version)
         except (ServeError, OSError) as error:
-            write_console(f"vinegrape: Version {version} could not be unloaded: {error}\n", sys.stderr)
+            log(f"Version {version} could not be unloaded: {error}", "ERROR")
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterable
 
 from vinegrape_handler.contract import START_FAILED
-from vinegrape_server.host.console import write_console
+from vinegrape_server.host.log import forward
 
 # Lines of every start: Java's warnings about TorchServe's libraries, and the missing nvidia-smi on a CPU machine.
 # "Model server started." comes before any worker is ready.
@@ -37,7 +36,8 @@ class TorchServeLog:
     def release(self) -> None:
         """Print the lines held back, and from now on print each line at once."""
         with self._lock:
-            write_console("".join(self._held or ()), sys.stderr)
+            for line in self._held or ():
+                forward(line)
             self._held = None
 
     def wait_for_end(self) -> None:
@@ -52,7 +52,7 @@ class TorchServeLog:
             with self._lock:
                 if self._held is None:
                     self.later_failure = reason if failed else self.later_failure
-                    write_console(line, sys.stderr)
+                    forward(line)
                 elif failed:
                     self.failure = self.failure or reason
                 else:

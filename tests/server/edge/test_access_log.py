@@ -14,7 +14,20 @@ from vinegrape_server.host.http import get
 
 tools = pytest.mark.tools
 
-FIELDS = ["time", "id", "traceparent", "client", "key", "transport", "method", "path", "status", "error", "version"]
+FIELDS = [
+    "time",
+    "severity",
+    "id",
+    "traceparent",
+    "client",
+    "key",
+    "transport",
+    "method",
+    "path",
+    "status",
+    "error",
+    "version",
+]
 NUMBERS = ["bytes_in", "bytes_out", "queue_ms", "service_ms", "decode_ms", "inference_ms", "total_ms", "termination"]
 
 
