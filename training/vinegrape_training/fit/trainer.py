@@ -53,8 +53,8 @@ class SeedPerProcess(Callback):
         self._seed = seed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed torch. By now the processes have the same weights, and shuffling has a generator of its own."""
-        if trainer.global_rank > 0:
+        """Seed torch at the first step. Shuffling is not affected: it has a generator of its own."""
+        if trainer.global_rank > 0 and trainer.global_step == 0:
             torch.manual_seed(self._seed + trainer.global_rank)
 
 
