@@ -58,7 +58,7 @@ def test_the_same_images_give_the_same_bytes(colours: Path, shards: ShardedDatas
 
 
 def test_names_may_have_any_characters(tmp_path: Path) -> None:
-    for name in ("St. Laurent/a.b.c.PNG", "100%s Öküzgözü/.. 1.png", "100%s Öküzgözü/__x__.png"):
+    for name in ("St. Laurent/a.b.c.PNG", "100%s Öküzgözü/a.. 1.png", "100%s Öküzgözü/__x__.png"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
     folder = scan(tmp_path / "images")
