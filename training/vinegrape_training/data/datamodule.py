@@ -139,4 +139,5 @@ class LeavesDataModule(AugmentedDataModule):
         """Return all images of a part, in the order of the split."""
         pixels, labels = (self.validation if part == "validation" else self.test).tensors
         places = torch.arange(len(labels))
-        return zip(*(tensor.split(_EVALUATION_BATCH_SIZE) for tensor in (pixels, labels, places)), strict=True)
+        size = _EVALUATION_BATCH_SIZE
+        return zip(torch.split(pixels, size), torch.split(labels, size), torch.split(places, size), strict=True)

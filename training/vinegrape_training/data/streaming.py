@@ -159,7 +159,8 @@ class ShardsDataModule(AugmentedDataModule):
             outliers: see `LeavesDataModule`.
         """
         super().__init__(augmentation, batch_size, outliers)
-        self.validation, self.test = split.validation, split.test
+        self.validation: tuple[str, ...] = split.validation
+        self.test: tuple[str, ...] = split.test
         self._dataset, self._train, self._reader = dataset, split.train, reader
         self._settings, self._seed = settings, seed
 
