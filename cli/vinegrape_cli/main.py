@@ -18,7 +18,7 @@ COMMANDS = {
     "models": LazyCommand("vinegrape_cli.models:models", "Show and replace the model of a running server."),
     "predict": LazyCommand("vinegrape_cli.predict.command:predict", "Classify files and folders."),
     "drift": LazyCommand("vinegrape_cli.drift.command:drift", "Compare images with a model's reference.", "train"),
-    "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe or draw leaf images.", "train"),
+    "data": LazyCommand(f"{_TRAINING}.data:data", "Download, check, describe, draw or shard leaf images.", "train"),
     "train": LazyCommand(f"{_TRAINING}.model:train", "Train a model on a folder of images.", "train"),
     "evaluate": LazyCommand(f"{_TRAINING}.model:evaluate", "Cross-validate a training recipe.", "train"),
     "tune": LazyCommand(f"{_TRAINING}.model:tune", "Search for better training settings.", "train"),

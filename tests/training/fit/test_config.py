@@ -22,6 +22,7 @@ from vinegrape_training.fit.config import check, check_one_process, check_repeat
         ("model.frozen_stages=-1", "model.frozen_stages is -1; it must be a whole number from 0 to 1000"),
         ("trainer.max_epochs=null", "trainer.max_epochs is None; it must be a whole number from 1 to 100000"),
         ("trainer.patience=-1", "trainer.patience is -1; it must be a whole number"),
+        ("trainer.timeout_s=0", "trainer.timeout_s is 0; it must be a whole number from 1"),
         ("trainer.average_decay=2", "trainer.average_decay is 2; it must be a number from 0 to 1"),
         ("optimizer.mixup=-1", "optimizer.mixup is -1; it must be a number from 0 to 100"),
         ("optimizer.head_lr=fast", "optimizer.head_lr is 'fast'; it must be a number from 0 to 1"),

@@ -15,7 +15,7 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.group()
 def data() -> None:
-    """Download, check or draw leaf images.
+    """Download, check, draw or shard leaf images.
 
     A data set is a folder that holds one folder of images per class. The class has the folder's name:
 
@@ -133,3 +133,26 @@ def manifest(folder: Path, file: IO[str]) -> None:
 
     text = dumps(scan(folder))
     file.write(text)  # Click empties the lazy file on the first access of `write`, so scan first
+
+
+@data.command()
+@click.argument("folder", type=_FOLDER)
+@click.argument("destination")
+@click.option("--shard-mb", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Size of a shard in MB; the last one is smaller.")  # fmt: skip
+def shard(folder: Path, destination: str, shard_mb: int) -> None:
+    """Write the images in FOLDER into tar files in DESTINATION, for data that does not fit into memory.
+
+    DESTINATION is a new folder, or a URL such as gs://BUCKET/FOLDER, which needs the program gsutil. With the same seed
+    and fractions, training splits shards as it splits FOLDER.
+
+    \b
+    Example:
+        vinegrape data shard data/grapevine_leaves data/shards
+        vinegrape train data=shards data.dir=data/shards
+    """
+    from vinegrape_training.data.shards import write_shards
+
+    dataset = write_shards(folder, destination, shard_mb * 10**6)
+    click.echo(f"Wrote {len(dataset.paths)} images in {len(dataset.shards)} shards to {destination}.")
+    click.echo(f"Next: vinegrape train data=shards data.dir={destination}")

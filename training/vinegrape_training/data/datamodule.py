@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence, Sized
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from vinegrape_training.data.outliers import OutlierDraw
 
 OTHER = -1
 """The label of an outlier in a training batch."""
+
+_EVALUATION_BATCH_SIZE = 32
 
 
 class OutlierSampler:
@@ -38,8 +42,49 @@ class OutlierSampler:
         return self._images[self._draw.indices()]
 
 
-class LeavesDataModule(LightningDataModule):
-    """Batches of images [N, 3, S, S], 0 to 255, and labels, int64 [N].
+class AugmentedDataModule(LightningDataModule):
+    """Batches of images [N, 3, S, S], 0 to 255, and labels, int64 [N]. Training batches are augmented.
+
+    Attributes:
+        validation, test: the images of these parts, which may be none.
+
+    Args:
+        augmentation: of the training images.
+        batch_size: images of the data set per step.
+        outliers: are added to each training batch, with the label `OTHER`. None: no outliers.
+    """
+
+    validation: Sized
+    test: Sized
+
+    def __init__(self, augmentation: Augmentation, batch_size: int, outliers: OutlierSampler | None) -> None:
+        super().__init__()
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self._outliers = outliers
+
+    @abstractmethod
+    def evaluation_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Return all images of a part, for this process alone.
+
+        Returns:
+            Batches of images, uint8 [N, 3, S, S], labels, int64 [N], and places in the split, int64 [N].
+        """
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Add outliers to a training batch, and augment it on its device: with a GPU, the CPU does not augment."""
+        images, labels = batch
+        if self.trainer is None or not self.trainer.training:
+            return images, labels
+        if self._outliers is not None:
+            outliers = self._outliers.draw().to(images.device)
+            images = torch.cat([images, outliers])
+            labels = torch.cat([labels, labels.new_full((len(outliers),), OTHER)])
+        return augment(images, self.augmentation), labels
+
+
+class LeavesDataModule(AugmentedDataModule):
+    """Batches of the images of a folder, which are in memory.
 
     Attributes:
         train: uint8 [N, 4, S, S], RGB and opacity, and labels, in the order of the split.
@@ -68,10 +113,7 @@ class LeavesDataModule(LightningDataModule):
                 needs statistics of enough images.
             outliers: are added to each training batch, with the label `OTHER`. None: no outliers.
         """
-        super().__init__()
-        self.augmentation = augmentation
-        self.batch_size = batch_size
-        self._outliers = outliers
+        super().__init__(augmentation, batch_size, outliers)
 
         def part(paths: tuple[str, ...], *, with_opacity: bool = False) -> TensorDataset:
             indices = dataset.indices_of(paths)
@@ -82,7 +124,8 @@ class LeavesDataModule(LightningDataModule):
             return TensorDataset(channels_first, torch.tensor(dataset.labels)[indices])
 
         self.train = part(split.train, with_opacity=True)
-        self.validation, self.test = part(split.validation), part(split.test)
+        self.validation: TensorDataset = part(split.validation)
+        self.test: TensorDataset = part(split.test)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return training batches, shuffled by torch's global generator."""
@@ -92,13 +135,9 @@ class LeavesDataModule(LightningDataModule):
         """Return validation batches in the order of the split."""
         return DataLoader(self.validation, self.batch_size)
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Add outliers to a training batch, and augment it on its device: with a GPU, the CPU does not augment."""
-        images, labels = batch
-        if self.trainer is None or not self.trainer.training:
-            return images, labels
-        if self._outliers is not None:
-            outliers = self._outliers.draw().to(images.device)
-            images = torch.cat([images, outliers])
-            labels = torch.cat([labels, labels.new_full((len(outliers),), OTHER)])
-        return augment(images, self.augmentation), labels
+    def evaluation_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Return all images of a part, in the order of the split."""
+        pixels, labels = (self.validation if part == "validation" else self.test).tensors
+        places = torch.arange(len(labels))
+        size = _EVALUATION_BATCH_SIZE
+        return zip(torch.split(pixels, size), torch.split(labels, size), torch.split(places, size), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,10 +198,7 @@ def load_images(
     """
 
     def load(path: str) -> NDArray[np.uint8]:
-        try:
-            return resize(decode((folder / path).read_bytes(), LIMITS, side), side, interpolation)
-        except (RequestError, OSError) as error:
-            raise DataError(f"{folder / path} cannot be decoded ({error}); repair or remove it.") from error
+        return read_image(read_file(folder / path), folder / path, side, interpolation)
 
     images = np.empty((len(paths), side, side, 3), dtype=np.uint8)
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
@@ -210,10 +207,43 @@ def load_images(
     return images
 
 
+def read_file(path: Path) -> bytes:
+    """Read the file of an image.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_image(data: bytes, name: object, side: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """Read an image from its file's bytes, as `load_images` does: uint8 [side, side, 3].
+
+    Raises:
+        DataError: it cannot be decoded; the message contains `name`.
+    """
+    try:
+        return resize(decode(data, LIMITS, side), side, interpolation)
+    except RequestError as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: object, error: Exception) -> DataError:
+    """Return the error that an image cannot be read or decoded."""
+    return DataError(f"{name} cannot be decoded ({error}); repair or remove it.")
+
+
 def files_digest(folder: Path, paths: Sequence[str]) -> str:
-    r"""Compute the SHA-256 of the lines "PATH\0SHA256-OF-THE-FILE\n" of some files in a folder."""
+    """Compute `total_digest` of some files in a folder."""
+    return total_digest(paths, (hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in paths))
+
+
+def total_digest(paths: Sequence[str], digests: Iterable[str]) -> str:
+    r"""Compute the SHA-256 of the lines "PATH\0SHA256-OF-THE-FILE\n"."""
     total = hashlib.sha256()
-    for path in paths:
-        file_digest = hashlib.sha256((folder / path).read_bytes()).hexdigest()
-        total.update(f"{path}\0{file_digest}\n".encode())
+    for path, digest in zip(paths, digests, strict=True):
+        total.update(f"{path}\0{digest}\n".encode())
     return total.hexdigest()

@@ -10,6 +10,9 @@ from vinegrape_training.errors import DataError
 
 _logger = logging.getLogger(__name__)
 
+SHARDS_INDEX = "shards.json"
+"""The index of a folder of shards, see `data.shards`."""
+
 _MOST_NAMES = 5  # in the warning about what is passed over
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -33,8 +36,13 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
         Class name to its images, which may be none; both sorted by name.
 
     Raises:
-        DataError: `folder` is not a folder.
+        DataError: `folder` is not a folder, or holds shards.
     """
+    if (folder / SHARDS_INDEX).is_file():
+        raise DataError(
+            f"{folder} holds shards, which only `vinegrape train data=shards` reads. Give the folder of images that "
+            "they were made from."
+        )
     if not folder.is_dir():
         raise DataError(
             f"{folder} is not a folder. Give a folder that holds one folder of images per class; "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from vinegrape_handler.images.resize import resize
 from vinegrape_handler.metadata import Interpolation
@@ -40,10 +40,15 @@ def read_opacities(
 
 
 def read_opacity(path: Path, pixels: NDArray[np.uint8], interpolation: Interpolation) -> NDArray[np.uint8]:
-    """Read the opacity of an image: from its alpha channel, or from its white background.
+    """Read the opacity of an image file, see `opacity_of`."""
+    return opacity_of(read_rgba(path), pixels, interpolation)
+
+
+def opacity_of(image: Image.Image, pixels: NDArray[np.uint8], interpolation: Interpolation) -> NDArray[np.uint8]:
+    """Return the opacity of an image: from its alpha channel, or from its white background.
 
     Args:
-        path: of the image file.
+        image: as `read_rgba` reads it.
         pixels: uint8 [S, S, 3], the image as `decode` and `resize` give it.
         interpolation: the filter for resizing the alpha channel.
 
@@ -51,7 +56,6 @@ def read_opacity(path: Path, pixels: NDArray[np.uint8], interpolation: Interpola
         uint8 [S, S], 0 where the background is, 255 where the subject is. It is 255 everywhere if the image has
         neither an alpha channel nor a white background.
     """
-    image = read_rgba(path)
     if is_transparent(image):
         # white is transparent, so the margins that `resize` adds are too
         transparency = ImageChops.invert(image.getchannel("A")).convert("RGB")

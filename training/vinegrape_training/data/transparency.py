@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,7 @@ from PIL import Image
 
 from vinegrape_handler.errors import RequestError
 from vinegrape_handler.images.decode import WHITE, decode
-from vinegrape_training.data.dataset import LIMITS
-from vinegrape_training.errors import DataError
+from vinegrape_training.data.dataset import LIMITS, read_file, unreadable
 
 OPAQUE = 128
 """The smallest alpha, 0 to 255, of a pixel that belongs to the leaf."""
@@ -31,12 +31,21 @@ def read_rgba(path: Path) -> Image.Image:
     Raises:
         DataError: the image cannot be decoded; the message names it.
     """
+    return rgba_of(read_file(path), path)
+
+
+def rgba_of(data: bytes, name: object) -> Image.Image:
+    """Read an image from its file's bytes, as `read_rgba` does.
+
+    Raises:
+        DataError: the image cannot be decoded; the message contains `name`.
+    """
     try:
-        served = decode(path.read_bytes(), LIMITS, MAX_SIDE // 2)
-        with Image.open(path) as file:
+        served = decode(data, LIMITS, MAX_SIDE // 2)
+        with Image.open(io.BytesIO(data)) as file:
             image = file.convert("RGBA") if file.has_transparency_data else served.convert("RGBA")
     except (RequestError, OSError) as error:
-        raise DataError(f"{path} cannot be decoded ({error}); repair or remove it.") from error
+        raise unreadable(name, error) from error
     if not np.array_equal(np.asarray(on_white(image)), np.asarray(served)):
         image = served.convert("RGBA")
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)

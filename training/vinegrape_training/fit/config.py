@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_training.checks import check_number, read_group
+from vinegrape_training.data.shards import absolute
+from vinegrape_training.data.streaming import StreamSettings
 from vinegrape_training.errors import DataError
 from vinegrape_training.fit.settings import OptimizerSettings, OutlierSettings, TrainerSettings
 
@@ -41,6 +43,17 @@ def check(cfg: DictConfig) -> None:
     optimizer_settings(cfg)
     outlier_settings(cfg)
     trainer_settings(cfg)
+    if cfg.data.streamed:
+        stream_settings(cfg)
+
+
+def stream_settings(cfg: DictConfig) -> StreamSettings:
+    """Read how shards are read, from the group `data`.
+
+    Raises:
+        SettingError: a number outside its range.
+    """
+    return StreamSettings(cfg.data.workers, cfg.data.shuffle_buffer)
 
 
 def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
@@ -76,8 +89,8 @@ def group_values(cfg: DictConfig, name: str) -> dict[str, Any]:
     return values
 
 
-def data_dir(cfg: DictConfig) -> Path:
-    """Return the absolute path of the folder of images.
+def data_location(cfg: DictConfig) -> str:
+    """Return the absolute path of the folder of images or shards; a URL of shards stays as it is.
 
     Raises:
         DataError: `data.dir` is not set.
@@ -86,7 +99,16 @@ def data_dir(cfg: DictConfig) -> Path:
         raise DataError(
             "data.dir is not set; give data.dir=FOLDER, a folder that holds one folder of images per class."
         )
-    return Path(cfg.data.dir).absolute()
+    return absolute(str(cfg.data.dir))
+
+
+def data_dir(cfg: DictConfig) -> Path:
+    """Return the absolute path of the folder of images.
+
+    Raises:
+        DataError: `data.dir` is not set.
+    """
+    return Path(data_location(cfg))
 
 
 def check_one_process(cfg: DictConfig) -> None:
@@ -113,6 +135,11 @@ def check_repeated(cfg: DictConfig) -> None:
     data_dir(cfg)
     check(cfg)
     check_one_process(cfg)
+    if cfg.data.streamed:
+        raise SettingError(
+            "data=shards is only for `vinegrape train`. This command trains several times, on images in memory: give "
+            "data=folder and a folder of images as data.dir."
+        )
     if cfg.evaluation:
         raise SettingError(
             f"evaluation={cfg.evaluation} is only for the final `vinegrape train`; remove it from this command."

@@ -12,6 +12,7 @@ from vinegrape_handler.memory import retain_freed_memory
 _IRRELEVANT_WARNINGS = (
     r".*treespec, LeafSpec.*",  # how Lightning itself calls torch
     r".*module\(s\) in eval mode at the start of training.*",  # frozen stages are in eval mode on purpose
+    r".*IterableDataset.* has `__len__` defined.*",  # that of shards counts the batches of all workers
 )
 
 

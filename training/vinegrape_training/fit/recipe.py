@@ -15,7 +15,7 @@ from vinegrape_training.fit.config import check_one_process
 
 # Keys that do not change the trained network: locations, and settings that only change the speed
 _NOT_OF_THE_RECIPE = ("seed", "run_dir", "stage_outputs", "evaluation", "logger", "debug", "hydra")
-_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "log_every_n_steps")
+_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "timeout_s", "precision", "log_every_n_steps")
 
 
 def recipe(cfg: DictConfig) -> dict[str, Any]:

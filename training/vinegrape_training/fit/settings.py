@@ -66,6 +66,7 @@ class TrainerSettings:
         average_decay: decay of the running average of the weights, which is kept; None keeps the weights themselves.
         monitor: metric that chooses the checkpoint, such as "validation/loss".
         mode: "min" or "max", the better direction of `monitor`.
+        timeout_s: seconds that a process of a distributed training waits for the others, until it fails.
         lightning: all other keys of the group, passed to `Trainer` as they are.
     """
 
@@ -74,11 +75,13 @@ class TrainerSettings:
     average_decay: float | None
     monitor: str
     mode: str
+    timeout_s: int
     lightning: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         check_number("trainer.max_epochs", self.max_epochs, int, 1, 100_000)
         check_number("trainer.patience", self.patience, int, 0, 100_000)
+        check_number("trainer.timeout_s", self.timeout_s, int, 1, 1_000_000)
         if self.average_decay is not None:
             check_number("trainer.average_decay", self.average_decay, float, 0, 1)
 

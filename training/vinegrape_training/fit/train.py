@@ -22,10 +22,12 @@ from vinegrape_handler.errors import SettingError, VinegrapeError
 from vinegrape_handler.metadata import Interpolation
 from vinegrape_training.checks import read_group
 from vinegrape_training.data.augmentation.settings import Augmentation
-from vinegrape_training.data.datamodule import LeavesDataModule, OutlierSampler
+from vinegrape_training.data.datamodule import AugmentedDataModule, LeavesDataModule, OutlierSampler
 from vinegrape_training.data.dataset import Dataset, Split, load_dataset, scan, split
 from vinegrape_training.data.opacity import load_opacity
 from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, scan_outliers
+from vinegrape_training.data.shards import ShardedDataset, read_index
+from vinegrape_training.data.streaming import ShardsDataModule
 from vinegrape_training.evaluation.calibration import fit_temperature
 from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
@@ -35,13 +37,15 @@ from vinegrape_training.fit.config import (
     CONFIG_FOLDER,
     CONFIG_NAME,
     check,
-    data_dir,
+    data_location,
     group_values,
     optimizer_settings,
     outlier_settings,
+    stream_settings,
     trainer_settings,
 )
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
+from vinegrape_training.fit.machines import find_machine
 from vinegrape_training.fit.process import prepare_process
 from vinegrape_training.fit.recipe import check_evaluated
 from vinegrape_training.fit.run import (
@@ -83,7 +87,7 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     """Train a network, choose the best checkpoint, fit the temperature, test once, and write the run's folder.
 
     Without validation images, the last epoch's weights are kept, and the temperature is the evaluation's, or 1. If
-    several processes train together, only the first writes, but all must be able to read its folder.
+    several processes train together, all read the images, and only the first writes to the run's folder or reads it.
 
     Args:
         cfg: `conf/train.yaml`, composed.
@@ -93,17 +97,18 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     Raises:
         VinegrapeError: a folder, image, weights file or setting is invalid; the message names it.
     """
-    folder_of_images = data_dir(cfg)
+    location = data_location(cfg)
     commit, dirty = git_state()  # at the start, before files can differ from the imported code
     cfg = cfg.copy()
     OmegaConf.resolve(cfg)  # fixes the time in run_dir
     check(cfg)
     augmentation = read_group(Augmentation, "augmentation", group_values(cfg, "augmentation"))
-    dataset = scan(folder_of_images)
+    dataset = read_index(location) if cfg.data.streamed else scan(Path(location))
     report = Report.read(Path(cfg.evaluation)) if cfg.evaluation else None
     parts = parts or _parts(cfg, dataset, report)
     folder = Path(cfg.run_dir)
-    _begin(folder, cfg)
+    if find_machine(cfg.trainer.num_nodes, cfg.trainer.devices).is_first_process:
+        _begin(folder, cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     outliers = scan_outliers(Path(cfg.outliers.dir)) if cfg.outliers.dir else None
@@ -111,16 +116,8 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     model = create_model(cfg.model.architecture, outputs, str(cfg.weights), cfg.input_size)
     model_preprocessing = preprocessing(model, cfg.model.interpolation)
     side, interpolation = cfg.input_size, model_preprocessing.interpolation
-    images = load_dataset(dataset, side, interpolation)
-    data = LeavesDataModule(
-        dataset,
-        images,
-        load_opacity(dataset, side, interpolation),
-        parts,
-        augmentation,
-        cfg.data.batch_size,
-        _sampler(outliers, outlier_parts, side, interpolation, outlier_settings(cfg)) if outliers else None,
-    )
+    sampler = _sampler(outliers, outlier_parts, side, interpolation, outlier_settings(cfg)) if outliers else None
+    data = _data(cfg, dataset, parts, (side, interpolation), augmentation, sampler)
     teacher = _teacher(Path(cfg.teacher), parts) if cfg.teacher else None
     classifier = ClassifierModule(
         model,
@@ -165,6 +162,23 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     result = TrainResult(run, model.eval(), history, test)
     _write(result)
     return result
+
+
+def _data(
+    cfg: DictConfig,
+    dataset: Dataset,
+    parts: Split,
+    size: tuple[int, Interpolation],
+    augmentation: Augmentation,
+    outliers: OutlierSampler | None,
+) -> AugmentedDataModule:
+    """Decode the images into memory, or prepare to read them from shards."""
+    batch_size = cfg.data.batch_size
+    if isinstance(dataset, ShardedDataset):
+        settings = stream_settings(cfg)
+        return ShardsDataModule(dataset, parts, size, augmentation, batch_size, settings, cfg.seed, outliers)
+    images, opacity = load_dataset(dataset, *size), load_opacity(dataset, *size)
+    return LeavesDataModule(dataset, images, opacity, parts, augmentation, batch_size, outliers)
 
 
 def _sampler(
@@ -226,17 +240,17 @@ def _stage_outputs(
 
 
 def _measure(
-    classifier: ClassifierModule, data: LeavesDataModule, dataset: Dataset, report: Report | None
+    classifier: ClassifierModule, data: AugmentedDataModule, dataset: Dataset, report: Report | None
 ) -> tuple[float, float | None, Evaluation | None, dict[str, float]]:
     """Return temperature, OOD threshold, predictions on the test images, and metrics of this training or the report."""
     temperature, test, metrics = 1.0, None, {}
     threshold = None if classifier.outlier_weight is None else EVEN_ODDS
     if len(data.validation):
-        validation = evaluate(classifier, data.validation)
+        validation = evaluate(classifier, data.evaluation_batches("validation"))
         temperature = fit_temperature(validation.logits, validation.labels)
         metrics["validation_accuracy"] = validation.accuracy
     if len(data.test):
-        test = evaluate(classifier, data.test)  # the only use of the test images
+        test = evaluate(classifier, data.evaluation_batches("test"))  # the only use of the test images
         metrics |= test.metrics(dataset.classes, temperature)
     if report:
         temperature, threshold = report.temperature, report.ood_threshold
@@ -271,7 +285,6 @@ def _teacher(folder: Path, parts: Split) -> Teacher:
     return predict
 
 
-@rank_zero_only
 def _begin(folder: Path, cfg: DictConfig) -> None:
     """Create the run's folder and write the configuration to it."""
     if (folder / RUN_FILE).exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +12,19 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
-from torch.utils.data import TensorDataset
+from torch import Tensor
 
-from vinegrape_training.data.datamodule import LeavesDataModule
+from vinegrape_training.data.datamodule import AugmentedDataModule
+from vinegrape_training.data.streaming import ShardsDataModule
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.fit.machines import Machine, find_machine
+from vinegrape_training.fit.settings import TrainerSettings
 from vinegrape_training.fit.stage_outputs import StageOutputsModule
 from vinegrape_training.models.outputs import ood_score
-
-_BATCH_SIZE = 32
 
 
 class History(Callback):
@@ -38,12 +42,29 @@ class History(Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
+class SeedPerProcess(Callback):
+    """Gives each process other random numbers for augmentation, MixUp and outliers. Lightning gives all the same.
+
+    Args:
+        seed: of the first process.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch at the first step. Shuffling is not affected: it has a generator of its own."""
+        if trainer.global_rank > 0 and trainer.global_step == 0:
+            torch.manual_seed(self._seed + trainer.global_rank)
+
+
 def fit(
-    cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: LeavesDataModule | StageOutputsModule
+    cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: AugmentedDataModule | StageOutputsModule
 ) -> list[dict[str, float]]:
     """Train a network, then load the weights of the best checkpoint into it.
 
-    Without validation images, it keeps the weights of the last epoch.
+    Without validation images, it keeps the weights of the last epoch. If several processes train together, the first
+    one writes and reads the checkpoint, and sends the weights to the others.
 
     Args:
         cfg: `conf/train.yaml`, composed; its groups `trainer` and `logger` are used.
@@ -58,8 +79,10 @@ def fit(
     options = dict(settings.lightning)
     if options["precision"] == "auto":
         options["precision"] = precision(options["accelerator"])
+    machine = find_machine(options["num_nodes"], options["devices"])
+    options["strategy"] = strategy(settings, machine)
     history = History()
-    callbacks: list[Callback] = [RichProgressBar(leave=True), history]
+    callbacks: list[Callback] = [RichProgressBar(leave=True), history, SeedPerProcess(cfg.seed)]
     if settings.average_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.average_decay))
     # with `save_weights_only`, Lightning would save the weights that are not averaged
@@ -76,15 +99,33 @@ def fit(
         max_epochs=settings.max_epochs,
         enable_checkpointing=validated,
         enable_model_summary=False,
+        plugins=machine.plugins(),
+        reload_dataloaders_every_n_epochs=int(isinstance(data, ShardsDataModule)),  # each epoch has another order
         **options,
     )
     trainer.fit(classifier, data)
     if isinstance(trainer.logger, WandbLogger):
         trainer.logger.experiment.finish()  # else the next fold or trial would log to the same run of W&B
     if validated:
-        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(best["state_dict"])
+        classifier.load_state_dict(_best_weights(trainer, checkpoint))
     return history.epochs
+
+
+def _best_weights(trainer: Trainer, checkpoint: ModelCheckpoint) -> dict[str, Tensor]:
+    """Read the weights of the best checkpoint in the first process, and send them to the others."""
+    weights: dict[str, Tensor] = {}
+    if trainer.is_global_zero:
+        weights = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    return trainer.strategy.broadcast(weights)
+
+
+def strategy(settings: TrainerSettings, machine: Machine) -> str | Strategy:
+    """Return Lightning's strategy: DDP that fails after `timeout_s`, or the configured one if that is not DDP."""
+    name, devices = settings.lightning["strategy"], settings.lightning["devices"]
+    several = machine.count > 1 or (devices not in (1, "auto"))
+    if name == "ddp" or (name == "auto" and several):
+        return DDPStrategy(timeout=timedelta(seconds=settings.timeout_s))
+    return str(name)
 
 
 def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
@@ -101,17 +142,21 @@ def precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     return "bf16-mixed" if supported else "32-true"
 
 
-def evaluate(classifier: ClassifierModule, images: TensorDataset) -> Evaluation:
+def evaluate(classifier: ClassifierModule, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Evaluation:
     """Run the network on images without augmentation, in eval mode, in float32, on its current device.
 
     Args:
         classifier: is left in eval mode.
-        images: uint8 [N, 3, S, S] and labels, int64 [N].
+        batches: images, uint8 [N, 3, S, S], labels, int64 [N], and the places that they get in the result, int64 [N].
     """
-    pixels, labels = images.tensors
     classifier.eval()
     with torch.inference_mode():
-        batches = [classifier(batch.to(classifier.device)).float().cpu() for batch in torch.split(pixels, _BATCH_SIZE)]
-    outputs = torch.cat(batches).clone()
+        results = [
+            (classifier(images.to(classifier.device)).float().cpu(), labels, places)
+            for images, labels, places in batches
+        ]
+    outputs, labels, places = (torch.cat(parts) for parts in zip(*results, strict=True))
+    order = places.argsort()
+    outputs, labels = outputs[order].clone(), labels[order]
     scores = None if classifier.outlier_weight is None else ood_score(outputs, classifier.classes)
     return Evaluation(outputs[:, : classifier.classes].clone(), labels, scores)
