@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import hydra
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.utils.data import TensorDataset
 
@@ -17,6 +16,7 @@ from vinegrape_training.data.datamodule import LeavesDataModule
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
+from vinegrape_training.fit.resume import CHECKPOINTS_FOLDER, LastEpoch, last_checkpoint
 from vinegrape_training.fit.stage_outputs import StageOutputsModule
 from vinegrape_training.models.outputs import ood_score
 
@@ -24,7 +24,7 @@ _BATCH_SIZE = 32
 
 
 class History(Callback):
-    """Collects the metrics of each epoch, independent of the logger.
+    """Collects the metrics of each epoch, independent of the logger. A resumed run has those of all epochs.
 
     Attributes:
         epochs: per epoch, metric name to value, such as "validation/accuracy" to 0.9.
@@ -37,22 +37,41 @@ class History(Callback):
         """Store the metrics. Lightning runs the validation before this."""
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what a checkpoint has stored."""
+        self.epochs = list(state_dict["epochs"])
+
 
 def fit(
-    cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: LeavesDataModule | StageOutputsModule
+    cfg: DictConfig,
+    folder: Path,
+    classifier: ClassifierModule,
+    data: LeavesDataModule | StageOutputsModule,
+    inputs: str,
+    logger: Logger,
 ) -> list[dict[str, float]]:
     """Train a network, then load the weights of the best checkpoint into it.
 
-    Without validation images, it keeps the weights of the last epoch.
+    Without validation images, it keeps the weights of the last epoch. If the folder holds the checkpoint of an
+    interrupted run, training continues after its last complete epoch.
 
     Args:
-        cfg: `conf/train.yaml`, composed; its groups `trainer` and `logger` are used.
-        folder: the run's folder; the checkpoint is written to its subfolder `checkpoints`.
+        cfg: `conf/train.yaml`, composed; its group `trainer` is used.
+        folder: the run's folder; the checkpoints are written to its subfolder `checkpoints`.
         classifier: the network, which is changed in place.
         data: training and validation images, or the outputs of the frozen stages.
+        inputs: digest of the images and their split.
+        logger: of the metrics of each epoch.
 
     Returns:
         The metrics of each epoch by name.
+
+    Raises:
+        SettingError: the interrupted run had other images or another split.
     """
     settings = trainer_settings(cfg)
     options = dict(settings.lightning)
@@ -63,27 +82,27 @@ def fit(
     if settings.average_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.average_decay))
     # with `save_weights_only`, Lightning would save the weights that are not averaged
-    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=settings.monitor, mode=settings.mode)
+    best = ModelCheckpoint(folder / CHECKPOINTS_FOLDER, "best", monitor=settings.monitor, mode=settings.mode)
     validated = len(data.validation) > 0
     if validated:
-        callbacks += [checkpoint, EarlyStopping(settings.monitor, patience=settings.patience, mode=settings.mode)]
+        callbacks += [best, EarlyStopping(settings.monitor, patience=settings.patience, mode=settings.mode)]
     else:
         options["limit_val_batches"] = 0
+    last = last_checkpoint(folder)
+    interrupted = last.is_file()
+    callbacks.append(LastEpoch(last, inputs))
     trainer = Trainer(
         default_root_dir=folder,
-        logger=hydra.utils.instantiate(cfg.logger),
+        logger=logger,
         callbacks=callbacks,
         max_epochs=settings.max_epochs,
-        enable_checkpointing=validated,
         enable_model_summary=False,
         **options,
     )
-    trainer.fit(classifier, data)
-    if isinstance(trainer.logger, WandbLogger):
-        trainer.logger.experiment.finish()  # else the next fold or trial would log to the same run of W&B
-    if validated:
-        best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(best["state_dict"])
+    trainer.fit(classifier, data, ckpt_path=last if interrupted else None, weights_only=True)
+    # the last checkpoint holds the averaged weights too, which the network lacks if no epoch was left to train
+    kept = torch.load(best.best_model_path if validated else last, map_location="cpu", weights_only=True)
+    classifier.load_state_dict(kept["state_dict"])
     return history.epochs
 
 
