@@ -16,25 +16,31 @@ from tests.conftest import ROOT
 from tests.k8s.manifests import Manifest, Manifests, kubectl, render
 from tests.k8s.policies import POLICIES
 from tests.k8s.schemas import NEWEST_KUBERNETES, WITHOUT_SCHEMA, validate_cloud_run
+from tests.support.google_apis import validator
 from tests.support.shell_page import DIGEST, KEY, run, scripts
 from vinegrape_server.settings import ServeSettings
 
-PAGES = ("docker.md", "gke.md", "cloud-run.md")
+PAGES = ("docker.md", "gke.md", "cloud-run.md", "vertex-ai.md")
 IMAGE = f"europe-west4-docker.pkg.dev/my-vinegrape-1234/vinegrape/vinegrape-serve@{DIGEST}"
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with the files that the blocks read."""
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    return tmp_path
+    return copy_files(tmp_path)
+
+
+def copy_files(folder: Path) -> Path:
+    """Copy the files that the blocks read to a folder."""
+    for name in ("k8s", "training/vertex"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory) -> list[list[str]]:
     """Every command of the pages, as program and arguments."""
-    folder = tmp_path_factory.mktemp("pages")
-    shutil.copytree(ROOT / "k8s", folder / "k8s")
+    folder = copy_files(tmp_path_factory.mktemp("pages"))
     return run([block for page in PAGES for block in scripts(page)], folder)
 
 
@@ -50,7 +56,7 @@ def commands_of(program: str, commands: list[list[str]]) -> list[list[str]]:
 
 def test_files_in_commands_exist(commands):
     files = [command[command.index(option) + 1] for command in commands for option in ("-f", "-T") if option in command]
-    assert {"Dockerfile.serve", "docs/leaf.png"} <= set(files)
+    assert {"Dockerfile.serve", "Dockerfile.train", "docs/leaf.png"} <= set(files)
     assert [file for file in files if file != "-" and not (ROOT / file).exists()] == []  # -: standard input
 
 
@@ -195,3 +201,22 @@ def test_the_cloud_run_service_with_api_keys_mounts_the_created_secret(folder):
     (volume,) = cloud_run_service(folder)["volumes"]
     assert shlex.split("gcloud secrets create vinegrape-api-keys --data-file=deploy/api-keys") in commands
     assert volume["secret"]["secretName"] == "vinegrape-api-keys"
+
+
+@pytest.mark.parametrize("file", ["cpu.yaml", "gpu.yaml", "two_machines.yaml"])
+def test_the_written_job_of_vertex_ai_is_valid(file, folder):
+    blocks = [block.replace("gpu.yaml", file) for block in scripts("docker.md") + scripts("vertex-ai.md")]
+    commands = run(blocks, folder)
+    assert shlex.split("gcloud iam service-accounts create vinegrape-train") in commands
+    text = (folder / "deploy" / "vertex.yaml").read_text()
+    job = yaml.safe_load(text)
+    validator("aiplatform.v1", "GoogleCloudAiplatformV1CustomJobSpec").validate(job)
+    (image,) = {pool["containerSpec"]["imageUri"] for pool in job["workerPoolSpecs"]}
+    assert image == IMAGE.replace("vinegrape-serve", "vinegrape-train")
+    assert job["serviceAccount"] == "vinegrape-train@my-vinegrape-1234.iam.gserviceaccount.com"
+    assert job["baseOutputDirectory"] == {"outputUriPrefix": "gs://my-vinegrape-1234-training/runs/first"}
+    assert not re.search("BUCKET|PROJECT|RUN", "\n".join(line for line in text.splitlines() if line[0] != "#"))
+    (upload, download) = [command[3:5] for command in commands if command[:3] == ["gcloud", "storage", "rsync"]]
+    arguments = job["workerPoolSpecs"][0]["containerSpec"]["args"]
+    assert f"data.dir={upload[1].replace('gs://', '/gcs/')}" in arguments
+    assert f"run_dir={download[0].replace('gs://', '/gcs/')}" in arguments

@@ -123,6 +123,22 @@ def test_the_script_of_the_model_log_runs(drawn, tmp_path):
 
 @pytest.mark.trains
 @pytest.mark.xdist_group("trained")
+def test_the_script_that_draws_a_run_reads_the_files_of_tensorboard(tmp_path, monkeypatch):
+    from docs import run_picture
+
+    histories = []
+    monkeypatch.setattr(run_picture, "SETTINGS", (*run_picture.SETTINGS, "input_size=32", "trainer.average_decay=null"))
+    monkeypatch.setattr(run_picture, "draw_curves", lambda history, target: histories.append((history, target)))
+    run_picture.draw_run(tmp_path / "run.png", images_per_class=10, epochs=2)
+    ((history, target),) = histories
+    assert target == tmp_path / "run.png"
+    names = {f"{part}/{quantity}" for part in ("train", "validation") for quantity in ("loss", "accuracy")}
+    assert [set(epoch) for epoch in history] == [names, names]
+    assert len({epoch["train/loss"] for epoch in history}) == 2
+
+
+@pytest.mark.trains
+@pytest.mark.xdist_group("trained")
 def test_the_script_that_compares_ood_scores_runs(drawn, tmp_path):
     from docs.notes import ood_scores  # imports torch, as the others do
     from vinegrape_training.experiments.cross_validation import CrossValidationPlan, cross_validate

@@ -191,7 +191,11 @@ def export(run: Path, folder: Path, data_dir: Path | None, min_int8_agreement: f
     is_flag=True,
     help="Compute new expected probabilities for the self-check; needed after a change of image decoding.",
 )
-def archive(source: Path, target: Path, weights: tuple[Backend, ...], record_self_check: bool) -> None:
+@click.option("--wandb", "log_to_wandb", is_flag=True,
+              help="Also log the archive and its card as an artifact of Weights & Biases.")  # fmt: skip
+def archive(
+    source: Path, target: Path, weights: tuple[Backend, ...], record_self_check: bool, log_to_wandb: bool
+) -> None:
     """Pack SOURCE into the model archive TARGET, and write MODEL_CARD.md to the folder of TARGET.
 
     SOURCE is the folder of an export, or another archive, whose weights are then packed with the installed handler
@@ -207,5 +211,9 @@ def archive(source: Path, target: Path, weights: tuple[Backend, ...], record_sel
 
     metadata = build(source, target, weights, record_self_check=record_self_check)
     card = write_card(metadata, target)
+    if log_to_wandb:
+        from vinegrape_training.fit.artifacts import log_archive
+
+        log_archive(target, card, metadata)
     click.echo(f"{target}: {metadata.name} {metadata.version}, {target.stat().st_size / 1e6:.1f} MB; card: {card}")
     click.echo(f"Next: vinegrape serve --archive {target}")

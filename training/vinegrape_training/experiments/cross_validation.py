@@ -30,8 +30,10 @@ from vinegrape_training.export import parity
 from vinegrape_training.export.graph import graph_of
 from vinegrape_training.export.weights import write_weights
 from vinegrape_training.files import atomic_write
+from vinegrape_training.fit.artifacts import log_evaluation
 from vinegrape_training.fit.config import check_repeated, data_dir
 from vinegrape_training.fit.recipe import differences, recipe
+from vinegrape_training.fit.resume import is_resumable
 from vinegrape_training.fit.run import RUN_FILE, TEST_FILE, Run
 from vinegrape_training.fit.train import train
 
@@ -70,7 +72,8 @@ def cross_validate(
 ) -> Report:
     """Train and test one network per fold and seed, and write the predictions, figures and plots.
 
-    Finished folds and int8 files in `folder` are kept. An interrupted fold is trained again.
+    Finished folds and int8 files in `folder` are kept. An interrupted fold continues after its last complete epoch if
+    its settings are the same; otherwise it is trained again.
 
     Args:
         cfg: `conf/train.yaml`, composed: the recipe. Seed and run_dir are replaced for each fold. If `teacher` is set,
@@ -100,8 +103,10 @@ def cross_validate(
             _print_heading(f"Seed {seed}, fold {number + 1} of {plan.folds}")
             outlier_parts = held_out[seed][number] if held_out else None
             if not _has_files(fold, RUN_FILE):
-                shutil.rmtree(fold, ignore_errors=True)
-                train_fold(_fold_config(cfg, fold, seed, number), parts, outlier_parts)
+                fold_cfg = _fold_config(cfg, fold, seed, number)
+                if not is_resumable(fold, fold_cfg):
+                    shutil.rmtree(fold, ignore_errors=True)
+                train_fold(fold_cfg, parts, outlier_parts)
             if int8 and not _has_files(fold, INT8_FILE):
                 _test_int8(Run.read(fold), dataset, outliers)
     predictions = _collect(folder, dataset, splits)
@@ -112,6 +117,7 @@ def cross_validate(
     report.write(folder)
     predictions.write(folder / OUT_OF_FOLD_FILE)
     _draw(report, predictions, folder)
+    log_evaluation(cfg, folder, report, dataset)
     return report
 
 

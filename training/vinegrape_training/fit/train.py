@@ -7,6 +7,9 @@ script in further processes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import torch
 from lightning import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 from torch import Tensor, nn
 
 from vinegrape_handler.errors import SettingError, VinegrapeError
@@ -33,6 +37,7 @@ from vinegrape_training.evaluation.plots import draw_confusion, draw_curves
 from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.evaluation.robustness import metrics_in
+from vinegrape_training.fit.artifacts import log_training
 from vinegrape_training.fit.config import (
     CONFIG_FOLDER,
     CONFIG_NAME,
@@ -45,9 +50,11 @@ from vinegrape_training.fit.config import (
     trainer_settings,
 )
 from vinegrape_training.fit.lightning_module import ClassifierModule, Teacher
+from vinegrape_training.fit.logger import make_logger
 from vinegrape_training.fit.machines import find_machine
 from vinegrape_training.fit.process import prepare_process
 from vinegrape_training.fit.recipe import check_evaluated
+from vinegrape_training.fit.resume import last_checkpoint, last_epoch, other_settings, remove_last_checkpoint
 from vinegrape_training.fit.run import (
     CONFIG_FILE,
     RUN_FILE,
@@ -89,6 +96,9 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     Without validation images, the last epoch's weights are kept, and the temperature is the evaluation's, or 1. If
     several processes train together, all read the images, and only the first writes to the run's folder or reads it.
 
+    A run that was interrupted is continued after its last complete epoch if `run_dir` and all other settings are the
+    same. It then ends with the weights of an uninterrupted run.
+
     Args:
         cfg: `conf/train.yaml`, composed.
         parts: training, validation and test images; default: a split by the configured fractions.
@@ -128,11 +138,14 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
         outlier_weight=cfg.outliers.weight if outliers else None,
     )
     shared = _stage_outputs(cfg, classifier, augmentation, dataset, outliers, parts, outlier_parts)
+    data_digest = dataset.digest()
+    inputs = _digest_of_inputs(data_digest, outliers, parts, outlier_parts)
+    logger = make_logger(cfg, folder)
     if shared is None:
-        history = fit(cfg, folder, classifier, data)
+        history = fit(cfg, folder, classifier, data, inputs, logger)
     else:
         with classifier.without_frozen_stages():
-            history = fit(cfg, folder, classifier, shared)
+            history = fit(cfg, folder, classifier, shared, inputs, logger)
 
     temperature, threshold, test, metrics = _measure(classifier, data, dataset, report)
     if report:
@@ -150,7 +163,7 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
         has_ood_score=outliers is not None,
         ood_threshold=threshold,
         data_dir=dataset.folder,
-        data_digest=dataset.digest(),
+        data_digest=data_digest,
         split=parts,
         metrics={**counts, "images": float(len(dataset.paths)), "epochs": float(len(history)), **metrics},
         libraries=library_versions(),
@@ -161,6 +174,7 @@ def train(cfg: DictConfig, parts: Split | None = None, outlier_parts: OutlierSpl
     )
     result = TrainResult(run, model.eval(), history, test)
     _write(result)
+    log_training(logger, run, dataset)
     return result
 
 
@@ -239,6 +253,19 @@ def _stage_outputs(
     )
 
 
+def _digest_of_inputs(
+    data_digest: str, outliers: Outliers | None, parts: Split, outlier_parts: OutlierSplit | None
+) -> str:
+    """Compute a digest of all images and of their split."""
+    inputs = {
+        "images": data_digest,
+        "outliers": outliers.digest() if outliers else None,
+        "parts": dataclasses.asdict(parts),
+        "outlier_parts": dataclasses.asdict(outlier_parts) if outlier_parts else None,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
 def _measure(
     classifier: ClassifierModule, data: AugmentedDataModule, dataset: Dataset, report: Report | None
 ) -> tuple[float, float | None, Evaluation | None, dict[str, float]]:
@@ -286,9 +313,20 @@ def _teacher(folder: Path, parts: Split) -> Teacher:
 
 
 def _begin(folder: Path, cfg: DictConfig) -> None:
-    """Create the run's folder and write the configuration to it."""
+    """Create the run's folder and write the configuration to it, or check that an interrupted run can continue."""
     if (folder / RUN_FILE).exists():
         raise SettingError(f"{folder} already holds a finished run; give another folder, run_dir=FOLDER.")
+    checkpoint = last_checkpoint(folder)
+    if checkpoint.is_file():
+        if differing := other_settings(folder, cfg):
+            raise SettingError(
+                f"{folder} holds an unfinished run with other settings: {'; '.join(differing)}. "
+                "Continue it with its own settings, or give another folder, run_dir=FOLDER."
+            )
+        line = f"{folder}: continuing after epoch {last_epoch(checkpoint) + 1} of {cfg.trainer.max_epochs}"
+        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+        return
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)  # of a run without a complete epoch
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(cfg), encoding="utf-8")
 
@@ -303,6 +341,7 @@ def _write(result: TrainResult) -> None:
         result.test.write(folder / TEST_FILE)
         draw_confusion(result.test.confusion(), result.run.classes, folder / "confusion.png")
     result.run.write()
+    remove_last_checkpoint(folder)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=CONFIG_NAME)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import hydra
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
 from torch import Tensor
@@ -22,13 +21,14 @@ from vinegrape_training.evaluation.predictions import Evaluation
 from vinegrape_training.fit.config import trainer_settings
 from vinegrape_training.fit.lightning_module import ClassifierModule
 from vinegrape_training.fit.machines import Machine, find_machine
+from vinegrape_training.fit.resume import CHECKPOINTS_FOLDER, LastEpoch, last_checkpoint
 from vinegrape_training.fit.settings import TrainerSettings
 from vinegrape_training.fit.stage_outputs import StageOutputsModule
 from vinegrape_training.models.outputs import ood_score
 
 
 class History(Callback):
-    """Collects the metrics of each epoch, independent of the logger.
+    """Collects the metrics of each epoch, independent of the logger. A resumed run has those of all epochs.
 
     Attributes:
         epochs: per epoch, metric name to value, such as "validation/accuracy" to 0.9.
@@ -40,6 +40,14 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the metrics. Lightning runs the validation before this."""
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what a checkpoint has stored."""
+        self.epochs = list(state_dict["epochs"])
 
 
 class SeedPerProcess(Callback):
@@ -59,21 +67,32 @@ class SeedPerProcess(Callback):
 
 
 def fit(
-    cfg: DictConfig, folder: Path, classifier: ClassifierModule, data: AugmentedDataModule | StageOutputsModule
+    cfg: DictConfig,
+    folder: Path,
+    classifier: ClassifierModule,
+    data: AugmentedDataModule | StageOutputsModule,
+    inputs: str,
+    logger: Logger,
 ) -> list[dict[str, float]]:
     """Train a network, then load the weights of the best checkpoint into it.
 
-    Without validation images, it keeps the weights of the last epoch. If several processes train together, the first
-    one writes and reads the checkpoint, and sends the weights to the others.
+    Without validation images, it keeps the weights of the last epoch. If the folder holds the checkpoint of an
+    interrupted run, training continues after its last complete epoch. If several processes train together, the first
+    one writes the checkpoints, reads the best one, and sends its weights to the others.
 
     Args:
-        cfg: `conf/train.yaml`, composed; its groups `trainer` and `logger` are used.
-        folder: the run's folder; the checkpoint is written to its subfolder `checkpoints`.
+        cfg: `conf/train.yaml`, composed; its group `trainer` is used.
+        folder: the run's folder; the checkpoints are written to its subfolder `checkpoints`.
         classifier: the network, which is changed in place.
         data: training and validation images, or the outputs of the frozen stages.
+        inputs: digest of the images and their split.
+        logger: of the metrics of each epoch.
 
     Returns:
         The metrics of each epoch by name.
+
+    Raises:
+        SettingError: the interrupted run had other images or another split.
     """
     settings = trainer_settings(cfg)
     options = dict(settings.lightning)
@@ -86,36 +105,37 @@ def fit(
     if settings.average_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.average_decay))
     # with `save_weights_only`, Lightning would save the weights that are not averaged
-    checkpoint = ModelCheckpoint(folder / "checkpoints", "best", monitor=settings.monitor, mode=settings.mode)
+    best = ModelCheckpoint(folder / CHECKPOINTS_FOLDER, "best", monitor=settings.monitor, mode=settings.mode)
     validated = len(data.validation) > 0
     if validated:
-        callbacks += [checkpoint, EarlyStopping(settings.monitor, patience=settings.patience, mode=settings.mode)]
+        callbacks += [best, EarlyStopping(settings.monitor, patience=settings.patience, mode=settings.mode)]
     else:
         options["limit_val_batches"] = 0
+    last = last_checkpoint(folder)
+    interrupted = last.is_file()
+    callbacks.append(LastEpoch(last, inputs))
     trainer = Trainer(
         default_root_dir=folder,
-        logger=hydra.utils.instantiate(cfg.logger),
+        logger=logger,
         callbacks=callbacks,
         max_epochs=settings.max_epochs,
-        enable_checkpointing=validated,
         enable_model_summary=False,
         plugins=machine.plugins(),
         reload_dataloaders_every_n_epochs=int(isinstance(data, ShardsDataModule)),  # each epoch has another order
         **options,
     )
-    trainer.fit(classifier, data)
-    if isinstance(trainer.logger, WandbLogger):
-        trainer.logger.experiment.finish()  # else the next fold or trial would log to the same run of W&B
-    if validated:
-        classifier.load_state_dict(_best_weights(trainer, checkpoint))
+    trainer.fit(classifier, data, ckpt_path=last if interrupted else None, weights_only=True)
+    # the last checkpoint holds the averaged weights too, which the network lacks if no epoch was left to train
+    kept = Path(best.best_model_path) if validated else last
+    classifier.load_state_dict(_weights(trainer, kept))
     return history.epochs
 
 
-def _best_weights(trainer: Trainer, checkpoint: ModelCheckpoint) -> dict[str, Tensor]:
-    """Read the weights of the best checkpoint in the first process, and send them to the others."""
+def _weights(trainer: Trainer, checkpoint: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint in the first process, and send them to the others."""
     weights: dict[str, Tensor] = {}
     if trainer.is_global_zero:
-        weights = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     return trainer.strategy.broadcast(weights)
 
 
