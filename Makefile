@@ -114,7 +114,7 @@ $(SERVE)/installed: pyproject.toml constraints.txt
 	$(call venv,$(SERVE),-e .,about 360 MB and half a minute)
 
 $(DEV)/installed: pyproject.toml constraints.txt
-	$(call venv,$(DEV),-e '.[train$(comma)traces$(comma)loadtest$(comma)bench$(comma)fuzz$(comma)test$(comma)lint]',torch among them: some 6 GB and a few minutes)
+	$(call venv,$(DEV),-e '.[train$(comma)traces$(comma)dvc$(comma)loadtest$(comma)bench$(comma)fuzz$(comma)test$(comma)lint]',torch among them: some 6 GB and a few minutes)
 
 $(LINT)/installed: pyproject.toml constraints.txt
 	$(call venv,$(LINT),$(lint_packages),about 100 MB and some seconds)

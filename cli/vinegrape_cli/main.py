@@ -26,6 +26,8 @@ COMMANDS = {
     "robustness": LazyCommand(f"{_TRAINING}.model:robustness", "Measure a model on corrupted images.", "train"),
     "export": LazyCommand(f"{_TRAINING}.model:export", "Export a trained model to ONNX and TorchScript.", "train"),
     "archive": LazyCommand(f"{_TRAINING}.model:archive", "Pack an exported model into an archive.", "train"),
+    "publish": LazyCommand("vinegrape_cli.registry.publish:publish", "Add an archive to a registry.", "train"),
+    "fetch": LazyCommand("vinegrape_cli.registry.fetch:fetch", "Fetch an archive from a registry."),
     "explanations": LazyCommand(
         f"{_TRAINING}.explanations:explanations", "Measure whether the heat maps look at the leaves.", "train"
     ),
@@ -54,6 +56,7 @@ def vinegrape() -> None:
     Compare images:              vinegrape drift
     Download or draw images:     vinegrape data --help
     From images to an archive:   vinegrape train, tune, evaluate, compare, robustness, export, archive
+    Share archives:              vinegrape publish, fetch
     Load or measure a server:    vinegrape loadtest, bench, chaos, fuzz
     """
 

@@ -141,7 +141,7 @@ def test_each_page_that_shows_requests_has_live_blocks():
     """Without this test, a misspelt tag would remove a block from the tests above without a failure."""
     live = {page.name for page, block in BLOCKS if block.tag == "live"}
     assert {"README.md", "api.md", "operations.md"} <= live
-    assert {block.tag for _, block in BLOCKS} == {"", "live", "steps"}
+    assert {block.tag for _, block in BLOCKS} == {"", "dvc", "live", "registry", "steps"}
 
 
 @pytest.mark.trains

@@ -1,10 +1,13 @@
-"""Writing files atomically."""
+"""Names of files that publishing needs too, without their modules' imports, and writing files atomically."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+CARD_FILE = "MODEL_CARD.md"
+REPORT_FILE = "evaluation.json"
 
 
 @contextmanager

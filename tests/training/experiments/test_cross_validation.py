@@ -23,6 +23,7 @@ from vinegrape_training.errors import ModelError
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
 from vinegrape_training.evaluation.report import Report
 from vinegrape_training.evaluation.robustness import conditions
+from vinegrape_training.experiments import cross_validation
 from vinegrape_training.experiments.cross_validation import (
     INT8_FILE,
     CrossValidationPlan,
@@ -131,6 +132,39 @@ def test_another_recipe_is_refused(finished: Path, images: Path) -> None:
 def test_another_number_of_folds_is_refused(finished: Path, cfg: DictConfig) -> None:
     with pytest.raises(SettingError, match="fold-0 does not belong to a split into 5 folds"):
         cross_validate(cfg, finished, CrossValidationPlan((1, 2), 5), train_fold=not_called)
+
+
+@pytest.mark.parametrize("other", ["recipe", "folds", "code", "damaged"])
+def test_folds_of_something_else_are_replaced_if_the_caller_wants_it(
+    other: str, evaluation: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_config(f"data.dir={images}", *(["optimizer.mixup=0.2"] if other == "recipe" else []))
+    plan = CrossValidationPlan((1, 2), 5) if other == "folds" else PLAN
+    if other == "code":
+        monkeypatch.setattr(cross_validation, "_code_digest", lambda: "another digest")
+    if other == "damaged":
+        (evaluation / FOLDS[0] / "run.json").write_text("{}")
+    (evaluation / "stage_outputs").mkdir()
+    training = FoldTraining()
+    cross_validate(cfg, evaluation, plan, int8=False, replace_other=True, train_fold=training)
+    assert len(training.folders) == 2 * plan.folds
+    assert not (evaluation / "stage_outputs").exists()
+    # now they are those of this recipe, so they are kept
+    cross_validate(cfg, evaluation, plan, int8=False, replace_other=True, train_fold=not_called)
+
+
+def test_an_interrupted_evaluation_is_resumed_if_others_are_replaced(evaluation: Path, cfg: DictConfig) -> None:
+    (evaluation / "seed-2" / "fold-0" / "run.json").unlink()
+    training = FoldTraining(wrong_int8={2: {WRONG}})
+    cross_validate(cfg, evaluation, PLAN, replace_other=True, train_fold=training)
+    assert training.folders == ["seed-2/fold-0"]
+
+
+def test_the_folds_of_other_code_are_kept_unless_the_caller_wants_otherwise(
+    evaluation: Path, cfg: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_validation, "_code_digest", lambda: "another digest")
+    cross_validate(cfg, evaluation, PLAN, train_fold=not_called)
 
 
 def test_a_recipe_without_any_finished_fold_can_be_changed(cfg: DictConfig, images: Path, tmp_path: Path) -> None:

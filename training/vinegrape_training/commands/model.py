@@ -43,7 +43,11 @@ def train(overrides: tuple[str, ...]) -> None:
               help="Seed of a split into folds and of training; repeat the option for more seeds.")  # fmt: skip
 @click.option("--folds", default=5, show_default=True, help="Number of folds per seed.")
 @click.option("--int8/--no-int8", default=True, show_default=True, help="Also quantise and test each network.")
-def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool) -> None:
+@click.option("--replace", "replace_other", is_flag=True,
+              help="Delete the folds in FOLDER if their recipe, images, splits or code are other ones.")  # fmt: skip
+def evaluate(
+    folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], folds: int, int8: bool, replace_other: bool
+) -> None:
     """Cross-validate a recipe, and write figures, plots and predictions to FOLDER.
 
     OVERRIDES are those of `vinegrape train`. Finished folds in FOLDER are kept, so the same command resumes an
@@ -60,7 +64,8 @@ def evaluate(folder: Path, overrides: tuple[str, ...], seeds: tuple[int, ...], f
     from vinegrape_training.fit.process import prepare_process
 
     prepare_process()
-    report = cross_validate(compose_config(overrides), folder, CrossValidationPlan(seeds, folds), int8=int8)
+    plan = CrossValidationPlan(seeds, folds)
+    report = cross_validate(compose_config(overrides), folder, plan, int8=int8, replace_other=replace_other)
     click.echo(report.table())
     click.echo(f"Next: train on all images with the same overrides: vinegrape train evaluation={folder} ...")
 

@@ -18,8 +18,7 @@ from vinegrape_training.evaluation.abstention import auroc, choose_threshold
 from vinegrape_training.evaluation.calibration import calibration_error, fit_temperature, risk_coverage, wilson_interval
 from vinegrape_training.evaluation.figures import TestFigures, confusion_matrix, recall_by_class
 from vinegrape_training.evaluation.out_of_fold import OutOfFold
-
-REPORT_FILE = "evaluation.json"
+from vinegrape_training.files import REPORT_FILE
 
 _COVERAGES = [*(step / 20 for step in range(1, 18)), 0.9, 0.92, 0.94, 0.96, 0.98, 1.0]
 _LISTED_IMAGES = 10  # misclassified images in the printed table

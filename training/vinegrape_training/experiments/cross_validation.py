@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+import vinegrape_handler
+import vinegrape_training
 from vinegrape_handler.errors import SettingError
 from vinegrape_handler.networks import Outputs, load_network
 from vinegrape_handler.reference import Reference
 from vinegrape_handler.settings import WorkerSettings
-from vinegrape_training.data.dataset import Dataset, Split, folds, load_dataset, scan
+from vinegrape_training.data.dataset import Dataset, Split, files_digest, folds, load_dataset, scan
 from vinegrape_training.data.outliers import Outliers, OutlierSplit, load_outliers, outlier_folds, scan_outliers
+from vinegrape_training.errors import RunError
 from vinegrape_training.evaluation.out_of_fold import OUT_OF_FOLD_FILE, OutlierScores, OutOfFold
 from vinegrape_training.evaluation.plots import draw_confusion, draw_reliability, draw_risk_coverage
 from vinegrape_training.evaluation.predictions import Evaluation
@@ -44,6 +48,7 @@ RECIPE_FILE = "recipe.json"
 INT8_FILE = "test_int8.npz"
 OUTLIERS_FILE = "outliers_int8.npz"
 STAGE_OUTPUTS_FOLDER = "stage_outputs"
+_CODE = "code"  # in the recipe's file: `_code_digest`
 WEIGHTS_FOLDER = "weights"  # in the folder of a fold: the files that would be served
 
 
@@ -68,7 +73,13 @@ class CrossValidationPlan:
 
 
 def cross_validate(
-    cfg: DictConfig, folder: Path, plan: CrossValidationPlan, *, int8: bool = True, train_fold: TrainFold = train
+    cfg: DictConfig,
+    folder: Path,
+    plan: CrossValidationPlan,
+    *,
+    int8: bool = True,
+    replace_other: bool = False,
+    train_fold: TrainFold = train,
 ) -> Report:
     """Train and test one network per fold and seed, and write the predictions, figures and plots.
 
@@ -81,6 +92,8 @@ def cross_validate(
         folder: for the folds (`seed-1/fold-0`, ...), `evaluation.json`, the predictions and the plots.
         plan: seeds and folds.
         int8: also quantise each fold's network, calibrated on the fold's training images, and test it.
+        replace_other: delete the folds in `folder` if they are of another recipe, of other images, of another number of
+            folds or of other code.
         train_fold: trains one fold.
 
     Raises:
@@ -93,7 +106,7 @@ def cross_validate(
     splits = {seed: folds(dataset, seed, plan.folds) for seed in plan.seeds}
     outliers = scan_outliers(Path(cfg.outliers.dir)) if cfg.outliers.dir else None
     held_out = {seed: outlier_folds(outliers, seed, plan.folds) for seed in plan.seeds} if outliers else None
-    _begin(folder, cfg, dataset, outliers, splits)
+    _begin(folder, cfg, dataset, outliers, splits, replace_other=replace_other)
     files = (RUN_FILE, INT8_FILE) if int8 else (RUN_FILE,)
     for seed, folds_of_seed in splits.items():
         for number, parts in enumerate(folds_of_seed):
@@ -140,15 +153,26 @@ def _fold_folder(folder: Path, seed: int, number: int) -> Path:
 
 
 def _begin(
-    folder: Path, cfg: DictConfig, dataset: Dataset, outliers: Outliers | None, splits: Mapping[int, Sequence[Split]]
+    folder: Path,
+    cfg: DictConfig,
+    dataset: Dataset,
+    outliers: Outliers | None,
+    splits: Mapping[int, Sequence[Split]],
+    *,
+    replace_other: bool,
 ) -> None:
     """Write the recipe to the folder, or check that the finished folds have the same recipe and splits."""
     evaluated: dict[str, Any] = {"data_digest": dataset.digest(), **recipe(cfg), "teacher": cfg.teacher}
     if outliers:
         evaluated["outliers_digest"] = outliers.digest()
+    evaluated[_CODE] = _code_digest()
     path = folder / RECIPE_FILE
+    if replace_other and not _continues(folder, evaluated, splits):
+        for part in (*folder.glob("seed-*"), folder / STAGE_OUTPUTS_FOLDER):
+            shutil.rmtree(part, ignore_errors=True)
     if path.is_file() and any(folder.glob(f"seed-*/fold-*/{RUN_FILE}")):
-        if differing := differences(json.loads(path.read_text(encoding="utf-8")), evaluated):
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if differing := differences({**recorded, _CODE: evaluated[_CODE]}, evaluated):
             raise SettingError(f"{folder} holds another recipe ({'; '.join(differing)}). Give another folder.")
     else:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,6 +184,27 @@ def _begin(
                 raise SettingError(
                     f"{fold} does not belong to a split into {len(folds_of_seed)} folds. Give another folder."
                 )
+
+
+def _continues(folder: Path, evaluated: Mapping[str, Any], splits: Mapping[int, Sequence[Split]]) -> bool:
+    """Return whether the finished folds in a folder have this recipe, these images, this code and these splits."""
+    try:
+        recorded = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+        finished = {path.parent: Run.read(path.parent).split for path in folder.glob(f"seed-*/fold-*/{RUN_FILE}")}
+    except (OSError, ValueError, RunError):
+        return False
+    wanted = {_fold_folder(folder, seed, number): parts for seed in splits for number, parts in enumerate(splits[seed])}
+    return not differences(recorded, evaluated) and finished.items() <= wanted.items()
+
+
+def _code_digest() -> str:
+    """Compute the SHA-256 of the modules that train, export and read images."""
+    total = hashlib.sha256()
+    for package in (vinegrape_training, vinegrape_handler):
+        folder = Path(str(package.__file__)).parent
+        modules = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+        total.update(files_digest(folder, modules).encode())
+    return total.hexdigest()
 
 
 def _has_files(folder: Path, *files: str) -> bool:

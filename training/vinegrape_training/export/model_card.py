@@ -17,8 +17,7 @@ from vinegrape_handler.weights import BACKENDS
 from vinegrape_training.evaluation import abstention, robustness
 from vinegrape_training.evaluation.figures import TestFigures
 from vinegrape_training.export import parity
-
-CARD_FILE = "MODEL_CARD.md"
+from vinegrape_training.files import CARD_FILE
 
 # Kaggle's name of the data set, which is not on Hugging Face's hub
 _DATA_SET = "muratkokludataset/grapevine-leaves-image-dataset"
