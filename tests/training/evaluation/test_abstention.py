@@ -9,6 +9,7 @@ from vinegrape_training.evaluation.abstention import (
     ForeignFigures,
     as_metrics,
     auroc,
+    choose_threshold,
     foreign_figures,
     from_metrics,
     out_of_fold_thresholds,
@@ -41,6 +42,26 @@ def test_a_threshold_lets_at_least_a_share_of_the_leaves_pass(share: float, expe
 def test_the_threshold_of_a_fold_comes_from_the_other_folds() -> None:
     scores, folds = np.array([1.0, 9.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
     assert out_of_fold_thresholds(scores, folds, 1.0).tolist() == [3.0, 3.0, 9.0, 9.0]
+
+
+def just_below(score: float) -> float:
+    return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
+
+
+@pytest.mark.parametrize(
+    ("foreign", "expected"),
+    [
+        ({}, 4.0),  # that of the leaves
+        ({"things": [8.0, 9.0]}, just_below(8.0)),
+        ({"things": [8.0, 9.0], "vines": [6.0]}, just_below(6.0)),
+        ({"things": [8.0, 9.0], "varieties": [3.0, 9.0]}, just_below(8.0)),  # one variety scores as a leaf
+        ({"varieties": [3.0, 9.0]}, 4.0),
+        ({"things": [4.5, *[9.0] * 99]}, just_below(4.5)),
+        ({"things": [4.5, *[9.0] * 100]}, just_below(9.0)),  # less than 1 % pass
+    ],
+)
+def test_a_threshold_refuses_every_kind_that_the_score_separates(foreign: dict, expected: float) -> None:
+    assert choose_threshold(LEAVES, {kind: np.array(scores) for kind, scores in foreign.items()}) == expected
 
 
 def test_foreign_images_are_counted_by_kind() -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from omegaconf import DictConfig
 from PIL import Image
 
-from tests.support.runs import LEAF_SCORE, FoldTraining
+from tests.support.runs import FoldTraining
 from tests.support.small_config import SMALL, compose_config
 from vinegrape_cli.main import vinegrape
 from vinegrape_handler.errors import SettingError, VinegrapeError
@@ -323,8 +323,9 @@ def test_outliers_are_scored_by_the_folds_that_have_not_seen_them(
     with_outliers.outliers.dir = str(outliers)
     report = cross_validate(with_outliers, tmp_path, PLAN, train_fold=FoldTraining(wrong_int8={1: {WRONG}}))
     assert report.abstention is not None
-    # leaves have the score -5, far outliers 5, near ones -6: the smallest threshold that 98 % of the leaves pass is -5
-    assert report.abstention["threshold"] == LEAF_SCORE
+    # leaves have the score -5, far outliers 5, near ones -6, which no threshold separates: it is just below 5
+    below = float(np.nextafter(np.float32(5), np.float32(0)))
+    assert report.abstention["threshold"] == below
     assert report.abstention["known"] == 1
     assert report.abstention["accuracy"] == pytest.approx(39 / 40)
     refused, passed = {"passed": 0.0, "auroc": 1.0}, {"passed": 1.0, "auroc": 0.0}
@@ -335,9 +336,9 @@ def test_outliers_are_scored_by_the_folds_that_have_not_seen_them(
     predictions = OutOfFold.read(tmp_path / "out_of_fold.npz")
     assert predictions.outliers is not None
     assert predictions.outliers.paths[5:7] == ("far/f/1.png", "near/a/1.png")
-    assert (predictions.thresholds() == LEAF_SCORE).all()
+    assert (predictions.thresholds() == below).all()
     assert report.recipe["outliers"] == {"per_batch": 2, "weight": 1.0}
-    assert Report.read(tmp_path).ood_threshold == LEAF_SCORE
+    assert Report.read(tmp_path).ood_threshold == below
     assert "near, 6" in report.table()
 
 

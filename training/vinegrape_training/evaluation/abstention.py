@@ -16,7 +16,7 @@ CLEAN_SHARE = 0.98
 """The share of unseen leaves that a threshold lets pass, where none is given."""
 
 FOREIGN_SHARE = 0.01
-"""The share of foreign images that a threshold lets pass, if no more than 2 % of the leaves are then refused."""
+"""The largest share of the foreign images of a kind that a threshold lets pass, where scores separate the kind."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,25 @@ def threshold_for(scores: Scores, share: float = CLEAN_SHARE) -> float:
     return float(np.quantile(scores, share, method="inverted_cdf"))
 
 
-def choose_threshold(leaf_scores: Scores, foreign_scores: Scores) -> float:
+def choose_threshold(leaf_scores: Scores, foreign_scores: Mapping[str, Scores]) -> float:
     """Choose the threshold of a network that was trained with outliers.
 
-    At most 1 % of the foreign images pass it, unless that would refuse more than 2 % of the clean leaves. It is higher
-    than clean leaves need, because leaves in other light or on another background have higher scores.
+    It is as high as possible, because leaves in other light or on another background have higher scores than clean
+    leaves: at most 1 % of the foreign images of each kind pass it. But at least 98 % of the clean leaves do. A kind of
+    which this alone lets more than 1 % pass has no part in the choice: no threshold separates it from the leaves.
 
     Args:
         leaf_scores: of clean leaves that the network was not trained on.
-        foreign_scores: of foreign images whose source and species the network was not trained on.
+        foreign_scores: by kind, of foreign images whose source and species the network was not trained on.
     """
-    return max(threshold_for(leaf_scores), float(np.quantile(foreign_scores, FOREIGN_SHARE, method="inverted_cdf")))
+    lowest = threshold_for(leaf_scores)
+    limits = [_below(threshold_for(scores, FOREIGN_SHARE)) for scores in foreign_scores.values()]
+    return min((limit for limit in limits if limit > lowest), default=lowest)
+
+
+def _below(score: float) -> float:
+    """Return the next smaller float32, the type of scores: an image passes if its score is at most the threshold."""
+    return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
 
 
 def out_of_fold_thresholds(scores: Scores, folds: NDArray[np.int64], share: float = CLEAN_SHARE) -> NDArray[np.float64]:

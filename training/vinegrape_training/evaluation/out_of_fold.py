@@ -43,6 +43,16 @@ class OutlierScores:
         """Return which outliers are of a kind: bool [M]."""
         return np.array([own == kind for own in self.kinds])
 
+    def by_kind(self, scores: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return scores by kind.
+
+        Args:
+            scores: float [M] or [seeds, M]; those that are NaN are left out, and kinds without any.
+        """
+        found = {kind: scores[..., self.of_kind(kind)].ravel() for kind in sorted(set(self.kinds))}
+        present = {kind: values[~np.isnan(values)] for kind, values in found.items()}
+        return {kind: values for kind, values in present.items() if len(values)}
+
 
 @dataclass(frozen=True)
 class OutOfFold:
@@ -140,9 +150,10 @@ class OutOfFold:
         result = np.empty(folds.shape)
         for row in range(len(self.seeds)):
             for fold in range(int(self.folds.max()) + 1):
+                others = self.outliers.folds[row] != fold
                 threshold = choose_threshold(
                     self.ood_scores[row].numpy()[self.folds[row].numpy() != fold],
-                    self.outliers.new_source[row][self.outliers.folds[row] != fold],
+                    self.outliers.by_kind(np.where(others, self.outliers.new_source[row], np.nan)),
                 )
                 result[row, folds[row] == fold] = threshold
         return result

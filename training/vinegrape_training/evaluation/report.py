@@ -234,7 +234,7 @@ def _abstention_figures(predictions: OutOfFold) -> dict[str, Any] | None:
             for name, foreign in (("new_source", outliers.new_source), ("new_species", outliers.new_species))
         }
     return {
-        "threshold": choose_threshold(scores.ravel(), outliers.new_source.ravel()),
+        "threshold": choose_threshold(scores.ravel(), outliers.by_kind(outliers.new_source)),
         "known": float(known.mean()),
         "accuracy": float(correct[known].mean()),
         "kinds": kinds,
