@@ -332,6 +332,7 @@ def model_facts() -> str:
             ["input", f"{metadata.input_size} x {metadata.input_size} px RGB, resized {metadata.interpolation}"],
             ["classes", ", ".join(metadata.classes)],
             ["temperature", f"{metadata.temperature:.3f}"],
+            ["OOD threshold", f"{metadata.ood_threshold:.2f}"],
             ["archive", f"{ARCHIVE.stat().st_size / 1e6:.1f} MB"],
         ],
     )
@@ -397,16 +398,13 @@ def robustness() -> str:
 
 
 def foreign() -> str:
-    """The figures of images that show none of the varieties."""
-    rows = [
-        [kind.replace("_", " "), figures.images, f"{figures.passed:.1%}", f"{figures.auroc:.3f}"]
-        for kind, figures in (_robustness().foreign or {}).items()
-    ]
-    note = {
-        "archive": "Some of these images may have been used to train the network.",
-        "evaluation": "The networks had seen neither the source nor the species of the images that they classified.",
-    }
-    return f"{note[_robustness().source]}\n\n{_table(['kind', 'images', 'passed', 'AUROC'], rows)}"
+    """The figures of images that show none of the varieties, from the evaluation."""
+    rows = []
+    for kind, figures in _evaluation()["abstention"]["kinds"].items():
+        new = [figures[name] for name in ("new_source", "new_species")]
+        cells = [cell for each in new for cell in (f"{each['passed']:.1%}", f"{each['auroc']:.3f}")]
+        rows.append([kind.replace("_", " "), figures["images"], *cells])
+    return _table(["kind", "images", "passed, new source", "AUROC", "passed, known source", "AUROC"], rows)
 
 
 def parity() -> str:
@@ -462,9 +460,13 @@ def summary() -> str:
     """The figures that matter most, in sentences."""
     evaluation, results = _evaluation(), _benchmark()
     low, high = evaluation["accuracy_95"]
+    kinds = {kind: figures["new_source"]["passed"] for kind, figures in evaluation["abstention"]["kinds"].items()}
+    others = kinds.pop("other_varieties")
     return (
         f"In cross-validation {evaluation['accuracy']:.2%} of {evaluation['images']} images are classified correctly "
         f"(95 % interval {low:.1%} to {high:.1%}).\n"
+        f"Of unseen leaves {evaluation['abstention']['known']:.1%} are known; of foreign images at most "
+        f"{max(kinds.values()):.1%} of each kind get a label, but {others:.0%} of other grapevine varieties.\n"
         f"The service starts in {statistics.median(results.start_s):.1f} s, uses "
         f"{sum(results.memory_mib.values()):.0f} MiB, and adds {results.overhead_cpu_ms('rest'):.1f} ms of CPU time to "
         f"each request ({results.machine.partition(',')[0]})."
