@@ -58,10 +58,11 @@ def assert_pictures(run: StoredRun, kind: str, names: set[str]) -> None:
 
 
 def test_a_training_logs_its_settings_digests_and_plots(drawn: Path, tmp_path: Path) -> None:
-    result = train(compose_config([*SMALL, *WANDB, f"data.dir={drawn}", f"run_dir={tmp_path}"]))
+    cfg = compose_config([*SMALL, *WANDB, f"data.dir={drawn}", f"run_dir={tmp_path}"])
+    result = train(cfg)
     run = stored_run(tmp_path)
     assert (run.project, run.job_type) == ("vinegrape", "train")
-    assert run.config["optimizer"]["head_lr"] == 0.003
+    assert run.config["optimizer"] == dict(cfg.optimizer)
     assert run.summary["test_accuracy"] == result.run.metrics["test_accuracy"]
     assert [row["validation/loss"] for row in run.history if "validation/loss" in row] == pytest.approx(
         [epoch["validation/loss"] for epoch in result.history]

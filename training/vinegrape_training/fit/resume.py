@@ -147,9 +147,10 @@ class LastEpoch(Checkpoint):
 
 def _generator_states() -> dict[str, Any]:
     """Return the states of this process's random number generators, as tensors and plain values."""
-    name, keys, *position = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, *position = numpy_state
     states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *position), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
