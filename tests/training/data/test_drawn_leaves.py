@@ -86,6 +86,6 @@ def test_a_seed_gives_the_same_bytes_for_any_number_of_images(tmp_path: Path) ->
 def test_the_documentations_leaf_is_drawn_by_this_code() -> None:
     with Image.open(Path(__file__).parents[3] / "docs" / "leaf.png") as image:
         committed = np.asarray(image, dtype=float)
-    drawn = np.asarray(leaf("Ala_Idris", seed=33, side=511), dtype=float)
+    drawn = np.asarray(leaf("Ala_Idris", seed=2, side=511), dtype=float)
     # not equal bytes, because floating point results differ between machines
     assert np.abs(committed - drawn).mean() < 0.5

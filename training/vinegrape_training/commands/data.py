@@ -103,7 +103,7 @@ def draw(path: Path, images_per_class: int, kind: str | None, seed: int, side: i
     \b
     Examples:
         vinegrape data draw /tmp/leaves --images-per-class 40 --seed 1 --side 128
-        vinegrape data draw docs/leaf.png --single Ala_Idris --seed 33 --side 511
+        vinegrape data draw docs/leaf.png --single Ala_Idris --seed 2 --side 511
     """
     from vinegrape_training.data import drawn_leaves
 

@@ -138,7 +138,8 @@ class LastEpoch(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the checkpoint."""
-        self._path.parent.mkdir(exist_ok=True)
+        if trainer.is_global_zero:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{self._path.name}")
         trainer.save_checkpoint(partial, weights_only=False)  # called by all processes, written by the first
         if trainer.is_global_zero:
