@@ -63,15 +63,22 @@ class LastEpoch(Checkpoint):
     It adds to Lightning's checkpoints what they lack: the states of the random number generators, and whether training
     has stopped early. Lightning calls checkpoint callbacks after all others, so the states of those are complete.
 
-    Args:
+    Attributes:
         path: of the checkpoint. Only a complete file has this name.
+
+    Args:
+        path: of the checkpoint.
         inputs: digest of the images and their split. A run cannot continue with others.
     """
 
     def __init__(self, path: Path, inputs: str) -> None:
-        self._path, self._inputs = path, inputs
+        self.path, self._inputs = path, inputs
         self._stopped = False
         self._sigterm_handler = signal.getsignal(signal.SIGTERM)  # the program's; Lightning will set its own
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Use the path of the first process: the default run_dir holds a time, which differs in the others."""
+        self.path = Path(trainer.strategy.broadcast(str(self.path)))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our own state to a checkpoint."""
@@ -90,7 +97,7 @@ class LastEpoch(Checkpoint):
             SettingError: the run has other images, another split, or another number of processes.
         """
         state = checkpoint[_KEY]
-        folder, processes = self._path.parents[1], len(state["generators"])
+        folder, processes = self.path.parents[1], len(state["generators"])
         if state["inputs"] != self._inputs:
             raise SettingError(
                 f"{folder} holds an unfinished run with other images or another split. Remove it, or give another "
@@ -125,11 +132,12 @@ class LastEpoch(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the checkpoint."""
-        self._path.parent.mkdir(exist_ok=True)
-        partial = self._path.with_name(f".{self._path.name}")
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}")
         trainer.save_checkpoint(partial, weights_only=False)  # called by all processes, written by the first
         if trainer.is_global_zero:
-            partial.replace(self._path)
+            partial.replace(self.path)
 
 
 def _generator_states() -> dict[str, Any]:

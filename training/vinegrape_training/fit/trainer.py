@@ -90,7 +90,8 @@ def fit(
         options["limit_val_batches"] = 0
     last = last_checkpoint(folder)
     interrupted = last.is_file()
-    callbacks.append(LastEpoch(last, inputs))
+    last_epoch = LastEpoch(last, inputs)
+    callbacks.append(last_epoch)
     trainer = Trainer(
         default_root_dir=folder,
         logger=logger,
@@ -101,7 +102,7 @@ def fit(
     )
     trainer.fit(classifier, data, ckpt_path=last if interrupted else None, weights_only=True)
     # the last checkpoint holds the averaged weights too, which the network lacks if no epoch was left to train
-    kept = torch.load(best.best_model_path if validated else last, map_location="cpu", weights_only=True)
+    kept = torch.load(best.best_model_path if validated else last_epoch.path, map_location="cpu", weights_only=True)
     classifier.load_state_dict(kept["state_dict"])
     return history.epochs
 
