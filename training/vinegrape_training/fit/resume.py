@@ -63,28 +63,34 @@ class LastEpoch(Checkpoint):
     It adds to Lightning's checkpoints what they lack: the states of the random number generators, and whether training
     has stopped early. Lightning calls checkpoint callbacks after all others, so the states of those are complete.
 
-    Args:
+    Attributes:
         path: of the checkpoint. Only a complete file has this name.
+
+    Args:
+        path: of the checkpoint.
         inputs: digest of the images and their split. A run cannot continue with others.
     """
 
     def __init__(self, path: Path, inputs: str) -> None:
-        self._path, self._inputs = path, inputs
+        self.path, self._inputs = path, inputs
         self._stopped = False
         self._sigterm_handler = signal.getsignal(signal.SIGTERM)  # the program's; Lightning will set its own
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that all processes see the same checkpoint.
+        """Check that all processes continue the same run, and use the path of the first process.
+
+        The default run_dir holds a time, which differs in the others.
 
         Raises:
             SettingError: the first process continues a run that this one does not see, or the other way round.
         """
-        seen: bool = self._path.is_file()
+        seen: bool = self.path.is_file()
         if trainer.strategy.broadcast(seen) != seen:
             raise SettingError(
-                f"Only some machines see the unfinished run in {self._path.parents[1]}. To continue it, give all "
+                f"Only some machines see the unfinished run in {self.path.parents[1]}. To continue it, give all "
                 "machines the same folder; to begin again, remove it."
             )
+        self.path = Path(trainer.strategy.broadcast(str(self.path)))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add our own state to a checkpoint."""
@@ -103,7 +109,7 @@ class LastEpoch(Checkpoint):
             SettingError: the run has other images, another split, or another number of processes.
         """
         state = checkpoint[_KEY]
-        folder, processes = self._path.parents[1], len(state["generators"])
+        folder, processes = self.path.parents[1], len(state["generators"])
         if state["inputs"] != self._inputs:
             raise SettingError(
                 f"{folder} holds an unfinished run with other images or another split. Remove it, or give another "
@@ -139,11 +145,11 @@ class LastEpoch(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the checkpoint."""
         if trainer.is_global_zero:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".{self._path.name}")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}")
         trainer.save_checkpoint(partial, weights_only=False)  # called by all processes, written by the first
         if trainer.is_global_zero:
-            partial.replace(self._path)
+            partial.replace(self.path)
 
 
 def _generator_states() -> dict[str, Any]:

@@ -113,7 +113,8 @@ def fit(
         options["limit_val_batches"] = 0
     last = last_checkpoint(folder)
     interrupted = last.is_file()
-    callbacks.append(LastEpoch(last, inputs))
+    last_epoch = LastEpoch(last, inputs)
+    callbacks.append(last_epoch)
     trainer = Trainer(
         default_root_dir=folder,
         logger=logger,
@@ -126,7 +127,7 @@ def fit(
     )
     trainer.fit(classifier, data, ckpt_path=last if interrupted else None, weights_only=True)
     # the last checkpoint holds the averaged weights too, which the network lacks if no epoch was left to train
-    kept = Path(best.best_model_path) if validated else last
+    kept = Path(best.best_model_path) if validated else last_epoch.path
     classifier.load_state_dict(_weights(trainer, kept))
     return history.epochs
 
