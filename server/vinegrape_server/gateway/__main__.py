@@ -9,7 +9,7 @@ import sys
 
 from vinegrape_server.gateway.options import Options
 from vinegrape_server.gateway.server import serve
-from vinegrape_server.host.log import JsonFormatter
+from vinegrape_server.json_log import JsonFormatter
 
 
 def main() -> None:

@@ -6,14 +6,12 @@ Logging's (https://cloud.google.com/logging/docs/structured-logging).
 
 from __future__ import annotations
 
-import datetime
-import json
-import logging
 import re
 import sys
 from typing import Literal
 
 from vinegrape_server.host.console import write_console
+from vinegrape_server.json_log import json_line
 
 LogFormat = Literal["text", "json"]
 
@@ -43,29 +41,6 @@ def log(message: str, severity: str = "WARNING") -> None:
 def forward(line: str) -> None:
     """Write a line of TorchServe or of one of its workers."""
     write_console(_as_json(line) if _State.log_format == "json" else line, sys.stderr)
-
-
-def json_line(severity: str, source: str, message: str) -> str:
-    """Return an event as one line of JSON."""
-    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    event = {"time": time, "severity": severity, "source": source, "message": message}
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats the records of Python's logging as events.
-
-    Args:
-        source: the process that logs.
-    """
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self._source = source
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line without its line break, see `logging.Formatter.format`."""
-        return json_line(record.levelname, self._source, " | ".join(super().format(record).splitlines())).rstrip("\n")
 
 
 def _as_json(line: str) -> str:

@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from vinegrape_server.host import log as module
-from vinegrape_server.host.log import JsonFormatter, choose_format, forward, log
+from vinegrape_server.host.log import choose_format, forward, log
+from vinegrape_server.json_log import JsonFormatter
 
 JAVA = "2026-01-31T10:20:30,400 WARN  MODEL_LOG - vinegrape worker cannot start: no weights\n"
 

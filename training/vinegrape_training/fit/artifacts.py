@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vinegrape_handler.metadata import Metadata
 from vinegrape_training.data.dataset import Dataset
-from vinegrape_training.evaluation.report import REPORT_FILE, Report
+from vinegrape_training.evaluation.report import Report
+from vinegrape_training.files import REPORT_FILE
 from vinegrape_training.fit.config import compose_config
 from vinegrape_training.fit.run import CONFIG_FILE, RUN_FILE, Run
 

@@ -121,7 +121,7 @@ def fit(
         callbacks=callbacks,
         max_epochs=settings.max_epochs,
         enable_model_summary=False,
-        plugins=machine.plugins(),
+        plugins=[*machine.plugins()],
         reload_dataloaders_every_n_epochs=int(isinstance(data, ShardsDataModule)),  # each epoch has another order
         **options,
     )
