@@ -76,7 +76,7 @@ def measure_memory(connections: int, seconds: float, image: bytes, *, edge: bool
         edge: whether to start the edge, and send all requests through it.
     """
     requests = make_requests(image, WorkerSettings.from_environment())
-    with serving(*(("--edge",) if edge else ()), stdout=subprocess.DEVNULL) as server:
+    with serving(*(("--edge", "--queue-wait-ms", "0") if edge else ()), stdout=subprocess.DEVNULL) as server:
         with PeakMemory(server.process.pid) as peak:
             pass
         yield MemoryRow("started", peak.mib, Counter())
