@@ -53,8 +53,8 @@ class ServeSettings:
         0, "maximum requests that wait for a worker (0: 8 batches per worker behind the edge, else 100)"
     )
     queue_wait_ms: int = setting(
-        200,
-        "expected milliseconds in the edge's queue above which it refuses requests; 2 batches per worker may always "
+        100,
+        "expected milliseconds in the edge's queue above which it refuses requests; 1 batch per worker may always "
         "wait (0: only queue_size counts)",
     )
     deadline_ms: int = setting(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vinegrape_handler.errors import ArchiveError
 from vinegrape_handler.metadata import METADATA_FILE, SELF_CHECK_FOLDER, Metadata
+from vinegrape_handler.weights import BACKENDS, WEIGHTS_FILES, choose_backend
 
 # As in the workers' self-check: the same weights differ at most in the third decimal between processors
 _TOLERANCE = 0.05
@@ -56,15 +57,19 @@ class Answer(NamedTuple):
 def known_images(archive: Path) -> tuple[KnownImage, ...]:
     """Read the self-check images of an archive, whose probabilities were recorded at the export.
 
+    The probabilities are those of the weights that a server without a GPU uses.
+
     Raises:
         ArchiveError: there are none, or two of them have the same answer: then nobody could see that they are swapped.
     """
     with zipfile.ZipFile(archive) as packed:
         metadata = Metadata.from_json(packed.read(METADATA_FILE))
+        backends = [backend for backend in BACKENDS if WEIGHTS_FILES[backend] in packed.namelist()]
+        backend = choose_backend("auto", backends, on_gpu=False)
         images = tuple(
             KnownImage(
                 packed.read(f"{SELF_CHECK_FOLDER}/{check.file}"),
-                dict(zip(metadata.classes, next(iter(check.probabilities.values())), strict=True)),
+                dict(zip(metadata.classes, check.probabilities[backend], strict=True)),
             )
             for check in metadata.self_check
         )

@@ -128,6 +128,8 @@ def environment(plan: Plan) -> dict[str, str]:
         "QUEUE_SIZE": settings.queue_size,
         "QUEUE_WAIT_MS": settings.queue_wait_ms,
         "RETRY_DIVISOR": 1000 * wait_divisor,
+        # One batch per worker, beside those in the slots
+        "SHORT_QUEUE": plan.slots // 2,
         "SLOTS": plan.slots,
         "THREADS": min(4, 1 + count_cores() // 16),
         "TLS": _yes_or_no(settings.tls_certificate),
