@@ -64,7 +64,7 @@ def known_images(archive: Path) -> tuple[KnownImage, ...]:
     """
     with zipfile.ZipFile(archive) as packed:
         metadata = Metadata.from_json(packed.read(METADATA_FILE))
-        backends = [backend for backend in BACKENDS if WEIGHTS_FILES[backend] in packed.namelist()]
+        backends = tuple(backend for backend in BACKENDS if WEIGHTS_FILES[backend] in packed.namelist())
         backend = choose_backend("auto", backends, on_gpu=False)
         images = tuple(
             KnownImage(
