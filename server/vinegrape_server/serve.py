@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vinegrape_handler.errors import SettingError
 from vinegrape_server.archive_info import ArchiveInfo
@@ -18,7 +19,6 @@ from vinegrape_server.edge.access_log import AccessLog
 from vinegrape_server.edge.haproxy import find_haproxy
 from vinegrape_server.edge.metrics import EdgeMetrics
 from vinegrape_server.edge.process import EdgeProcess
-from vinegrape_server.edge.traces import start_traces
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint
 from vinegrape_server.feedback.store import FeedbackStore
 from vinegrape_server.gateway import process as gateway_process
@@ -38,6 +38,9 @@ from vinegrape_server.settings import ServeSettings
 from vinegrape_server.supervisor import Supervisor, entry
 from vinegrape_server.torchserve import configuration
 from vinegrape_server.torchserve.java import find_java
+
+if TYPE_CHECKING:
+    from vinegrape_server.edge.traces import OpenTelemetryTraces
 
 _BACKLOG = 128  # connections that wait to be accepted; the client of a further one retries after 1 s
 
@@ -85,6 +88,24 @@ def serve_archive(settings: ServeSettings, stop: Stop) -> None:
                 supervisor.stop(stop)
         if traces:
             traces.close()
+
+
+def start_traces(plan: Plan) -> OpenTelemetryTraces:
+    """Start to send traces.
+
+    Raises:
+        SettingError: OpenTelemetry is not installed, or one of its variables is not valid.
+    """
+    try:
+        from vinegrape_server.edge.traces import OpenTelemetryTraces, otlp_processor
+
+        return OpenTelemetryTraces(plan, otlp_processor())
+    except ImportError as error:
+        raise SettingError(
+            f"traces is true, but {error.name} is not installed. Run: pip install -c constraints.txt -e '.[traces]'"
+        ) from error
+    except ValueError as error:
+        raise SettingError(f"OpenTelemetry does not accept a variable OTEL_*: {error}") from error
 
 
 def feedback_store(settings: ServeSettings, folder: Path) -> FeedbackStore:

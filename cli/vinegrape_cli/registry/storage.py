@@ -49,6 +49,16 @@ class Storage(ABC):
     def names(self, path: str) -> list[str]:
         """Return the sorted names of the files and folders in a folder, without hidden ones; none if it is missing."""
 
+    @contextlib.contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each of fsspec's file systems has exceptions of its own
+            reason = getattr(error, "strerror", None) or _line(error)
+            raise RegistryError(f"{self.location}/{path} cannot be used: {reason}") from error
+
 
 def open_storage(location: str) -> Storage:
     """Return the storage at a location: a folder, or a URL such as gs://BUCKET/models.
@@ -73,15 +83,6 @@ class _Folder(Storage):
             return sorted(each.name for each in (Path(self.location) / path).iterdir() if each.name[0] != ".")
         return []
 
-    @contextlib.contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise RegistryError(f"{self.location}/{path} cannot be used: {error.strerror}.") from error
-
 
 class _Remote(Storage):
     def __init__(self, location: str) -> None:
@@ -105,15 +106,6 @@ class _Remote(Storage):
             found = self._files.ls(f"{self._root}/{path}", detail=False)
             return sorted(name for each in found if (name := each.rstrip("/").rpartition("/")[2]) and name[0] != ".")
         return []
-
-    @contextlib.contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each of fsspec's file systems has exceptions of its own
-            raise RegistryError(f"{self.location}/{path} cannot be used: {_line(error)}") from error
 
 
 def _open_url(location: str) -> tuple[Any, str]:

@@ -6,14 +6,13 @@ import datetime
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator
-from typing import IO, Any, TextIO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, Protocol, TextIO
 
 from prometheus_client import Counter, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from vinegrape_handler.errors import REFUSALS, WORKER_ERRORS
-from vinegrape_server.edge.traces import Traces
 from vinegrape_server.host.console import write_console
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
@@ -21,6 +20,7 @@ _CHUNK_BYTES = 1 << 16
 _CLIENT_CLOSED = "client_closed"
 _CLIENT_CLOSED_STATUS = 499  # nginx's number; the client has left, so no status was sent
 _NO_SERVER = "<NOSRV>"
+_TIMING = re.compile(r"decode;dur=([0-9.]+), inference;dur=([0-9.]+)")  # the worker's header Server-Timing, in ms
 _TORCHSERVE = ("torchserve", "inner")  # of the backends that wait for a worker
 _GRPC_STATUS = {
     "3": "INVALID_ARGUMENT",
@@ -30,6 +30,13 @@ _GRPC_STATUS = {
     "14": "UNAVAILABLE",
     "16": "UNAUTHENTICATED",
 }
+
+
+class Traces(Protocol):
+    """Receives the requests of the access log."""
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Add one request: the fields of its line, and `time` in milliseconds."""
 
 
 class AccessLog(Collector):
@@ -100,7 +107,8 @@ class AccessLog(Collector):
         entries = [entry for line in lines if (entry := _entry(line)) is not None]
         for entry in entries:
             self._count(entry)
-            entry["error"] = entry["error"] or entry.pop("call_error")
+            # The gateway has counted its errors itself
+            entry["error"] = entry["error"] or entry["call_error"]
         if self._output:
             text = "".join(json.dumps(_public(entry), separators=(",", ":")) + "\n" for entry in entries)
             write_console(text, self._output)
@@ -153,16 +161,10 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     inside = int(entry["queue_ms"] or 0)
     entry["queue_ms"] = None if waited < 0 else waited + inside
     entry["service_ms"] = None if service < 0 else service - inside
-    timing = entry.pop("timing")
-    entry["decode_ms"], entry["inference_ms"] = _duration(timing, "decode"), _duration(timing, "inference")
+    timing = _TIMING.search(entry.pop("timing"))
+    entry["decode_ms"], entry["inference_ms"] = map(float, timing.groups()) if timing else (None, None)
     entry["total_ms"] = entry.pop("Ta")
     return entry
-
-
-def _duration(timing: str, name: str) -> float | None:
-    """Return a duration of a Server-Timing header in milliseconds; None if it has none."""
-    found = re.search(rf"\b{name};dur=([0-9.]+)", timing)
-    return float(found[1]) if found else None
 
 
 def _client_left(entry: dict[str, Any]) -> bool:

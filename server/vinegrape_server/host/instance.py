@@ -89,13 +89,18 @@ def _check_space(folder: Path, required_bytes: int) -> None:
         )
 
 
+def instance_folders(parent: Path) -> list[Path]:
+    """Return the folders of servers in a temporary folder, those of killed servers too."""
+    return [lock.parent for lock in parent.glob(f"{_PREFIX}*/{LOCK_FILE}")]
+
+
 def remove_abandoned(parent: Path) -> None:
     """Remove the folders of killed servers. They also remain when a container restarts."""
-    for lock in parent.glob(f"{_PREFIX}*/{LOCK_FILE}"):
-        with contextlib.suppress(OSError), _opened(lock) as file:
+    for folder in instance_folders(parent):
+        with contextlib.suppress(OSError), _opened(folder / LOCK_FILE) as file:
             if _is_our_file(file):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises OSError while its server runs
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

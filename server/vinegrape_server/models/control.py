@@ -10,14 +10,14 @@ import contextlib
 import json
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vinegrape_handler.errors import VinegrapeError
 from vinegrape_server.errors import ServeError
-from vinegrape_server.host.instance import LOCK_FILE, temporary_folder
+from vinegrape_server.host.instance import instance_folders, temporary_folder
+from vinegrape_server.host.threads import serving_in_thread
 from vinegrape_server.models.swap import Models
 
 _MAX_LINE = 1 << 16
@@ -36,7 +36,8 @@ def serve_control(folder: Path, operations_port: int, models: Models) -> Iterato
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            with contextlib.suppress(OSError):
+            # A client may leave before its command, or before the response
+            with contextlib.suppress(OSError, ValueError):
                 self._respond(json.loads(self.rfile.readline(_MAX_LINE)))
 
         def _respond(self, command: Mapping[str, Any]) -> None:
@@ -60,13 +61,8 @@ def serve_control(folder: Path, operations_port: int, models: Models) -> Iterato
 
     with socketserver.ThreadingUnixStreamServer(str(folder / _name(operations_port)), Handler) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-        thread.start()
-        try:
+        with serving_in_thread(server):
             yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def send_command(operations_port: int, command: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -96,9 +92,9 @@ def send_command(operations_port: int, command: Mapping[str, Any]) -> Iterator[d
 
 def _connect(connection: socket.socket, operations_port: int) -> None:
     parent = temporary_folder()
-    for lock in parent.glob(f"vinegrape-*/{LOCK_FILE}"):
+    for folder in instance_folders(parent):
         with contextlib.suppress(OSError):
-            connection.connect(str(lock.with_name(_name(operations_port))))
+            connection.connect(str(folder / _name(operations_port)))
             return
     raise ServeError(
         f"No server of this user with the operations port {operations_port} has its folder in {parent}. Set "

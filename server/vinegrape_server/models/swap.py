@@ -110,14 +110,16 @@ class Models:
     def _swap(self, archive: ArchiveInfo, report: Report) -> None:
         old, plan = self._served.plan, self._plan(archive)
         version, old_version = archive.metadata.version, old.archive.metadata.version
-        with self._copied(archive) as copy:
-            self._load(copy, plan, report)
-            with self._unloaded_on_failure(version):
-                self._wait_for_self_checks(plan)
-                report(f"Version {version} is loaded. All its workers have passed a self-check.")
-                self._tools.client.set_default(version)
+        report(f"Loading version {version} beside version {old_version}.")
+        with self._copied(archive) as copy, self._unloaded_on_failure(version):
+            self._tools.log.later_failure = ""
+            self._tools.client.register(copy.name, plan)
+            self._wait_for_self_checks(plan)
+            report(f"Version {version} is loaded. All its workers have passed a self-check.")
+            self._tools.client.set_default(version)
         self._served.plan = plan
-        self._wait(self._tools.followed, _FOLLOW_TIMEOUT_S)
+        if not self._wait(self._tools.followed, _FOLLOW_TIMEOUT_S):
+            log(f"The edge or the gateway still names version {old_version} to clients.", "ERROR")
         log(f"Version {version} answers.", "INFO")
         report(f"Version {version} answers.")
         lost = self._drain(old_version, old.settings.drain_timeout_s, old.settings.workers)
@@ -166,22 +168,12 @@ class Models:
             copy.unlink(missing_ok=True)
             raise
 
-    def _load(self, copy: Path, plan: Plan, report: Report) -> None:
-        version = plan.archive.metadata.version
-        report(f"Loading version {version} beside version {self._served.version}.")
-        self._tools.log.later_failure = ""
-        try:
-            self._tools.client.register(copy.name, plan)
-        except OSError as error:
-            raise ServeError(f"TorchServe does not respond: {error}") from error
-
     @contextlib.contextmanager
     def _unloaded_on_failure(self, version: str) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(ServeError, OSError):
-                self._unload(version)
+            self._unload(version)
             raise
 
     def _wait_for_self_checks(self, plan: Plan) -> None:
@@ -229,12 +221,13 @@ class Models:
         return loaded.queued > 0 or any(gauges.get(pid, {}).get(BATCH_STARTED.name) for pid in loaded.workers)
 
     def _unload(self, version: str) -> None:
-        """End the workers of a version."""
-        with contextlib.suppress(*_NO_REPORT):
-            self._tools.worker_metrics.expect_end(self._tools.client.versions()[version].workers)
+        """End the workers of a version, if it is loaded."""
         try:
-            self._tools.client.unregister(version)
-        except (ServeError, OSError) as error:
+            loaded = self._tools.client.versions().get(version)
+            if loaded:
+                self._tools.worker_metrics.expect_end(loaded.workers)
+                self._tools.client.unregister(version)
+        except (ServeError, *_NO_REPORT) as error:
             log(f"Version {version} could not be unloaded: {error}", "ERROR")
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:

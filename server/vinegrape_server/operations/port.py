@@ -18,11 +18,11 @@ from prometheus_client.exposition import choose_encoder
 
 from vinegrape_handler.errors import RequestError
 from vinegrape_server.feedback.endpoint import FeedbackEndpoint, error_response
+from vinegrape_server.host.threads import serving_in_thread
 
 # The longest times from the connection to a complete request, and from there to the end of the response
 _REQUEST_TIMEOUT_S, _RESPONSE_TIMEOUT_S = 1, 10
 _MAX_CLIENTS = 32  # connections at the same time; more could exceed this process's limit of open files
-_POLL_S = 0.1
 _METRICS, _FEEDBACK = "/metrics", "/feedback"
 
 
@@ -51,14 +51,8 @@ def serve_operations(
         metrics = registry
         endpoint = feedback
 
-    server = _Server(listener, Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
-    thread.start()
-    try:
+    with serving_in_thread(_Server(listener, Handler)):
         yield
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 class _Server(ThreadingHTTPServer):

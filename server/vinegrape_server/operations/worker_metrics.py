@@ -85,6 +85,7 @@ class WorkerMetrics(Collector):
                 self._ended = sum_metrics([*self._ended.values(), *metrics])
             elif kind == _SUMMED_GAUGES and any(metric.name == WORKERS_READY.name for metric in metrics):
                 self._deaths += _pid(path) not in self._expected
+                self._expected.discard(_pid(path))  # a later worker may get the same process id
             path.unlink()
 
 

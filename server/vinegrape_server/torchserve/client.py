@@ -184,7 +184,7 @@ class TorchServeClient:
             plan: how many workers it gets, and their settings.
 
         Raises:
-            ServeError, OSError: TorchServe does not load it.
+            ServeError: TorchServe does not load it.
         """
         settings = plan.settings
         query = urlencode(
@@ -205,7 +205,7 @@ class TorchServeClient:
         """Let a version that is loaded answer the requests from now on.
 
         Raises:
-            ServeError, OSError: TorchServe does not do so.
+            ServeError: TorchServe does not do so.
         """
         self._manage("PUT", f"/models/{self._name}/{quote(version, safe='')}/set-default")
 
@@ -213,12 +213,15 @@ class TorchServeClient:
         """End the workers of a version. Requests that they have are lost.
 
         Raises:
-            ServeError, OSError: TorchServe does not do so.
+            ServeError: TorchServe does not do so.
         """
         self._manage("DELETE", f"/models/{self._name}/{quote(version, safe='')}")
 
     def _manage(self, method: str, path: str) -> None:
-        response = self.own_requests.count(lambda: send(method, self._management, path, _MANAGEMENT_TIMEOUT_S))
+        try:
+            response = self.own_requests.count(lambda: send(method, self._management, path, _MANAGEMENT_TIMEOUT_S))
+        except OSError as error:
+            raise ServeError(f"TorchServe does not respond to {method} {path}: {error}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise ServeError(f"TorchServe responded to {method} {path} with {response.status}: {_message(response)}")
 

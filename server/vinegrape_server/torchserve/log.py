@@ -22,7 +22,8 @@ class TorchServeLog:
 
     Attributes:
         failure: the first reason for a failed start that a worker logs before `release`; empty if there is none.
-        later_failure: the last reason that a worker has logged after `release`; empty if there is none.
+        later_failure: the last reason that a worker has logged after `release`; empty if there is none. A swap of the
+            model empties it before it starts workers.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:

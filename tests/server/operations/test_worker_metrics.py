@@ -111,6 +111,16 @@ def test_the_files_of_ended_workers_are_removed(registry, tmp_path, start):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_worker_that_the_server_ends_itself_is_no_death(registry, metrics, start):
+    for expected_end in (True, False):
+        worker = start()
+        worker.count("Ak")
+        if expected_end:
+            metrics.expect_end([worker.process.pid])
+        worker.kill()
+        assert registry.get_sample_value("vinegrape_worker_deaths_total") == (0 if expected_end else 1)
+
+
 def test_a_gauge_sums_the_running_workers(metrics, start):
     assert metrics.gauge("vinegrape_workers_ready") == 0
     first, second = start(), start()

@@ -27,6 +27,7 @@ def test_shards_are_the_data_set_of_the_folder(colours: Path, shards: ShardedDat
     folder = scan(colours)
     assert (shards.classes, shards.paths, shards.labels) == (folder.classes, folder.paths, folder.labels)
     assert shards.digest() == folder.digest()
+    assert list(shards.file_digests()) == list(folder.file_digests())
     assert split(shards, 3, 0.15, 0.2) == split(folder, 3, 0.15, 0.2)
 
 

@@ -41,9 +41,13 @@ class Dataset:
     paths: tuple[str, ...]
     labels: tuple[int, ...]
 
+    def file_digests(self) -> Sequence[str]:
+        """Compute the SHA-256 of each image's file, in hexadecimal."""
+        return _file_digests(self.folder, self.paths)
+
     def digest(self) -> str:
-        """Compute `files_digest` of all images, in the order of `paths`."""
-        return files_digest(self.folder, self.paths)
+        """Compute `total_digest` of all images, in the order of `paths`."""
+        return total_digest(self.paths, self.file_digests())
 
     def indices_of(self, paths: Sequence[str]) -> list[int]:
         """Return the indices of some paths in `self.paths`."""
@@ -238,7 +242,11 @@ def unreadable(name: object, error: Exception) -> DataError:
 
 def files_digest(folder: Path, paths: Sequence[str]) -> str:
     """Compute `total_digest` of some files in a folder."""
-    return total_digest(paths, (hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in paths))
+    return total_digest(paths, _file_digests(folder, paths))
+
+
+def _file_digests(folder: Path, paths: Sequence[str]) -> list[str]:
+    return [hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in paths]
 
 
 def total_digest(paths: Sequence[str], digests: Iterable[str]) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vinegrape_training.data.dataset import Dataset, read_file, scan, total_digest
+from vinegrape_training.data.dataset import Dataset, read_file, scan
 from vinegrape_training.data.image_folder import SHARDS_INDEX
 from vinegrape_training.errors import DataError
 from vinegrape_training.progress import progress
@@ -36,9 +36,9 @@ class ShardedDataset(Dataset):
     digests: tuple[str, ...]
     shards: tuple[tuple[int, ...], ...]
 
-    def digest(self) -> str:
-        """Return what `Dataset.digest` returns for the folder, without reading the images."""
-        return total_digest(self.paths, self.digests)
+    def file_digests(self) -> Sequence[str]:
+        """Return what `Dataset.file_digests` returns for the folder, without reading the images."""
+        return self.digests
 
     def read(self, shards: Iterable[int], wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
         """Read some images, in the order of the tar files.
